@@ -1,0 +1,1 @@
+//! Ranks, the parameter server, push and pull: f32 ranges only.

@@ -1,0 +1,2 @@
+//! `mnist`: trains and serves MNIST classifiers with muster.
+fn main() {}

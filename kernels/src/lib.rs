@@ -1,0 +1,1 @@
+//! SIMD kernels for dense models: slices and shapes only.

@@ -1,0 +1,1 @@
+//! Distributed training and inference of dense models on CPU clusters.

@@ -1,0 +1,1 @@
+//! The seams between the crates, tested from outside.
