@@ -1,0 +1,103 @@
+//! What can go wrong in the library: each variant prints as one line that says what was tried, on what, and what
+//! mends it.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// An error of the library.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The operating system refused an operation on a file or directory.
+    #[error("cannot {action} {}: {cause}{}", path.display(), io_mend(cause))]
+    Io {
+        /// What was tried, as a verb: `read`, `write`.
+        action: &'static str,
+        /// The file or directory.
+        path: PathBuf,
+        /// What the operating system answered; part of the message, therefore not its `source`.
+        cause: io::Error,
+    },
+
+    /// The content of a file is not what its format demands.
+    #[error("{}: expected {expected}, found {found}; {mend}", path.display())]
+    Format {
+        /// The file.
+        path: PathBuf,
+        /// What the format demands there.
+        expected: String,
+        /// What the file holds instead.
+        found: String,
+        /// What the user can do.
+        mend: &'static str,
+    },
+
+    /// Features and labels of one data set have different numbers of records.
+    #[error(
+        "{} holds {feature_count} records but {} holds {label_count} labels; \
+         take both files from the same data set",
+        features.display(), labels.display()
+    )]
+    CountsDiffer {
+        /// The file of features.
+        features: PathBuf,
+        /// Records in it.
+        feature_count: usize,
+        /// The file of labels.
+        labels: PathBuf,
+        /// Records in it.
+        label_count: usize,
+    },
+
+    /// A label names a class that the data set does not have.
+    #[error(
+        "{}: the label of record {record} (counted from 0) is {label}, expected 0 to {}; \
+         correct the file or take another", path.display(), classes.saturating_sub(1)
+    )]
+    LabelOutOfRange {
+        /// The file of labels.
+        path: PathBuf,
+        /// Index of the record, from 0.
+        record: usize,
+        /// What stands there.
+        label: u32,
+        /// The number of classes.
+        classes: usize,
+    },
+
+    /// Two data sets that are to feed one model have records of different shapes.
+    #[error(
+        "{} has records of {left_shape:?} but {} of {right_shape:?}; take both from the same data set",
+        left.display(), right.display()
+    )]
+    ShapesDiffer {
+        /// One file of features.
+        left: PathBuf,
+        /// The shape of its records.
+        left_shape: Vec<usize>,
+        /// The other file of features.
+        right: PathBuf,
+        /// The shape of its records.
+        right_shape: Vec<usize>,
+    },
+}
+
+impl Error {
+    /// `action` (a verb) failed on `path`; made for `map_err`.
+    pub(crate) fn io(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Error {
+        let path = path.to_owned();
+        move |cause| Error::Io { action, path, cause }
+    }
+}
+
+/// The advice that goes with the kinds of I/O errors a user can mend.
+fn io_mend(cause: &io::Error) -> &'static str {
+    match cause.kind() {
+        io::ErrorKind::NotFound => "; check the path",
+        io::ErrorKind::PermissionDenied => "; check the permissions, or choose another place",
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+            "; free some space, or choose another place"
+        }
+        io::ErrorKind::ReadOnlyFilesystem => "; choose another place",
+        _ => "",
+    }
+}

@@ -1,0 +1,3 @@
+//! Bytes to records and back.
+
+pub mod idx;
