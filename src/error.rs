@@ -79,6 +79,69 @@ pub enum Error {
         /// The shape of its records.
         right_shape: Vec<usize>,
     },
+
+    /// A model or a checkpoint is not what it should be.
+    #[error("{}: not a whole model: {found}; take another one, or start anew with --no-resume", path.display())]
+    Model {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        found: String,
+    },
+
+    /// Another run writes to the model directory.
+    #[error(
+        "the model directory {} is in use by process {pid}; wait for it, or choose another one with --model",
+        directory.display()
+    )]
+    Locked {
+        /// The directory.
+        directory: PathBuf,
+        /// The process that holds it.
+        pid: String,
+    },
+
+    /// The model directory holds the model of another training.
+    #[error(
+        "{} holds the model of another training ({differences}); start anew with --no-resume, or choose another --model",
+        directory.display()
+    )]
+    OtherTraining {
+        /// The directory.
+        directory: PathBuf,
+        /// What differs.
+        differences: String,
+    },
+
+    /// A checkpoint was made in another arithmetic.
+    #[error(
+        "the checkpoint was made with the arithmetic {was}, this run has {is}: its bits will differ from a run that was not interrupted; \
+         choose the kernels with MUSTER_KERNELS"
+    )]
+    OtherArithmetic {
+        /// The checkpoint's.
+        was: String,
+        /// This run's.
+        is: String,
+    },
+
+    /// The loss is no longer a finite number.
+    #[error(
+        "the loss is {loss} at step {step} with a learning rate of {learning_rate}; \
+         try a smaller --learning-rate (the last checkpoint is kept)"
+    )]
+    Diverged {
+        /// Steps, from 1.
+        step: u64,
+        /// The batch's loss.
+        loss: f64,
+        /// The learning rate of that step.
+        learning_rate: f32,
+    },
+
+    /// The job ended because of a rank.
+    #[error(transparent)]
+    Collective(#[from] muster_collective::Error),
 }
 
 impl Error {

@@ -1,6 +1,33 @@
 //! Distributed training and inference of dense models on CPU clusters.
+//!
+//! # Layout
+//! The line of data, in order:
+//! - [`storage`]: where bytes lie; [`format`](mod@format): bytes ⇄ records; [`dataset`]: records in memory.
+//! - [`batch`]: the global order of records and who gets which of them; [`random`]: its random numbers.
+//! - [`model`]: layers and where their parameters lie; [`pass`]: forward and backward; [`gradient`]: one rank's share of a step.
+//! - [`optimizer`]: update rules; [`train`]: the loop, with [`server`] and [`worker`] for worlds of several ranks.
+//! - [`conductor`]: when to evaluate, save and end; [`evaluate`]: forward passes over a whole data set; [`team`]: threads in step.
+//! - [`checkpoint`] and [`store`]: what a training needs to go on, and where it lies; [`report`]: what a run was and what came out.
 
+pub mod batch;
+pub mod checkpoint;
+pub mod conductor;
 pub mod dataset;
 pub mod error;
+pub mod evaluate;
 pub mod format;
+pub mod gradient;
+pub mod inference;
+pub mod model;
+pub mod optimizer;
+pub mod pass;
+pub mod random;
+pub mod report;
+pub mod server;
 pub mod storage;
+pub mod store;
+pub mod team;
+pub mod train;
+pub mod worker;
+
+pub use error::Error;

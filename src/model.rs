@@ -14,7 +14,7 @@
 
 use crate::random::{Purpose, Random};
 use muster_collective::Shared;
-use muster_kernels::width_of;
+use muster_kernels::panel_width;
 use std::ops::Range;
 
 /// The most slices of a layer, and with it the most threads of a rank that have work.
@@ -34,7 +34,7 @@ pub struct Slices {
 impl Slices {
     /// The slices of a dimension of `columns` columns.
     pub fn new(columns: usize) -> Slices {
-        let width = width_of(columns);
+        let width = panel_width(columns);
         Slices { columns, width, panels_per_slice: columns.div_ceil(width).div_ceil(SLICES_MAX) }
     }
 

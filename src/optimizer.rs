@@ -1,6 +1,5 @@
-//! Update rules: gradient in, weights out, one pass over memory.
+//! Update rules and their constants; the kernels apply them, in one pass over memory.
 
-use muster_kernels::Kernels;
 use serde::{Deserialize, Serialize};
 
 /// How a gradient changes the weights.
@@ -59,40 +58,33 @@ impl Optimizer {
         if let Optimizer::Adagrad { initial_accumulator } = self { *initial_accumulator } else { 0.0 }
     }
 
-    /// Applies the gradient of step `step` (from 0) to `weights`; `slots` are those of the same parameters.
-    pub fn update(
-        &self,
-        kernels: &Kernels,
-        learning_rate: f32,
-        step: u64,
-        gradient: &[f32],
-        weights: &mut [f32],
-        slots: &mut [&mut [f32]],
-    ) {
-        match (self, slots) {
-            (Optimizer::Sgd, []) => kernels.sgd(learning_rate, gradient, weights),
-            (Optimizer::Momentum { momentum }, [v]) => {
-                kernels.momentum(learning_rate, *momentum, gradient, v, weights);
-            }
-            (Optimizer::Adagrad { .. }, [accumulator]) => {
-                kernels.adagrad(learning_rate, gradient, accumulator, weights);
-            }
-            (&Optimizer::Adam { beta1, beta2, epsilon }, [m, v]) => {
-                let corrected = corrected_rate(learning_rate, beta1, beta2, step);
-                kernels.adam(corrected, beta1, beta2, epsilon, gradient, m, v, weights);
-            }
-            (optimizer, slots) => panic!("{optimizer:?} with {} slots", slots.len()),
-        }
+    /// Adam's step size at step `step` (from 0): η √(1 − β₂ᵗ) / (1 − β₁ᵗ) for t = step + 1.
+    pub fn adam_rate(learning_rate: f32, beta1: f32, beta2: f32, step: u64) -> f32 {
+        let power = |beta: f32| libm::pow(f64::from(beta), (step + 1) as f64);
+        (f64::from(learning_rate) * (1.0 - power(beta2)).sqrt() / (1.0 - power(beta1))) as f32
     }
-}
-
-/// η √(1 − β₂ᵗ) / (1 − β₁ᵗ) for t = step + 1.
-fn corrected_rate(learning_rate: f32, beta1: f32, beta2: f32, step: u64) -> f32 {
-    let power = |beta: f32| libm::pow(f64::from(beta), (step + 1) as f64);
-    (f64::from(learning_rate) * (1.0 - power(beta2)).sqrt() / (1.0 - power(beta1))) as f32
 }
 
 /// η in an epoch: `initial` times `decay` for every epoch before it.
 pub fn decayed(initial: f32, decay: f32, epoch: u64) -> f32 {
     (f64::from(initial) * libm::pow(f64::from(decay), epoch as f64)) as f32
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn adams_first_step_is_the_learning_rate_whatever_the_gradient() {
+        // w moves by rate · m / √v = rate · (1 − β₁) g / (√(1 − β₂) |g|).
+        let rate = Optimizer::adam_rate(0.001, 0.9, 0.999, 0);
+        let moved = f64::from(rate) * (1.0 - f64::from(0.9f32)) / (1.0 - f64::from(0.999f32)).sqrt();
+        approx::assert_relative_eq!(moved, 0.001, max_relative = 1e-6);
+    }
+
+    #[test]
+    fn the_learning_rate_decays_by_epoch() {
+        assert_eq!(decayed(0.5, 1.0, 7), 0.5);
+        assert_eq!(decayed(0.5, 0.5, 2), 0.125);
+    }
 }

@@ -94,6 +94,12 @@ impl NodeRows {
         let last = *ends.last().expect("a node has leaves");
         NodeRows { node, rows: start - first..start - first + last, ends }
     }
+
+    /// Number of rows.
+    #[expect(clippy::len_without_is_empty, reason = "a node has rows")]
+    pub fn len(&self) -> usize {
+        self.rows.len()
+    }
 }
 
 impl<'a> Pass<'a> {
@@ -332,7 +338,7 @@ impl<'a> Pass<'a> {
         for (n, node) in slot.nodes.iter().enumerate() {
             let mut gradient = self.slot_block(slot, n, block);
             let a = a.window(node.rows.clone());
-            let panels = gradient.chunks_exact_mut(a.cols * width).zip(d.chunks_exact(rows * width));
+            let panels = gradient.chunks_exact_mut(a.cols() * width).zip(d.chunks_exact(rows * width));
             for (c, d) in panels {
                 let d = &d[node.rows.start * width..node.rows.end * width];
                 self.kernels.matmul_tn_panel(a, &node.ends, d, width, c);

@@ -46,6 +46,11 @@ pub fn run<T: Send>(threads: usize, work: impl Fn(&Member) -> T + Sync) -> Vec<T
     })
 }
 
+/// Runs `work` as the only member of a team, on the calling thread.
+pub fn alone<T>(work: impl FnOnce(&Member) -> T) -> T {
+    work(&Member { index: 0, count: 1, barrier: &Barrier::default() })
+}
+
 impl Member<'_> {
     /// The one thread that talks to the world.
     pub fn is_leader(&self) -> bool {

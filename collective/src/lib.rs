@@ -24,7 +24,7 @@ pub mod wait;
 pub use shared::Shared;
 
 /// What ends a job.
-#[derive(Clone, Debug, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
     /// A rank has failed, this one or another.
     #[error("{reason}")]

@@ -64,3 +64,11 @@ fn try_write_atomic(path: &Path, content: impl FnOnce(&mut dyn Write) -> io::Res
     temporary.persist(path)?;
     File::open(directory)?.sync_all()
 }
+
+/// Makes sure that the names in a directory outlive a crash.
+///
+/// # Errors
+/// [`Error::Io`] when it cannot be opened or synced.
+pub fn sync_directory(path: &Path) -> Result<(), Error> {
+    File::open(path).and_then(|directory| directory.sync_all()).map_err(Error::io("sync", path))
+}

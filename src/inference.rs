@@ -1,0 +1,65 @@
+//! Inference: part in, part out.
+
+use crate::dataset::Dataset;
+use crate::error::Error;
+use crate::evaluate;
+use crate::model::{Model, Tensors};
+use crate::{checkpoint, storage::file};
+use muster_kernels::Kernels;
+use rayon::prelude::*;
+use std::path::{Path, PathBuf};
+
+/// Reads the model of a model directory, or a model file.
+///
+/// # Errors
+/// If there is none, or it is damaged.
+pub fn read_model(path: &Path) -> Result<(Model, Vec<Tensors>), Error> {
+    let path: PathBuf = if path.is_dir() { path.join("model.safetensors") } else { path.to_owned() };
+    checkpoint::decode_model(&file::map(&path)?, &path)
+}
+
+/// The class of each record, in order, by a model's weights.
+pub fn predict(model: &Model, kernels: &Kernels, weights: &[Tensors], dataset: &Dataset) -> Vec<u32> {
+    let buffer = model.buffer();
+    model.import(weights, &buffer);
+    let chunks = evaluate::chunks(dataset.len());
+    // A thread takes runs of chunks, so that it makes its workspace once a run.
+    let runs = chunks.div_ceil(8);
+    let of_run = |run: usize| {
+        let mut predictions = Vec::new();
+        let chunks = run * 8..chunks.min((run + 1) * 8);
+        evaluate::forward((model, kernels, &buffer), dataset, chunks, |_, pass| {
+            predictions.extend_from_slice(pass.predict());
+        });
+        predictions
+    };
+    (0..runs).into_par_iter().flat_map_iter(of_run).collect()
+}
+
+/// How often records of each class were given each class: `[classes, classes]`, rows by label.
+pub struct Confusion {
+    classes: usize,
+    counts: Vec<u64>,
+}
+
+impl Confusion {
+    /// Counts labels against predictions.
+    pub fn new(classes: usize, labels: &[u32], predictions: &[u32]) -> Confusion {
+        let mut counts = vec![0; classes * classes];
+        for (&label, &prediction) in labels.iter().zip(predictions) {
+            counts[label as usize * classes + prediction as usize] += 1;
+        }
+        Confusion { classes, counts }
+    }
+
+    /// Share of the records whose prediction is their label.
+    pub fn accuracy(&self) -> f64 {
+        let right: u64 = (0..self.classes).map(|class| self.counts[class * self.classes + class]).sum();
+        right as f64 / self.counts.iter().sum::<u64>() as f64
+    }
+
+    /// The rows, by label.
+    pub fn rows(&self) -> impl Iterator<Item = &[u64]> {
+        self.counts.chunks_exact(self.classes)
+    }
+}

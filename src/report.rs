@@ -1,0 +1,68 @@
+//! The report of a run: what it was, and what came out.
+
+use crate::conductor::Epoch;
+use crate::optimizer::Optimizer;
+use muster_kernels::Kernels;
+use serde::Serialize;
+
+/// What `--report` writes, as JSON.
+#[derive(Clone, Debug, Serialize)]
+pub struct Report {
+    /// Of the program.
+    pub version: &'static str,
+    /// `mnist`, `synthetic` or `custom`.
+    pub dataset: String,
+    /// Digest of the training data.
+    pub dataset_sha256: String,
+    /// Inputs, hidden units of each layer, classes.
+    pub model: Vec<usize>,
+    /// The update rule.
+    pub optimizer: Optimizer,
+    /// Of weights and order.
+    pub seed: u64,
+    /// Records of a global batch.
+    pub batch_size: usize,
+    /// The most records of a micro-batch.
+    pub micro_batch: usize,
+    /// Ranks, the server among them.
+    pub world_size: usize,
+    /// Threads of each rank.
+    pub threads: usize,
+    /// How it was computed.
+    pub kernels: KernelsUsed,
+    /// Steps done, over all runs of this training.
+    pub steps: u64,
+    /// The epochs that are complete.
+    pub epochs: Vec<Epoch>,
+    /// Records trained on, over all runs.
+    pub records: u64,
+    /// Share of the test records classified rightly at the end; none without a test set.
+    pub test_accuracy: Option<f64>,
+    /// Seconds that this run trained, evaluation and checkpoints not counted.
+    pub train_seconds: f64,
+    /// Records this run trained on, in a second of that.
+    pub images_per_second: f64,
+    /// Of the weights at the end; see [`crate::checkpoint::sha256`].
+    pub weights_sha256: String,
+}
+
+/// How it was computed.
+#[derive(Clone, Debug, Serialize)]
+pub struct KernelsUsed {
+    /// The instruction set.
+    pub back_end: &'static str,
+    /// How sums are ordered and rounded.
+    pub arithmetic: &'static str,
+    /// How the first layer reads its input.
+    pub path: &'static str,
+    /// Of the numbers.
+    pub precision: &'static str,
+}
+
+impl KernelsUsed {
+    /// That of a table of kernels.
+    pub fn of(kernels: &Kernels) -> KernelsUsed {
+        let backend = kernels.backend();
+        KernelsUsed { back_end: backend.name(), arithmetic: backend.arithmetic(), path: "dense", precision: "f32" }
+    }
+}

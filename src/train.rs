@@ -1,0 +1,247 @@
+//! The training loop.
+//!
+//! A world of one rank is server and worker at once (`solo` below); in a larger one rank 0 is the parameter server
+//! ([`crate::server`]) and the others compute gradients ([`crate::worker`]). All of them take the same steps in the same
+//! arithmetic, so that the same job ends with the same weights, bit for bit, on any number of ranks and threads.
+
+use crate::batch::{Batch, Schedule};
+use crate::checkpoint::{Checkpoint, Identity};
+use crate::conductor::{Conductor, End, Next, Signal};
+use crate::dataset::Dataset;
+use crate::error::Error;
+use crate::evaluate::Evaluation;
+use crate::gradient::RankGradient;
+use crate::model::{Model, Tensors};
+use crate::optimizer::{Optimizer, decayed};
+use crate::pass::Score;
+use crate::team::{self, Member};
+use crate::{server, worker};
+use muster_collective::{Shared, threads};
+use muster_kernels::Kernels;
+use serde::{Deserialize, Serialize};
+use std::sync::{Arc, Mutex};
+
+/// Whether the loss of a batch, and with it the gradient, is a mean or a sum over its records.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Reduction {
+    /// The mean: the learning rate does not depend on the batch size.
+    Mean,
+    /// The sum.
+    Sum,
+}
+
+/// What decides the weights that come out, together with the model and the data.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Recipe {
+    /// Of the initial weights and of the order of records.
+    pub seed: u64,
+    /// Records of a global batch.
+    pub batch_size: usize,
+    /// The most records of a micro-batch.
+    pub micro_batch: usize,
+    /// The update rule.
+    pub optimizer: Optimizer,
+    /// Of the first epoch.
+    pub learning_rate: f32,
+    /// What the learning rate is multiplied with after each epoch.
+    pub learning_rate_decay: f32,
+    /// Mean or sum over the batch.
+    pub loss_reduction: Reduction,
+    /// Probabilities are clipped to at least this in the loss; 0 clips nothing.
+    pub probability_floor: f32,
+}
+
+/// One job: a model, the data it is trained on, and how.
+pub struct Job<'a> {
+    /// The model's shape.
+    pub model: &'a Model,
+    /// The kernels' back end.
+    pub kernels: &'a Kernels,
+    /// Labelled records to train on.
+    pub train: &'a Dataset,
+    /// Labelled records to evaluate on after each epoch.
+    pub test: Option<&'a Dataset>,
+    /// How.
+    pub recipe: &'a Recipe,
+    /// Ranks, the parameter server among them.
+    pub world_size: usize,
+    /// Threads of each rank.
+    pub threads: usize,
+}
+
+/// The weights and the optimizer's slots, kept by rank 0.
+pub struct State {
+    /// The weights.
+    pub weights: Arc<Shared>,
+    /// As many as [`Optimizer::slots`] names.
+    pub slots: Vec<Shared>,
+}
+
+/// Trains from a checkpoint on, or from the start, until the conductor ends it; returns the weights and why it ended.
+///
+/// # Errors
+/// A loss that is not finite, a rank that failed, a last checkpoint that could not be written.
+pub fn train(job: &Job, start: &Checkpoint, conductor: &mut Conductor) -> Result<(Vec<Tensors>, End), Error> {
+    let import = |tensors: &Vec<_>| {
+        let slot = job.model.buffer();
+        job.model.import(tensors, &slot);
+        slot
+    };
+    let slots = start.slots.iter().map(import).collect();
+    if job.world_size == 1 {
+        let state = State { weights: Arc::new(import(&start.weights)), slots };
+        let end = solo(job, &state, conductor)?;
+        return Ok((job.model.export(&state.weights), end));
+    }
+    let (workers, first_step) = (job.world_size - 1, conductor.steps());
+    let ranks: Vec<_> = (0..workers).map(|index| RankGradient::new(job, index, workers, first_step)).collect();
+    let nodes = ranks.iter().map(RankGradient::nodes_max).max().unwrap_or(0);
+    let (server, links) = threads::connect(workers, &job.model.block_lengths(), nodes);
+    job.model.import(&start.weights, server.weights());
+    let state = State { weights: server.weights().clone(), slots };
+    let end = std::thread::scope(|scope| {
+        for (rank, link) in ranks.iter().zip(links) {
+            scope.spawn(move || worker::run(job, rank, &link, first_step));
+        }
+        server::run(job, &server, &state, conductor)
+    })?;
+    Ok((job.model.export(&state.weights), end))
+}
+
+/// The one rank of a world of one.
+fn solo(job: &Job, state: &State, conductor: &mut Conductor) -> Result<End, Error> {
+    let first_step = conductor.steps();
+    let (rank, slot) = (RankGradient::new(job, 0, 1, first_step), job.model.buffer());
+    let (pauses, signal) = (Pauses::new(job, state, conductor), Signal::default());
+    let ends = team::run(job.threads, |team| {
+        let mut gradient = rank.thread();
+        let blocks = job.model.blocks_of(team.index(), team.count());
+        for step in first_step.. {
+            let batch = job.schedule().batch(step);
+            if team.is_leader() {
+                signal.set(step, pauses.next(step));
+            }
+            gradient.compute(team, step, &batch, &state.weights, &slot);
+            let score = gradient.scores.iter().sum();
+            job.check(step, &batch, score)?;
+            if job.model.hidden().len() > 1 {
+                // Others may still be reading these weights for their gradients.
+                team.wait();
+            }
+            for &block in &blocks {
+                job.update(state, step, &batch, block, 0, &slot.read(block..block + 1));
+            }
+            if let Some(end) = pauses.after(team, (step, &batch), score, signal.get(step))? {
+                return Ok(end);
+            }
+        }
+        unreachable!("the conductor ends the loop")
+    });
+    ends.into_iter().next().expect("a team has a leader")
+}
+
+impl Job<'_> {
+    /// Which records make up which step.
+    pub fn schedule(&self) -> Schedule {
+        let Recipe { batch_size, micro_batch, .. } = *self.recipe;
+        Schedule { records: self.train.len(), batch_size, micro_batch }
+    }
+
+    /// What the gradient of a batch of `rows` records is multiplied with.
+    pub(crate) fn scale(&self, rows: usize) -> f32 {
+        match self.recipe.loss_reduction {
+            Reduction::Mean => 1.0 / rows as f32,
+            Reduction::Sum => 1.0,
+        }
+    }
+
+    /// What the bits of its result depend on.
+    pub fn identity(&self) -> Identity {
+        Identity {
+            widths: self.model.widths(),
+            recipe: self.recipe.clone(),
+            data_sha256: self.train.digest(),
+            arithmetic: self.kernels.backend().arithmetic().to_owned(),
+        }
+    }
+
+    fn learning_rate(&self, epoch: u64) -> f32 {
+        decayed(self.recipe.learning_rate, self.recipe.learning_rate_decay, epoch)
+    }
+
+    /// Applies the gradient of a run of parameters, at `at` of `block`, of step `step`.
+    pub(crate) fn update(&self, state: &State, step: u64, batch: &Batch, block: usize, at: usize, gradient: &[f32]) {
+        let (rate, range) = (self.learning_rate(batch.epoch), at..at + gradient.len());
+        let weights = &mut state.weights.write(block..block + 1)[range.clone()];
+        let slot = |index: usize| state.slots[index].write(block..block + 1);
+        match self.recipe.optimizer {
+            Optimizer::Sgd => self.kernels.sgd(rate, gradient, weights),
+            Optimizer::Momentum { momentum } => {
+                self.kernels.momentum(rate, momentum, gradient, &mut slot(0)[range], weights);
+            }
+            Optimizer::Adagrad { .. } => self.kernels.adagrad(rate, gradient, &mut slot(0)[range], weights),
+            Optimizer::Adam { beta1, beta2, epsilon } => {
+                let rate = Optimizer::adam_rate(rate, beta1, beta2, step);
+                let (m, v) = (&mut slot(0)[range.clone()], &mut slot(1)[range]);
+                self.kernels.adam(rate, beta1, beta2, epsilon, gradient, m, v, weights);
+            }
+        }
+    }
+
+    /// Stops before a gradient that is not finite spoils the weights.
+    pub(crate) fn check(&self, step: u64, batch: &Batch, score: Score) -> Result<(), Error> {
+        if score.loss.is_finite() {
+            return Ok(());
+        }
+        let learning_rate = self.learning_rate(batch.epoch);
+        Err(Error::Diverged { step: step + 1, loss: score.loss, learning_rate })
+    }
+}
+
+/// What the members of rank 0's team do together between steps.
+pub(crate) struct Pauses<'a, 'c> {
+    job: &'a Job<'a>,
+    state: &'a State,
+    conductor: Mutex<&'a mut Conductor<'c>>,
+    evaluation: Option<(&'a Dataset, Evaluation)>,
+}
+
+impl<'a, 'c> Pauses<'a, 'c> {
+    pub fn new(job: &'a Job, state: &'a State, conductor: &'a mut Conductor<'c>) -> Pauses<'a, 'c> {
+        let evaluation = job.test.map(|test| (test, Evaluation::new(test.len())));
+        Pauses { job, state, conductor: Mutex::new(conductor), evaluation }
+    }
+
+    fn conductor(&self) -> std::sync::MutexGuard<'_, &'a mut Conductor<'c>> {
+        self.conductor.lock().expect("no panic while it is held")
+    }
+
+    /// What the conductor wants to follow `step`.
+    pub fn next(&self, step: u64) -> Next {
+        self.conductor().next(step)
+    }
+
+    /// After a step: takes note of it, and evaluates, saves and ends as `next` says.
+    pub fn after(&self, team: &Member, (step, batch): (u64, &Batch), score: Score, next: Next) -> Result<Option<End>, Error> {
+        if team.is_leader() {
+            self.conductor().done(step, batch.positions.len(), score);
+        }
+        if next == Next::default() {
+            return Ok(None);
+        }
+        team.wait();
+        if let Some((test, evaluation)) = self.evaluation.as_ref().filter(|_| next.evaluate) {
+            evaluation.run((self.job.model, self.job.kernels, &self.state.weights), test, team);
+            team.wait();
+        }
+        let mut done = Ok(());
+        if team.is_leader() {
+            let test = self.evaluation.as_ref().filter(|_| next.evaluate);
+            let test = test.map(|(test, evaluation)| (evaluation.score(), test.len()));
+            done = self.conductor().pause(next, self.job, self.state, test);
+        }
+        team.wait();
+        done.map(|()| next.end)
+    }
+}
