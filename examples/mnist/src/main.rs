@@ -1,6 +1,6 @@
 //! `mnist`: trains and serves MNIST classifiers with muster.
 
-// The commands that use these modules stand in the next commit.
+// No command uses these modules yet; only their tests do.
 #![allow(dead_code)]
 
 mod fetch;

@@ -1,5 +1,8 @@
 //! Where the digits come from: a directory, the cache (fetched when empty), or drawn by the program.
 
+#[cfg(test)]
+mod tests;
+
 use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -50,9 +53,11 @@ pub fn open(data: Option<&Path>, say: Say) -> Result<Mnist> {
 /// The directory for the four raw files: `muster/mnist` in `$XDG_CACHE_HOME`, else in `~/.cache`; without a home that can
 /// be written, in the directory for temporary files.
 pub fn cache_dir(say: Say) -> PathBuf {
-    let base = cache_base(std::env::var_os("XDG_CACHE_HOME"), std::env::var_os("HOME"));
-    let preferred = base.map(|base| base.join("muster/mnist"));
-    match preferred {
+    usable_cache_dir(cache_base(std::env::var_os("XDG_CACHE_HOME"), std::env::var_os("HOME")), say)
+}
+
+fn usable_cache_dir(base: Option<PathBuf>, say: Say) -> PathBuf {
+    match base.map(|base| base.join("muster/mnist")) {
         Some(directory) if fs::create_dir_all(&directory).is_ok() => directory,
         unusable => {
             let temporary = std::env::temp_dir().join("muster/mnist");
