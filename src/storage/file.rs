@@ -64,3 +64,67 @@ fn try_write_atomic(path: &Path, content: impl FnOnce(&mut dyn Write) -> io::Res
     temporary.persist(path)?;
     File::open(directory)?.sync_all()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tempfile::tempdir;
+
+    #[test]
+    fn a_sub_range_of_a_map_shares_it_and_outlives_it() {
+        let directory = tempdir().unwrap();
+        let path = directory.path().join("file");
+        write_atomic(&path, |out| out.write_all(b"0123456789")).unwrap();
+        let whole = map(&path).unwrap();
+        let part = whole.slice(3..7);
+        assert_eq!(part.as_ptr(), whole[3..].as_ptr());
+        drop(whole);
+        assert_eq!(&part[..], b"3456");
+    }
+
+    #[test]
+    fn a_replaced_file_stays_as_it_was_in_its_map() {
+        let directory = tempdir().unwrap();
+        let path = directory.path().join("file");
+        write_atomic(&path, |out| out.write_all(b"old")).unwrap();
+        let old = map(&path).unwrap();
+        write_atomic(&path, |out| out.write_all(b"")).unwrap();
+        assert_eq!((&old[..], map(&path).unwrap().len()), (&b"old"[..], 0));
+    }
+
+    #[test]
+    fn what_cannot_be_mapped_is_named() {
+        let directory = tempdir().unwrap();
+        let message = |path: &Path| map(path).unwrap_err().to_string();
+        let missing = directory.path().join("missing");
+        let expected = format!("cannot read {}: No such file", missing.display());
+        assert!(message(&missing).starts_with(&expected), "{}", message(&missing));
+        assert!(message(&missing).ends_with("; check the path"));
+        assert!(message(directory.path()).ends_with("it is not a regular file"));
+    }
+
+    #[test]
+    fn a_failed_write_leaves_the_old_content_and_nothing_else() {
+        let directory = tempdir().unwrap();
+        let path = directory.path().join("file");
+        write_atomic(&path, |out| out.write_all(b"old")).unwrap();
+        let error = write_atomic(&path, |out| {
+            out.write_all(&vec![1; 1 << 20])?;
+            Err(io::ErrorKind::StorageFull.into())
+        });
+        let error = error.unwrap_err().to_string();
+        assert!(error.contains(path.to_str().unwrap()) && error.contains("free some space"), "{error}");
+        assert_eq!(std::fs::read(&path).unwrap(), b"old");
+        assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn a_directory_that_is_not_there_is_an_error() {
+        let directory = tempdir().unwrap();
+        for path in ["no/such/directory/file", "file/..", "/"] {
+            let path = directory.path().join(path);
+            let error = write_atomic(&path, |out| out.write_all(b"x")).unwrap_err().to_string();
+            assert!(error.starts_with(&format!("cannot write {}: ", path.display())), "{error}");
+        }
+    }
+}
