@@ -50,11 +50,12 @@ pub struct Dataset {
 }
 
 impl Dataset {
-    /// Records without labels. `path` names their file in messages, `shape` is the shape of one record, such as
-    /// `[rows, cols]`, and `classes` the number of classes that labels may name.
+    /// Records without labels. `path` names their file in messages, `shape` is the shape of one record, such
+    /// as `[rows, cols]`, and `classes` the number of classes that labels may name.
     ///
     /// # Errors
-    /// [`Error::Format`] when there is no record, a record has no features, or `features` is not a whole number of records.
+    /// [`Error::Format`] when there is no record, a record has no features, or `features` is not a whole
+    /// number of records.
     pub fn from_features(
         path: &Path,
         features: Features,
@@ -185,7 +186,8 @@ impl Dataset {
         }
     }
 
-    /// The class of each record, each less than [`Dataset::classes`]; `None` when the data set is not labelled.
+    /// The class of each record, each less than [`Dataset::classes`]; `None` when the data set is not
+    /// labelled.
     pub fn labels(&self) -> Option<&[u32]> {
         self.labels.as_deref()
     }
@@ -198,8 +200,8 @@ impl Dataset {
         self.labels.as_ref().map(|labels| labels[i])
     }
 
-    /// SHA-256 of the features written as an IDX file `[len, shape…]`, so it does not depend on the format they came in.
-    /// Computed when first asked for.
+    /// SHA-256 of the features written as an IDX file `[len, shape…]`, so it does not depend on the format
+    /// they came in. Computed when first asked for.
     pub fn features_sha256(&self) -> [u8; 32] {
         let dims: Vec<usize> = [self.records].into_iter().chain(self.shape.iter().copied()).collect();
         *self.features_sha256.get_or_init(|| match &self.features {

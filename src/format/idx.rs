@@ -1,8 +1,8 @@
 //! IDX, the format of MNIST: a big-endian header (magic number, then one `u32` a dimension) and the elements.
 //!
-//! Two kinds are read, both of unsigned bytes, raw or compressed with gzip (recognized by its magic bytes, whatever
-//! the file's name): images `[count, rows, cols]` and labels `[count]`. Source: <http://yann.lecun.com/exdb/mnist/>,
-//! "The IDX file format".
+//! Two kinds are read, both of unsigned bytes, raw or compressed with gzip (recognized by its magic bytes,
+//! whatever the file's name): images `[count, rows, cols]` and labels `[count]`. Source:
+//! <http://yann.lecun.com/exdb/mnist/>, "The IDX file format".
 
 use std::io::{self, Read, Write};
 use std::path::Path;
@@ -113,7 +113,8 @@ impl Parser<'_> {
         let dims = self.dims(&header)?;
         let expected = self.data_len(&dims)?;
         let mut data = Vec::new();
-        // One byte past the end tells an over-long stream, and reaching the end checks the CRC of a right one.
+        // One byte past the end tells an over-long stream, and reaching the end checks the CRC of a right
+        // one.
         self.decompress(&mut decoder, expected.saturating_add(1), &mut data)?;
         if data.len() > expected {
             return Err(self.wrong_len(&dims, "a gzip stream that goes on".into()));
@@ -196,7 +197,8 @@ pub fn header(element: Element, dims: &[usize]) -> Vec<u8> {
     header
 }
 
-/// Writes an array of bytes of shape `dims`: `[count, rows, cols]` makes a file of images, `[count]` one of labels.
+/// Writes an array of bytes of shape `dims`: `[count, rows, cols]` makes a file of images, `[count]` one of
+/// labels.
 ///
 /// # Errors
 /// Those of `out`.

@@ -3,7 +3,7 @@
 // A memory map is unsafe because the file may change under it; `map` states what that means here.
 #![allow(unsafe_code)]
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::{self, BufWriter, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
@@ -14,28 +14,31 @@ use crate::error::Error;
 
 /// Maps a whole regular file, read-only; nothing is copied and pages are read as they are touched.
 ///
-/// The file must not be changed in place while it is mapped: bytes then change under the reader, and one that is
-/// truncated by another process ends this one with SIGBUS. Replacing it by a rename, as [`write_atomic`] does, is safe:
-/// the map keeps the old file.
+/// The file must not be changed in place while it is mapped: bytes then change under the reader, and one that
+/// is truncated by another process ends this one with SIGBUS. Replacing it by a rename, as [`write_atomic`]
+/// does, is safe: the map keeps the old file.
 ///
 /// # Errors
 /// [`Error::Io`] when the file cannot be opened or is no regular file.
 pub fn map(path: &Path) -> Result<Bytes, Error> {
     let fail = || Error::io("read", path);
-    let file = File::open(path).map_err(fail())?;
-    if !file.metadata().map_err(fail())?.is_file() {
+    // Asked before it is opened: opening a pipe waits for a writer.
+    if !fs::metadata(path).map_err(fail())?.is_file() {
         return Err(fail()(io::Error::other("it is not a regular file")));
     }
-    // SAFETY: the map is private to this process and read-only. What remains is another process that writes or truncates
-    // the file meanwhile; the documentation above makes that the caller's contract, as no system call can prevent it.
+    let file = File::open(path).map_err(fail())?;
+    // SAFETY: the map is private to this process and read-only. What remains is another process that writes
+    // or truncates the file meanwhile; the documentation above makes that the caller's contract, as no system
+    // call can prevent it.
     let map = unsafe { memmap2::Mmap::map(&file) }.map_err(fail())?;
     Ok(Bytes::from_owner(map))
 }
 
 /// Writes a file so that readers and a crash at any moment see the old content or the whole new one.
 ///
-/// `content` writes into a buffered temporary file beside `path` (its name begins with `.`); it is then synced, renamed to
-/// `path`, and the directory is synced. On failure the temporary file is removed and `path` is as it was.
+/// `content` writes into a buffered temporary file beside `path` (its name begins with `.`); it is then
+/// synced, renamed to `path`, and the directory is synced. On failure the temporary file is removed and
+/// `path` is as it was.
 ///
 /// # Errors
 /// [`Error::Io`] naming `path`, whether `content` or the file system failed.
@@ -55,7 +58,7 @@ fn try_write_atomic(path: &Path, content: impl FnOnce(&mut dyn Write) -> io::Res
     let temporary = tempfile::Builder::new()
         .prefix(&format!(".{name}."))
         // As `File::create` would: the umask decides, and not tempfile's rule of "owner only".
-        .permissions(std::fs::Permissions::from_mode(0o666))
+        .permissions(fs::Permissions::from_mode(0o666))
         .tempfile_in(directory)?;
     let mut writer = BufWriter::with_capacity(256 << 10, temporary);
     content(&mut writer)?;
@@ -114,8 +117,8 @@ mod tests {
         });
         let error = error.unwrap_err().to_string();
         assert!(error.contains(path.to_str().unwrap()) && error.contains("free some space"), "{error}");
-        assert_eq!(std::fs::read(&path).unwrap(), b"old");
-        assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 1);
+        assert_eq!(fs::read(&path).unwrap(), b"old");
+        assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1);
     }
 
     #[test]

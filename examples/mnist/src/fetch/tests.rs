@@ -263,8 +263,8 @@ fn who_waited_finds_the_files() {
     assert_eq!(good.requests.load(Ordering::SeqCst), 0);
 }
 
-/// A directory with an `npm` that runs `script`. A script cannot be started while a process that is just being started
-/// has it open for writing, so the tests that start one take turns.
+/// A directory with an `npm` that runs `script`. A script cannot be started while a process that is just
+/// being started has it open for writing, so the tests that start one take turns.
 fn npm(script: &str) -> (TempDir, MutexGuard<'static, ()>) {
     static TURN: Mutex<()> = Mutex::new(());
     let turn = TURN.lock().unwrap_or_else(|poisoned| poisoned.into_inner());

@@ -50,8 +50,8 @@ fn images_are_mostly_paper_with_ink_in_the_middle() {
     assert!(middle > 1.5 * all, "{middle} {all}");
 }
 
-/// The mean image of each class, learned from one set, recognizes digits of another far better than chance, but the
-/// task is not one that mean images solve.
+/// The mean image of each class, learned from one set, recognizes digits of another far better than chance,
+/// but the task is not one that mean images solve.
 #[test]
 fn digits_can_be_told_apart_but_not_trivially() {
     let (train, test) = train_and_test(4000, 1000);
