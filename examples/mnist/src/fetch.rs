@@ -206,6 +206,7 @@ impl<'a> Fetcher<'a> {
             .timeout_resolve(Some(CONNECT_MAX))
             .timeout_connect(Some(CONNECT_MAX))
             .timeout_per_read(Some(self.stall_max))
+            .timeout_recv_response(Some(self.stall_max))
             .timeout_recv_body(Some(BODY_MAX))
             .build()
             .into();
