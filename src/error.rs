@@ -1,5 +1,5 @@
-//! What can go wrong in the library: each variant prints as one line that says what was tried, on what, and what
-//! mends it.
+//! What can go wrong in the library: each variant prints as one line that says what was tried, on what, and
+//! what mends it.
 
 use std::io;
 use std::path::{Path, PathBuf};

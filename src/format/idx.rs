@@ -1,8 +1,8 @@
 //! IDX, the format of MNIST: a big-endian header (magic number, then one `u32` a dimension) and the elements.
 //!
-//! Two kinds are read, both of unsigned bytes, raw or compressed with gzip (recognized by its magic bytes, whatever
-//! the file's name): images `[count, rows, cols]` and labels `[count]`. Source: <http://yann.lecun.com/exdb/mnist/>,
-//! "The IDX file format".
+//! Two kinds are read, both of unsigned bytes, raw or compressed with gzip (recognized by its magic bytes,
+//! whatever the file's name): images `[count, rows, cols]` and labels `[count]`. Source:
+//! <http://yann.lecun.com/exdb/mnist/>, "The IDX file format".
 
 use std::io::{self, Read, Write};
 use std::path::Path;
@@ -113,7 +113,8 @@ impl Parser<'_> {
         let dims = self.dims(&header)?;
         let expected = self.data_len(&dims)?;
         let mut data = Vec::new();
-        // One byte past the end tells an over-long stream, and reaching the end checks the CRC of a right one.
+        // One byte past the end tells an over-long stream, and reaching the end checks the CRC of a right
+        // one.
         self.decompress(&mut decoder, expected.saturating_add(1), &mut data)?;
         if data.len() > expected {
             return Err(self.wrong_len(&dims, "a gzip stream that goes on".into()));
@@ -196,7 +197,8 @@ pub fn header(element: Element, dims: &[usize]) -> Vec<u8> {
     header
 }
 
-/// Writes an array of bytes of shape `dims`: `[count, rows, cols]` makes a file of images, `[count]` one of labels.
+/// Writes an array of bytes of shape `dims`: `[count, rows, cols]` makes a file of images, `[count]` one of
+/// labels.
 ///
 /// # Errors
 /// Those of `out`.
@@ -207,4 +209,154 @@ pub fn write(out: &mut dyn Write, dims: &[usize], data: &[u8]) -> io::Result<()>
     assert_eq!(data.len(), dims.iter().product::<usize>(), "the data must fill {dims:?}");
     out.write_all(&header(Element::U8, dims))?;
     out.write_all(data)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use flate2::Compression;
+    use flate2::write::GzEncoder;
+    use proptest::prelude::*;
+
+    fn gzip(content: &[u8]) -> Vec<u8> {
+        let mut encoder = GzEncoder::new(Vec::new(), Compression::default());
+        encoder.write_all(content).unwrap();
+        encoder.finish().unwrap()
+    }
+
+    fn file_of(dims: &[usize], data: &[u8]) -> Vec<u8> {
+        [header(Element::U8, dims), data.to_vec()].concat()
+    }
+
+    fn parse_images(content: &[u8]) -> Result<Idx, Error> {
+        parse(Path::new("images"), Bytes::copy_from_slice(content), Kind::Images)
+    }
+
+    /// The message of what is not a file of images.
+    fn error(content: &[u8]) -> String {
+        parse_images(content).unwrap_err().to_string()
+    }
+
+    proptest! {
+        #[test]
+        fn what_was_written_is_read(rows in 0usize..5, cols in 0usize..5, count in 0usize..9, seed: u8) {
+            let images: Vec<u8> = (0..count * rows * cols).map(|i| (i as u8).wrapping_mul(seed)).collect();
+            let labels = vec![seed; count];
+            for (kind, dims, data) in
+                [(Kind::Images, vec![count, rows, cols], images), (Kind::Labels, vec![count], labels)]
+            {
+                let mut content = Vec::new();
+                write(&mut content, &dims, &data).unwrap();
+                let expected = Idx { dims, data: data.into() };
+                for content in [content.clone(), gzip(&content)] {
+                    prop_assert_eq!(&parse(Path::new(""), content.into(), kind).unwrap(), &expected);
+                }
+            }
+        }
+
+        #[test]
+        fn no_bytes_make_it_panic(content: Vec<u8>, gzipped: bool) {
+            let mut file = file_of(&[1, 2, 3], &content);
+            file.truncate(content.len() + 7);
+            let _ = parse_images(&if gzipped { gzip(&file) } else { file });
+            let _ = parse_images(&content);
+        }
+
+        #[test]
+        fn a_damaged_gzip_never_passes_for_the_whole(position in 10usize..60, flip in 1u8..) {
+            let content = file_of(&[2, 5, 6], &(0..60).collect::<Vec<u8>>());
+            let mut damaged = gzip(&content);
+            damaged[position] ^= flip;
+            prop_assert!(parse_images(&damaged).is_err());
+        }
+    }
+
+    #[test]
+    fn the_headers_are_those_of_mnist() {
+        assert_eq!(header(Element::U8, &[60000, 28, 28]), b"\0\0\x08\x03\0\0\xea\x60\0\0\0\x1c\0\0\0\x1c");
+        assert_eq!(header(Element::U8, &[60000]), b"\0\0\x08\x01\0\0\xea\x60");
+    }
+
+    #[test]
+    fn raw_data_is_not_copied() {
+        let content = Bytes::from(file_of(&[1, 2, 2], &[1, 2, 3, 4]));
+        let idx = parse(Path::new(""), content.clone(), Kind::Images).unwrap();
+        assert_eq!(idx.data.as_ptr(), content[16..].as_ptr());
+    }
+
+    #[test]
+    fn gzip_of_several_members_is_one_stream() {
+        let content = file_of(&[1, 2, 2], &[1, 2, 3, 4]);
+        let members = [gzip(&content[..9]), gzip(&content[9..])].concat();
+        assert_eq!(&parse_images(&members).unwrap().data[..], [1, 2, 3, 4]);
+    }
+
+    #[test]
+    fn errors_say_what_was_expected_what_was_found_and_what_mends_it() {
+        let mend = "fetch or copy the file again";
+        let magic = "images: expected an IDX file of images (magic 0x00000803), found";
+        assert_eq!(error(b""), format!("{magic} only 0 bytes; {mend}"));
+        assert_eq!(error(b"PNG."), format!("{magic} magic 0x504e472e; name an IDX file, raw or .gz"));
+        assert_eq!(
+            error(&file_of(&[4], &[0; 4])),
+            format!("{magic} labels (magic 0x00000801); the files of images and labels are swapped")
+        );
+        assert_eq!(
+            error(&header(Element::U8, &[4, 2, 2])[..9]),
+            format!("images: expected a header of 16 bytes, found only 9 bytes; {mend}")
+        );
+        let long = "images: expected 16 bytes after the header, as its sizes [4, 2, 2] say, found";
+        assert_eq!(error(&file_of(&[4, 2, 2], &[0; 15])), format!("{long} 15 bytes; {mend}"));
+        assert_eq!(error(&file_of(&[4, 2, 2], &[0; 17])), format!("{long} 17 bytes; {mend}"));
+        let short = gzip(&file_of(&[4, 2, 2], &[0; 15]));
+        assert_eq!(error(&short), format!("{long} 15 bytes in the gzip stream; {mend}"));
+        let most = u32::MAX as usize;
+        let overflow = format!(
+            "images: expected sizes that fit into memory, found a header of [{most}, {most}, {most}]"
+        );
+        for content in [header(Element::U8, &[most; 3]), gzip(&header(Element::U8, &[most; 3]))] {
+            assert_eq!(error(&content), format!("{overflow}; {mend}"));
+        }
+    }
+
+    #[test]
+    fn damaged_gzip_is_told_from_cut_off() {
+        let whole = gzip(&file_of(&[4, 2, 2], &[7; 16]));
+        let mut damaged = whole.clone();
+        let crc = damaged.len() - 8;
+        damaged[crc] ^= 1;
+        assert!(error(&damaged).contains("found a damaged one"), "{}", error(&damaged));
+        for len in 2..whole.len() {
+            let message = error(&whole[..len]);
+            assert!(
+                message.contains("expected a whole gzip stream, found one that is cut off"),
+                "{len}: {message}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_huge_header_on_little_data_takes_little_memory() {
+        let content = file_of(&[u32::MAX as usize, 1 << 10, 1 << 10], &[0; 100]);
+        for content in [gzip(&content), content] {
+            assert!(error(&content).contains("found 100 bytes"), "{}", error(&content));
+        }
+    }
+
+    /// Reading stops right behind what the header announces: the damage further on is never reached.
+    #[test]
+    fn gzip_that_expands_beyond_its_header_is_not_expanded() {
+        let mut bomb = gzip(&file_of(&[1, 2, 2], &vec![0; 64 << 20]));
+        let end = bomb.len();
+        bomb[end - 1000..].fill(0xff);
+        assert!(error(&bomb).contains("found a gzip stream that goes on"), "{}", error(&bomb));
+    }
+
+    #[test]
+    fn swapped_labels_are_told_too() {
+        let images = Bytes::from(file_of(&[1, 2, 2], &[0; 4]));
+        let message = parse(Path::new("labels"), images, Kind::Labels).unwrap_err().to_string();
+        assert!(message.starts_with("labels: expected an IDX file of labels"), "{message}");
+        assert!(message.ends_with("the files of images and labels are swapped"), "{message}");
+    }
 }

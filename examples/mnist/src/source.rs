@@ -1,5 +1,8 @@
 //! Where the digits come from: a directory, the cache (fetched when empty), or drawn by the program.
 
+#[cfg(test)]
+mod tests;
+
 use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -34,8 +37,8 @@ pub struct Mnist {
     origin: PathBuf,
 }
 
-/// Opens what `--data` names; `None` stands for the cache, which is fetched into when it is not whole. When that fails,
-/// too, the digits are drawn and [`Mnist::warning`] says so.
+/// Opens what `--data` names; `None` stands for the cache, which is fetched into when it is not whole. When
+/// that fails, too, the digits are drawn and [`Mnist::warning`] says so.
 ///
 /// # Errors
 /// When the named directory has no data set or a damaged one.
@@ -47,12 +50,14 @@ pub fn open(data: Option<&Path>, say: Say) -> Result<Mnist> {
     }
 }
 
-/// The directory for the four raw files: `muster/mnist` in `$XDG_CACHE_HOME`, else in `~/.cache`; without a home that can
-/// be written, in the directory for temporary files.
+/// The directory for the four raw files: `muster/mnist` in `$XDG_CACHE_HOME`, else in `~/.cache`; without a
+/// home that can be written, in the directory for temporary files.
 pub fn cache_dir(say: Say) -> PathBuf {
-    let base = cache_base(std::env::var_os("XDG_CACHE_HOME"), std::env::var_os("HOME"));
-    let preferred = base.map(|base| base.join("muster/mnist"));
-    match preferred {
+    usable_cache_dir(cache_base(std::env::var_os("XDG_CACHE_HOME"), std::env::var_os("HOME")), say)
+}
+
+fn usable_cache_dir(base: Option<PathBuf>, say: Say) -> PathBuf {
+    match base.map(|base| base.join("muster/mnist")) {
         Some(directory) if fs::create_dir_all(&directory).is_ok() => directory,
         unusable => {
             let temporary = std::env::temp_dir().join("muster/mnist");
@@ -82,20 +87,19 @@ fn cached_or_fetched(cache: &Path, fetcher: &Fetcher) -> Result<Mnist> {
     }
     match fetcher.fetch(cache) {
         Ok(()) => load(cache),
-        Err(error) => Ok(Mnist { warning: Some(synthetic_warning(cache, &error)), ..drawn() }),
+        Err(error) => Ok(Mnist { warning: Some(synthetic_warning(&error)), ..drawn() }),
     }
 }
 
-fn synthetic_warning(cache: &Path, error: &anyhow::Error) -> String {
+fn synthetic_warning(error: &anyhow::Error) -> String {
+    let frame = "*".repeat(72);
     format!(
-        "************************************************************************\n\
-         WARNING: these are SYNTHETIC digits drawn by the program, NOT MNIST.\n\
-         {} does not hold MNIST, and it could not be fetched:\n\
+        "{frame}\n\
+         WARNING: these are SYNTHETIC digits drawn by the program, NOT MNIST:\n\
          {error:#}.\n\
-         What would help: a network, npm on the PATH, or --data DIR with the four\n\
-         files. --data synthetic asks for synthetic digits without this warning.\n\
-         ************************************************************************",
-        cache.display()
+         --data DIR takes the four files from another directory; --data synthetic asks\n\
+         for these digits without a warning.\n\
+         {frame}"
     )
 }
 

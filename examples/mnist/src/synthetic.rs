@@ -1,7 +1,10 @@
 //! Digits drawn by the program, for machines that cannot get MNIST and for tests.
 //!
-//! Each record is a pure function of (seed, index), and every operation on numbers is exactly rounded or from the `libm`
-//! crate: the bytes are the same on every machine and for any number of threads.
+//! Each record is a pure function of (seed, index), and every operation on numbers is exactly rounded or from
+//! the `libm` crate: the bytes are the same on every machine and for any number of threads.
+
+#[cfg(test)]
+mod tests;
 
 use std::f32::consts::PI;
 use std::path::Path;
@@ -110,7 +113,7 @@ fn draw(digit: usize, random: &mut Random, image: &mut [u8]) {
         }
     }
     for (pixel, ink) in image.iter_mut().zip(ink) {
-        let speck = if random.below(250) == 0 { random.between(0.2, 0.9) } else { 0.0 };
+        let speck = if random.below(150) == 0 { random.between(0.2, 0.9) } else { 0.0 };
         let uneven = if ink > 0.0 { ink * random.between(0.75, 1.0) } else { 0.0 };
         *pixel = (uneven.max(speck) * 255.0) as u8;
     }
@@ -120,11 +123,11 @@ impl Stroke {
     /// The corners of the stroke as a hand that is not quite steady puts them.
     fn points(&self, random: &mut Random) -> Vec<Point> {
         match self {
-            Line(points) => points.iter().map(|point| point.map(|at| at + random.around(0.07))).collect(),
+            Line(points) => points.iter().map(|point| point.map(|at| at + random.around(0.09))).collect(),
             Arc { center, radius, from, to } => {
-                let center = center.map(|at| at + random.around(0.05));
-                let radius = radius.map(|length| length * (1.0 + random.around(0.2)));
-                let (from, to) = (from + random.around(0.05), to + random.around(0.05));
+                let center = center.map(|at| at + random.around(0.06));
+                let radius = radius.map(|length| length * (1.0 + random.around(0.27)));
+                let (from, to) = (from + random.around(0.07), to + random.around(0.07));
                 let on_arc = |i: usize| {
                     let angle = 2.0 * PI * (from + (to - from) * i as f32 / ARC_SEGMENTS as f32);
                     [center[0] + radius[0] * libm::cosf(angle), center[1] + radius[1] * libm::sinf(angle)]
@@ -157,7 +160,7 @@ impl Hand {
                 [sin * width, (sin * slant + cos) * height],
             ],
             center: [middle + random.around(2.0), middle + random.around(2.0)],
-            pen_radius: random.between(0.6, 1.5),
+            pen_radius: random.between(0.7, 1.8),
         }
     }
 
@@ -190,8 +193,8 @@ fn draw_segment(start: Point, end: Point, pen_radius: f32, ink: &mut [f32; SIDE 
     }
 }
 
-/// Random numbers of one record. The steps from random bits to a number stand here, so that they are not those of
-/// some version of a library.
+/// Random numbers of one record. The steps from random bits to a number stand here, so that they are not
+/// those of some version of a library.
 struct Random(ChaCha8Rng);
 
 impl Random {
