@@ -51,7 +51,7 @@ pub fn remark(text: impl Display) {
 
 /// The local time as Python's `datetime.now().isoformat()` prints it: microseconds, unless they are 0.
 pub fn now() -> String {
-    isoformat(jiff::Zoned::now().datetime())
+    isoformat(jiff::ZonedDateTime::now().datetime())
 }
 
 fn isoformat(time: jiff::civil::DateTime) -> String {

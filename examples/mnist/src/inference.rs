@@ -8,7 +8,6 @@ use muster::inference::{Confusion, predict, read_model};
 use muster::storage::file;
 use muster_kernels::Kernels;
 use std::fs;
-use std::io::Write;
 use std::path::Path;
 use std::process::ExitCode;
 

@@ -35,7 +35,7 @@ pub fn run(options: &cli::Train) -> Result<ExitCode> {
     options.seed_mode.check("train")?;
     let kernels = Kernels::select()?;
     let report_to = options.report.as_deref().map(writable).transpose()?;
-    let mnist = source::open(options.data.data.as_deref(), &console::remark)?;
+    let mnist = source::open(options.data.data.as_deref(), &|text| console::remark(text))?;
     if let Some(warning) = &mnist.warning {
         console::remark(warning);
     }
