@@ -1,0 +1,144 @@
+//! Back ends: what this CPU can run, and the one that the process runs.
+
+use std::fmt;
+use std::str::FromStr;
+use std::sync::OnceLock;
+
+use crate::table::{self, Kernels};
+
+/// The environment variable that forces a back end, for tests and comparisons.
+const FORCE: &str = "MUSTER_KERNELS";
+
+/// Instruction sets that the kernels are compiled for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Backend {
+    /// Whatever the build's target has (SSE2, NEON, …), through the crate `wide`.
+    Wide,
+    /// AVX2 and FMA.
+    Avx2,
+    /// AVX-512F.
+    Avx512,
+}
+
+/// Why no table of kernels could be chosen.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum Error {
+    /// The name is none of a back end's.
+    #[error("unknown kernels \"{name}\": this CPU has {}", available())]
+    Unknown {
+        /// The name as it was given.
+        name: String,
+    },
+    /// The back end needs instructions that this CPU or its operating system lacks.
+    #[error("kernels \"{backend}\" do not run here: this CPU has {}", available())]
+    Unsupported {
+        /// The back end that was asked for.
+        backend: Backend,
+    },
+}
+
+impl Backend {
+    /// Every back end, slowest first.
+    pub const ALL: [Backend; 3] = [Backend::Wide, Backend::Avx2, Backend::Avx512];
+
+    /// The name that `MUSTER_KERNELS` and reports use.
+    pub fn name(self) -> &'static str {
+        match self {
+            Backend::Wide => "wide",
+            Backend::Avx2 => "avx2",
+            Backend::Avx512 => "avx512",
+        }
+    }
+
+    /// Whether this CPU, operating system and build can run it.
+    pub fn is_available(self) -> bool {
+        Kernels::of(self).is_some()
+    }
+
+    /// What fixes the bits of a result: `chain-fma`, or `chain-mul-add` where products are rounded on their own.
+    pub fn arithmetic(self) -> &'static str {
+        let fused = cfg!(any(target_feature = "fma", target_arch = "aarch64"));
+        if self == Backend::Wide && !fused { "chain-mul-add" } else { "chain-fma" }
+    }
+}
+
+impl fmt::Display for Backend {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl FromStr for Backend {
+    type Err = Error;
+
+    fn from_str(name: &str) -> Result<Self, Error> {
+        let known = Backend::ALL.into_iter().find(|backend| backend.name() == name);
+        known.ok_or_else(|| Error::Unknown { name: name.to_owned() })
+    }
+}
+
+impl Kernels {
+    /// The process's kernels, chosen at the first call: the fastest back end that runs here, or the one that
+    /// the environment variable `MUSTER_KERNELS` (`wide`, `avx2`, `avx512`) names.
+    ///
+    /// # Errors
+    /// If `MUSTER_KERNELS` is no back end's name or names one that this CPU lacks.
+    pub fn select() -> Result<&'static Kernels, Error> {
+        static SELECTED: OnceLock<Result<&'static Kernels, Error>> = OnceLock::new();
+        SELECTED.get_or_init(|| forced(std::env::var_os(FORCE))).clone()
+    }
+
+    /// The kernels of one back end; `None` where it does not run.
+    pub fn of(backend: Backend) -> Option<&'static Kernels> {
+        table::of(backend)
+    }
+}
+
+/// The table that `name` asks for; without one the best.
+fn forced(name: Option<std::ffi::OsString>) -> Result<&'static Kernels, Error> {
+    let Some(name) = name else {
+        let best = Backend::ALL.into_iter().rev().find_map(Kernels::of);
+        return Ok(best.expect("wide runs everywhere"));
+    };
+    let backend: Backend = name.to_string_lossy().parse()?;
+    Kernels::of(backend).ok_or(Error::Unsupported { backend })
+}
+
+/// The names of the back ends that run here, for messages.
+fn available() -> String {
+    let names: Vec<_> = Backend::ALL.into_iter().filter(|b| b.is_available()).map(Backend::name).collect();
+    format!("{} (set {FORCE} to one of them, or unset it for the fastest)", names.join(", "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_table_carries_the_back_end_it_was_asked_for() {
+        for backend in Backend::ALL {
+            if let Some(kernels) = Kernels::of(backend) {
+                assert_eq!(kernels.backend(), backend);
+                assert_eq!(forced(Some(backend.name().into())).unwrap().backend(), backend);
+            }
+        }
+        assert!(Backend::Wide.is_available());
+    }
+
+    #[test]
+    fn the_fastest_available_is_the_default() {
+        let best = Backend::ALL.into_iter().rev().find(|b| b.is_available()).unwrap();
+        assert_eq!(forced(None).unwrap().backend(), best);
+    }
+
+    #[test]
+    fn an_unknown_name_is_answered_with_what_this_cpu_has() {
+        let message = forced(Some("mmx".into())).err().unwrap().to_string();
+        assert!(
+            message.contains("\"mmx\"") && message.contains("wide") && message.contains(FORCE),
+            "{message}"
+        );
+        let missing = Error::Unsupported { backend: Backend::Avx512 }.to_string();
+        assert!(missing.contains("\"avx512\"") && missing.contains("wide"), "{missing}");
+    }
+}

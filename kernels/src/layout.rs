@@ -1,0 +1,176 @@
+//! Panels: how every matrix of a model lies in memory.
+//!
+//! A matrix `[rows, cols]` is cut into panels of 32 columns (16 if that is enough for all of them), each
+//! contiguous and row-major; columns past `cols` are zero. Weights `[in, out]` are thereby packed right operands
+//! of a product already, and a row of activations is one or two cache lines a panel.
+
+use crate::simd::{LANES, Simd};
+use crate::table::Kernels;
+
+/// Columns of the panels of a matrix with `cols` columns: 16 or 32.
+pub const fn panel_width(cols: usize) -> usize {
+    if cols <= LANES { LANES } else { 2 * LANES }
+}
+
+/// Number of panels of a matrix with `cols` columns.
+pub const fn panel_count(cols: usize) -> usize {
+    cols.div_ceil(panel_width(cols))
+}
+
+/// Length in floats of a matrix `[rows, cols]` in panels, padding included.
+pub const fn panels_len(rows: usize, cols: usize) -> usize {
+    panel_count(cols) * rows * panel_width(cols)
+}
+
+/// A borrowed matrix in panels, or a run of its rows.
+#[derive(Clone, Copy, Debug)]
+pub struct Panels<'a> {
+    data: &'a [f32],
+    /// Rows of the whole matrix, thus the distance of two panels in rows.
+    stored_rows: usize,
+    first_row: usize,
+    rows: usize,
+    cols: usize,
+    width: usize,
+}
+
+impl<'a> Panels<'a> {
+    /// The matrix `[rows, cols]` whose panels are `data`, of length [`panels_len`].
+    pub fn new(data: &'a [f32], rows: usize, cols: usize) -> Self {
+        assert_eq!(data.len(), panels_len(rows, cols), "length of a [{rows}, {cols}] matrix in panels");
+        Panels { data, stored_rows: rows, first_row: 0, rows, cols, width: panel_width(cols) }
+    }
+
+    /// The same columns of the rows in `range`, counted from this window's first row.
+    pub fn window(self, range: std::ops::Range<usize>) -> Self {
+        let rows = self.rows;
+        assert!(range.start <= range.end && range.end <= rows, "rows {range:?} of a matrix of {rows}");
+        Panels { first_row: self.first_row + range.start, rows: range.len(), ..self }
+    }
+
+    /// Panel `q` alone: the columns from `q * width()` on, all rows of the window.
+    pub fn panel(self, q: usize) -> Self {
+        let count = self.count();
+        assert!(q < count, "panel {q} of {count}");
+        let len = self.stored_rows * self.width;
+        let cols = self.width.min(self.cols - q * self.width);
+        Panels { data: &self.data[q * len..(q + 1) * len], cols, ..self }
+    }
+
+    /// Rows of the window.
+    pub fn rows(self) -> usize {
+        self.rows
+    }
+
+    /// Columns without padding.
+    pub fn cols(self) -> usize {
+        self.cols
+    }
+
+    /// Columns of a panel with padding: 16 or 32.
+    pub fn width(self) -> usize {
+        self.width
+    }
+
+    /// Number of panels.
+    pub fn count(self) -> usize {
+        self.cols.div_ceil(self.width)
+    }
+
+    /// Where the window's first row starts, and the floats from one panel to the next.
+    pub(crate) fn origin(self) -> (*const f32, usize) {
+        (self.data[self.first_row * self.width..].as_ptr(), self.stored_rows * self.width)
+    }
+}
+
+impl Kernels {
+    /// Row `i` of the panels `x` `[m, row.len()]` becomes `f32(pixel) * scale`; padding becomes zero.
+    pub fn pixels_to_panels(&self, row: &[u8], scale: f32, x: &mut [f32], m: usize, i: usize) {
+        check_row(x, m, row.len(), i);
+        self.table.pixels_to_panels(row, scale, x, m, i);
+    }
+
+    /// Row `i` of the panels `x` `[m, row.len()]` becomes `row`; padding becomes zero.
+    pub fn row_to_panels(&self, row: &[f32], x: &mut [f32], m: usize, i: usize) {
+        check_row(x, m, row.len(), i);
+        let width = panel_width(row.len());
+        for (panel, part) in x.chunks_exact_mut(m * width).zip(row.chunks(width)) {
+            let to = &mut panel[i * width..(i + 1) * width];
+            to[..part.len()].copy_from_slice(part);
+            to[part.len()..].fill(0.0);
+        }
+    }
+
+    /// `row` `[n]` becomes row `i` of the panels `x` `[m, n]`.
+    pub fn panels_to_row(&self, x: &[f32], m: usize, n: usize, i: usize, row: &mut [f32]) {
+        check_row(x, m, n, i);
+        assert_eq!(row.len(), n, "length of the row");
+        let width = panel_width(n);
+        for (panel, part) in x.chunks_exact(m * width).zip(row.chunks_mut(width)) {
+            part.copy_from_slice(&panel[i * width..][..part.len()]);
+        }
+    }
+
+    /// `out` `[cols][width]` becomes the transposed block `q` of rows of the panels `w` `[rows, cols]`: the packed
+    /// right operand of the input gradient `dA_q = dOut · W_qᵀ`.
+    ///
+    /// A block is as many rows as a panel of `rows` columns is wide, `width = panel_width(rows)`; lanes past
+    /// `rows` become zero.
+    pub fn transpose_block(&self, w: &[f32], rows: usize, cols: usize, q: usize, out: &mut [f32]) {
+        let width = panel_width(rows);
+        assert_eq!(w.len(), panels_len(rows, cols), "length of a [{rows}, {cols}] matrix in panels");
+        assert!(q < panel_count(rows), "block {q} of {}", panel_count(rows));
+        assert_eq!(out.len(), cols * width, "length of a [{cols}][{width}] block");
+        self.table.transpose_block(w, rows, cols, q, out);
+    }
+}
+
+fn check_row(x: &[f32], m: usize, n: usize, i: usize) {
+    assert_eq!(x.len(), panels_len(m, n), "length of a [{m}, {n}] matrix in panels");
+    assert!(i < m, "row {i} of {m}");
+}
+
+#[inline(always)]
+pub(crate) fn pixels_to_panels<S: Simd>(s: S, row: &[u8], scale: f32, x: &mut [f32], m: usize, i: usize) {
+    let width = panel_width(row.len());
+    let scale = s.splat(scale);
+    for (panel, part) in x.chunks_exact_mut(m * width).zip(row.chunks(width)) {
+        let (to, _) = panel[i * width..(i + 1) * width].as_chunks_mut::<LANES>();
+        let (full, rest) = part.as_chunks::<LANES>();
+        for (to, pixels) in to.iter_mut().zip(full) {
+            *to = s.to_array(s.mul(s.from_u8(pixels), scale));
+        }
+        if full.len() < to.len() {
+            let mut padded = [0; LANES];
+            padded[..rest.len()].copy_from_slice(rest);
+            to[full.len()] = s.to_array(s.mul(s.from_u8(&padded), scale));
+            to[full.len() + 1..].fill([0.0; LANES]);
+        }
+    }
+}
+
+#[inline(always)]
+pub(crate) fn transpose_block<S: Simd>(s: S, w: &[f32], rows: usize, cols: usize, q: usize, out: &mut [f32]) {
+    let (width, w_width) = (panel_width(rows), panel_width(cols));
+    let zero = [0.0; LANES];
+    for lane in (0..width).step_by(LANES) {
+        let first = q * width + lane;
+        for col in (0..cols).step_by(LANES) {
+            let panel = &w[col / w_width * rows * w_width..];
+            let mut block = [s.splat(0.0); LANES];
+            for (j, row) in block.iter_mut().enumerate() {
+                let at = (first + j) * w_width + col % w_width;
+                *row = s.load(if first + j < rows {
+                    panel[at..].first_chunk().expect("a whole row")
+                } else {
+                    &zero
+                });
+            }
+            let block = s.transpose(block);
+            for (j, &row) in block.iter().enumerate().take(cols - col) {
+                let to = &mut out[(col + j) * width + lane..];
+                *to.first_chunk_mut().expect("a whole row") = s.to_array(row);
+            }
+        }
+    }
+}

@@ -1,0 +1,62 @@
+//! The vector that every kernel is written in: 16 floats, on every machine.
+//!
+//! One register with AVX-512, two with AVX2, four with SSE2 or NEON. Because the logical width never changes, sums
+//! over lanes have one order everywhere, and back ends with a fused multiply-add agree bit for bit.
+
+#[cfg(target_arch = "x86_64")]
+pub(crate) mod avx2;
+#[cfg(target_arch = "x86_64")]
+pub(crate) mod avx512;
+pub(crate) mod wide;
+
+/// Floats in a vector.
+pub(crate) const LANES: usize = 16;
+
+/// The operations that the kernels use. A value of an implementing type proves that the CPU has its instructions,
+/// so the methods are safe. Bodies that use them are `#[inline(always)]` and reach their instruction set only
+/// through the entry points that `table` stamps.
+pub(crate) trait Simd: Copy {
+    /// 16 floats.
+    type V: Copy;
+
+    /// Rows of the tile that a micro-kernel keeps in registers, at most 14.
+    const TILE_ROWS: usize;
+    /// The same for the weight gradient, where rows are columns of a panel.
+    const TILE_FEATURES: usize;
+    /// Vectors in a row of that tile: 1 or 2.
+    const TILE_VECTORS: usize;
+
+    fn splat(self, x: f32) -> Self::V;
+    fn load(self, x: &[f32; LANES]) -> Self::V;
+    fn to_array(self, x: Self::V) -> [f32; LANES];
+    fn from_u8(self, x: &[u8; LANES]) -> Self::V;
+
+    fn add(self, a: Self::V, b: Self::V) -> Self::V;
+    fn sub(self, a: Self::V, b: Self::V) -> Self::V;
+    fn mul(self, a: Self::V, b: Self::V) -> Self::V;
+    fn div(self, a: Self::V, b: Self::V) -> Self::V;
+    fn sqrt(self, a: Self::V) -> Self::V;
+    /// `a * b + c`, rounded once where the arithmetic is `chain-fma`.
+    fn mul_add(self, a: Self::V, b: Self::V, c: Self::V) -> Self::V;
+    /// `a` where `a > b`, else `b`: a NaN in `b` stays, one in `a` goes.
+    fn max(self, a: Self::V, b: Self::V) -> Self::V;
+    /// `a` where `a < b`, else `b`: a NaN in `b` stays, one in `a` goes.
+    fn min(self, a: Self::V, b: Self::V) -> Self::V;
+    /// `yes` where `a > b`, else `no`.
+    fn if_greater(self, a: Self::V, b: Self::V, yes: Self::V, no: Self::V) -> Self::V;
+
+    /// `2^n` for integral `n` in `-126..=127`.
+    fn pow2(self, n: Self::V) -> Self::V;
+    /// `(f, e)` with `a = f * 2^e`, `f` in `[√½, √2)` and `e` integral, for positive normal `a`.
+    fn split(self, a: Self::V) -> (Self::V, Self::V);
+    /// Columns become rows.
+    fn transpose(self, rows: [Self::V; LANES]) -> [Self::V; LANES];
+
+    /// The first `x.len()` lanes are `x`, the others `fill`.
+    #[inline(always)]
+    fn load_part(self, x: &[f32], fill: f32) -> Self::V {
+        let mut padded = [fill; LANES];
+        padded[..x.len()].copy_from_slice(x);
+        self.load(&padded)
+    }
+}

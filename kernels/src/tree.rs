@@ -1,0 +1,63 @@
+//! The fixed tree that sums the micro-batches of a global batch.
+#![allow(unsafe_code)] // Partial sums stay uninitialized until their level is reached; zeroing them would cost more than summing.
+
+use std::mem::MaybeUninit;
+
+/// Levels of the tree; a batch of 65,535 micro-batches is far past any use.
+pub(crate) const LEVELS: usize = 16;
+
+/// Sums leaves level by level, leaf `2i` + leaf `2i + 1`, where an odd last one moves up.
+///
+/// It is a binary counter: `partial[l]` holds a complete subtree of `2^l` leaves where bit `l` of `leaves` is set,
+/// so that only one sum a level is ever kept.
+pub(crate) struct Tree<T> {
+    partial: [MaybeUninit<T>; LEVELS],
+    leaves: usize,
+}
+
+impl<T: Copy> Tree<T> {
+    #[inline(always)]
+    pub(crate) fn new() -> Self {
+        Tree { partial: [const { MaybeUninit::uninit() }; LEVELS], leaves: 0 }
+    }
+
+    /// Adds the next leaf.
+    #[inline(always)]
+    pub(crate) fn push(&mut self, leaf: T, add: impl Fn(T, T) -> T) {
+        let mut sum = leaf;
+        let mut level = 0;
+        while self.leaves >> level & 1 == 1 {
+            sum = add(self.at(level), sum);
+            level += 1;
+        }
+        self.partial[level] = MaybeUninit::new(sum);
+        self.leaves += 1;
+    }
+
+    /// The sum of all leaves; `None` without one.
+    #[inline(always)]
+    pub(crate) fn sum(&self, add: impl Fn(T, T) -> T) -> Option<T> {
+        let mut sum = None;
+        for level in 0..LEVELS {
+            if self.leaves >> level & 1 == 1 {
+                sum = Some(sum.map_or(self.at(level), |low| add(self.at(level), low)));
+            }
+        }
+        sum
+    }
+
+    #[inline(always)]
+    fn at(&self, level: usize) -> T {
+        debug_assert!(self.leaves >> level & 1 == 1);
+        // SAFETY: callers ask only for levels whose bit in `leaves` is set, and `push` writes a level before it
+        // sets its bit.
+        unsafe { self.partial[level].assume_init() }
+    }
+}
+
+/// Panics unless `leaves` are the ends of runs of rows that cover `m` rows in order.
+pub(crate) fn check_leaves(leaves: &[usize], m: usize) {
+    assert!(leaves.is_sorted(), "ends of micro-batches {leaves:?} must not decrease");
+    assert_eq!(leaves.last().copied().unwrap_or(0), m, "end of the last micro-batch and rows");
+    assert!(leaves.len() < 1 << LEVELS, "{} micro-batches, at most {} fit", leaves.len(), (1 << LEVELS) - 1);
+}
