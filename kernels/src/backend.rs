@@ -134,7 +134,10 @@ mod tests {
     #[test]
     fn an_unknown_name_is_answered_with_what_this_cpu_has() {
         let message = forced(Some("mmx".into())).err().unwrap().to_string();
-        assert!(message.contains("\"mmx\"") && message.contains("wide") && message.contains(FORCE), "{message}");
+        assert!(
+            message.contains("\"mmx\"") && message.contains("wide") && message.contains(FORCE),
+            "{message}"
+        );
         let missing = Error::Unsupported { backend: Backend::Avx512 }.to_string();
         assert!(missing.contains("\"avx512\"") && missing.contains("wide"), "{missing}");
     }

@@ -36,9 +36,9 @@ pub struct Panels<'a> {
 
 impl<'a> Panels<'a> {
     /// The matrix `[rows, cols]` whose panels are `data`, of length [`panels_len`].
-    pub fn new(data: &'a [f32], rows: usize, cols: usize, width: usize) -> Self {
-        assert_eq!(data.len(), cols.div_ceil(width) * rows * width, "length of a [{rows}, {cols}] matrix in panels");
-        Panels { data, stored_rows: rows, first_row: 0, rows, cols, width }
+    pub fn new(data: &'a [f32], rows: usize, cols: usize) -> Self {
+        assert_eq!(data.len(), panels_len(rows, cols), "length of a [{rows}, {cols}] matrix in panels");
+        Panels { data, stored_rows: rows, first_row: 0, rows, cols, width: panel_width(cols) }
     }
 
     /// The same columns of the rows in `range`, counted from this window's first row.
@@ -111,23 +111,17 @@ impl Kernels {
         }
     }
 
-    /// `out` `[cols][out_width]` becomes the transposed rows `q * out_width ..` of the panels `w` `[rows, cols]`, whose width is
-    /// `w_width`: the packed right operand of the input gradient `dA_q = dOut · W_qᵀ`. Lanes past `rows` become zero.
-    #[expect(clippy::too_many_arguments, reason = "two matrices with their shapes")]
-    pub fn transpose_block(
-        &self,
-        w: &[f32],
-        rows: usize,
-        cols: usize,
-        w_width: usize,
-        q: usize,
-        out: &mut [f32],
-        out_width: usize,
-    ) {
-        assert_eq!(w.len(), cols.div_ceil(w_width) * rows * w_width, "length of a [{rows}, {cols}] matrix in panels");
-        assert!(q * out_width < rows, "block {q} of {rows} rows");
-        assert_eq!(out.len(), cols * out_width, "length of a [{cols}][{out_width}] block");
-        self.table.transpose_block(w, rows, cols, w_width, q, out, out_width);
+    /// `out` `[cols][width]` becomes the transposed block `q` of rows of the panels `w` `[rows, cols]`: the packed
+    /// right operand of the input gradient `dA_q = dOut · W_qᵀ`.
+    ///
+    /// A block is as many rows as a panel of `rows` columns is wide, `width = panel_width(rows)`; lanes past
+    /// `rows` become zero.
+    pub fn transpose_block(&self, w: &[f32], rows: usize, cols: usize, q: usize, out: &mut [f32]) {
+        let width = panel_width(rows);
+        assert_eq!(w.len(), panels_len(rows, cols), "length of a [{rows}, {cols}] matrix in panels");
+        assert!(q < panel_count(rows), "block {q} of {}", panel_count(rows));
+        assert_eq!(out.len(), cols * width, "length of a [{cols}][{width}] block");
+        self.table.transpose_block(w, rows, cols, q, out);
     }
 }
 
@@ -156,7 +150,8 @@ pub(crate) fn pixels_to_panels<S: Simd>(s: S, row: &[u8], scale: f32, x: &mut [f
 }
 
 #[inline(always)]
-pub(crate) fn transpose_block<S: Simd>(s: S, w: &[f32], rows: usize, cols: usize, w_width: usize, q: usize, out: &mut [f32], width: usize) {
+pub(crate) fn transpose_block<S: Simd>(s: S, w: &[f32], rows: usize, cols: usize, q: usize, out: &mut [f32]) {
+    let (width, w_width) = (panel_width(rows), panel_width(cols));
     let zero = [0.0; LANES];
     for lane in (0..width).step_by(LANES) {
         let first = q * width + lane;
@@ -165,7 +160,11 @@ pub(crate) fn transpose_block<S: Simd>(s: S, w: &[f32], rows: usize, cols: usize
             let mut block = [s.splat(0.0); LANES];
             for (j, row) in block.iter_mut().enumerate() {
                 let at = (first + j) * w_width + col % w_width;
-                *row = s.load(if first + j < rows { panel[at..].first_chunk().expect("a whole row") } else { &zero });
+                *row = s.load(if first + j < rows {
+                    panel[at..].first_chunk().expect("a whole row")
+                } else {
+                    &zero
+                });
             }
             let block = s.transpose(block);
             for (j, &row) in block.iter().enumerate().take(cols - col) {

@@ -4,10 +4,9 @@
 //! into panels, and a block of `k` goes on from C, so that an output is one chain over all of `k`.
 
 use crate::layout::{Panels, panel_count, panel_width, panels_len};
-use crate::panel::{self, Finish, Start};
-use crate::panel_tn;
+use crate::panel::{Finish, Start};
 use crate::simd::{LANES, Simd};
-use crate::table::Kernels;
+use crate::table::{Kernels, Table};
 
 /// Which operand is stored transposed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,7 +50,38 @@ impl Kernels {
         check_strided("a", a.len(), a_rows, a_cols, lda);
         check_strided("b", b.len(), b_rows, b_cols, ldb);
         check_strided("c", c.len(), m, n, ldc);
-        self.table.matmul(form, m, n, k, a, lda, b, ldb, beta, c, ldc);
+        if m == 0 || n == 0 {
+            return;
+        }
+        if beta != 1.0 && (beta != 0.0 || k == 0) {
+            scale_rows(c, n, ldc, beta);
+        }
+        let mut packed_b = vec![0.0; panels_len(KC.min(k), NC.min(n))];
+        let mut packed_a = vec![0.0; panels_len(MC.min(m), KC.min(k)).max(panels_len(KC.min(k), MC.min(m)))];
+        let mut edge = vec![0.0; MC.min(m) * panel_width(NC.min(n))];
+        // LOOP 5 cuts the columns, LOOP 4 the depth, LOOP 3 the rows.
+        for jc in spans(n, NC) {
+            for pc in spans(k, KC) {
+                let packed_b = &mut packed_b[..panels_len(pc.len, jc.len)];
+                if form == Form::NT {
+                    self.table.pack_transposed(&b[jc.at * ldb + pc.at..], ldb, jc.len, pc.len, packed_b);
+                } else {
+                    pack(&b[pc.at * ldb + jc.at..], ldb, pc.len, jc.len, packed_b);
+                }
+                let start = if pc.at == 0 && beta == 0.0 { Start::Zero } else { Start::Continue };
+                for ic in spans(m, MC) {
+                    let (at, rows, cols) = match form {
+                        Form::TN => (pc.at * lda + ic.at, pc.len, ic.len),
+                        Form::NN | Form::NT => (ic.at * lda + pc.at, ic.len, pc.len),
+                    };
+                    let packed_a = &mut packed_a[..panels_len(rows, cols)];
+                    pack(&a[at..], lda, rows, cols, packed_a);
+                    let block =
+                        Block { form, a: Panels::new(packed_a, rows, cols), m: ic.len, k: pc.len, start };
+                    block.times(&self.table, packed_b, jc.len, &mut c[ic.at * ldc + jc.at..], ldc, &mut edge);
+                }
+            }
+        }
     }
 }
 
@@ -73,54 +103,6 @@ fn spans(len: usize, step: usize) -> impl Iterator<Item = Span> {
     (0..len).step_by(step).map(move |at| Span { at, len: step.min(len - at) })
 }
 
-#[inline(always)]
-pub(crate) fn matmul<S: Simd>(
-    s: S,
-    form: Form,
-    m: usize,
-    n: usize,
-    k: usize,
-    a: &[f32],
-    lda: usize,
-    b: &[f32],
-    ldb: usize,
-    beta: f32,
-    c: &mut [f32],
-    ldc: usize,
-) {
-    if m == 0 || n == 0 {
-        return;
-    }
-    if beta != 1.0 && (beta != 0.0 || k == 0) {
-        scale_rows(c, n, ldc, beta);
-    }
-    let mut packed_b = vec![0.0; panels_len(KC.min(k), NC.min(n))];
-    let mut packed_a = vec![0.0; panels_len(MC.min(m), KC.min(k)).max(panels_len(KC.min(k), MC.min(m)))];
-    let mut edge = vec![0.0; MC.min(m) * panel_width(NC.min(n))];
-    // LOOP 5 cuts the columns, LOOP 4 the depth, LOOP 3 the rows.
-    for jc in spans(n, NC) {
-        for pc in spans(k, KC) {
-            let packed_b = &mut packed_b[..panels_len(pc.len, jc.len)];
-            if form == Form::NT {
-                pack_transposed(s, &b[jc.at * ldb + pc.at..], ldb, jc.len, pc.len, packed_b);
-            } else {
-                pack(&b[pc.at * ldb + jc.at..], ldb, pc.len, jc.len, packed_b);
-            }
-            let start = if pc.at == 0 && beta == 0.0 { Start::Zero } else { Start::Continue };
-            for ic in spans(m, MC) {
-                let (at, rows, cols) = match form {
-                    Form::TN => (pc.at * lda + ic.at, pc.len, ic.len),
-                    Form::NN | Form::NT => (ic.at * lda + pc.at, ic.len, pc.len),
-                };
-                let packed_a = &mut packed_a[..panels_len(rows, cols)];
-                pack(&a[at..], lda, rows, cols, packed_a);
-                let block = Block { form, a: Panels::new(packed_a, rows, cols, panel_width(cols)), m: ic.len, k: pc.len, start };
-                block.times(s, packed_b, jc.len, &mut c[ic.at * ldc + jc.at..], ldc, &mut edge);
-            }
-        }
-    }
-}
-
 /// A packed block of A and where the chains of its outputs start.
 struct Block<'a> {
     form: Form,
@@ -132,14 +114,13 @@ struct Block<'a> {
 
 impl Block<'_> {
     /// LOOP 2: one panel of `b` `[k][n]` at a time. A last panel that is wider than C goes through `edge`.
-    #[inline(always)]
-    fn times<S: Simd>(&self, s: S, b: &[f32], n: usize, c: &mut [f32], ldc: usize, edge: &mut [f32]) {
+    fn times(&self, table: &Table, b: &[f32], n: usize, c: &mut [f32], ldc: usize, edge: &mut [f32]) {
         let width = panel_width(n);
         for (b, col) in b.chunks_exact(self.k * width).zip((0..n).step_by(width)) {
             let c = &mut c[col..];
             let cols = width.min(n - col);
             if cols == width {
-                self.times_panel(s, b, width, c, ldc);
+                self.times_panel(table, b, width, c, ldc);
                 continue;
             }
             let edge = &mut edge[..self.m * width];
@@ -148,7 +129,7 @@ impl Block<'_> {
                     edge[..cols].copy_from_slice(&c[..cols]);
                 }
             }
-            self.times_panel(s, b, width, edge, width);
+            self.times_panel(table, b, width, edge, width);
             for (edge, c) in edge.chunks_exact(width).zip(c.chunks_mut(ldc)) {
                 c[..cols].copy_from_slice(&edge[..cols]);
             }
@@ -156,12 +137,11 @@ impl Block<'_> {
     }
 
     /// LOOP 1, over tiles, is that of the panels.
-    #[inline(always)]
-    fn times_panel<S: Simd>(&self, s: S, b: &[f32], width: usize, c: &mut [f32], ldc: usize) {
+    fn times_panel(&self, table: &Table, b: &[f32], width: usize, c: &mut [f32], ldc: usize) {
         match self.form {
-            Form::TN => panel_tn::matmul_tn_panel(s, self.a, &[self.k], b, width, self.start, c, ldc),
+            Form::TN => table.matmul_tn_panel(self.a, &[self.k], b, width, self.start, c, ldc),
             Form::NN | Form::NT => {
-                panel::matmul_panel(s, self.a, b, width, self.start, Finish::None, c, ldc);
+                table.matmul_panel(self.a, b, width, self.start, Finish::None, c, ldc);
             }
         }
     }
@@ -177,7 +157,6 @@ fn scale_rows(c: &mut [f32], n: usize, ldc: usize, beta: f32) {
 }
 
 /// The row-major block `x` `[rows, cols]` in panels.
-#[inline(always)]
 fn pack(x: &[f32], ld: usize, rows: usize, cols: usize, packed: &mut [f32]) {
     let width = panel_width(cols);
     for (panel, col) in packed.chunks_exact_mut(rows * width).zip((0..cols).step_by(width)) {
@@ -191,7 +170,14 @@ fn pack(x: &[f32], ld: usize, rows: usize, cols: usize, packed: &mut [f32]) {
 
 /// The transpose `[cols, rows]` of the row-major block `x` `[rows, cols]` in panels.
 #[inline(always)]
-fn pack_transposed<S: Simd>(s: S, x: &[f32], ld: usize, rows: usize, cols: usize, packed: &mut [f32]) {
+pub(crate) fn pack_transposed<S: Simd>(
+    s: S,
+    x: &[f32],
+    ld: usize,
+    rows: usize,
+    cols: usize,
+    packed: &mut [f32],
+) {
     let width = panel_width(rows);
     for q in 0..panel_count(rows) {
         let panel = &mut packed[q * cols * width..][..cols * width];

@@ -82,11 +82,10 @@ pub(crate) fn matmul_panel<S: Simd>(
         let product = Product { s, a: a_origin, panel_len, k, b, width, col, start, finish, c, ldc };
         // SAFETY: the asserts above and the construction of `Panels` cover all rows and vectors of every tile.
         unsafe {
-            match (a.width() == LANES, vectors) {
-                (true, 1) => for_each_tile(m, S::TILE_ROWS, &Rows::<S, LANES, 1>(&product)),
-                (true, _) => for_each_tile(m, S::TILE_ROWS, &Rows::<S, LANES, 2>(&product)),
-                (false, 1) => for_each_tile(m, S::TILE_ROWS, &Rows::<S, { 2 * LANES }, 1>(&product)),
-                (false, _) => for_each_tile(m, S::TILE_ROWS, &Rows::<S, { 2 * LANES }, 2>(&product)),
+            if const { S::TILE_VECTORS == 2 } && vectors == 2 {
+                product.tiles::<2>(m, a.width());
+            } else {
+                product.tiles::<1>(m, a.width());
             }
         }
     }
@@ -107,10 +106,30 @@ struct Product<'a, S> {
     ldc: usize,
 }
 
+impl<S: Simd> Product<'_, S> {
+    /// All `m` rows of `N` vectors.
+    ///
+    /// # Safety
+    /// The operands must have them, and panels of A must be `width` wide.
+    #[inline(always)]
+    unsafe fn tiles<const N: usize>(&self, m: usize, width: usize) {
+        // SAFETY: the caller vouches for the rows.
+        unsafe {
+            if width == LANES {
+                for_each_tile(m, &Rows::<S, LANES, N>(self));
+            } else {
+                for_each_tile(m, &Rows::<S, { 2 * LANES }, N>(self));
+            }
+        }
+    }
+}
+
 /// Rows of a product with panels of A `WA` columns wide, `N` vectors of C.
 struct Rows<'a, S, const WA: usize, const N: usize>(&'a Product<'a, S>);
 
 impl<S: Simd, const WA: usize, const N: usize> Tile for Rows<'_, S, WA, N> {
+    const ROWS: usize = S::TILE_ROWS;
+
     #[inline(always)]
     unsafe fn run<const MR: usize>(&self, first: usize) {
         let &Product { s, a, panel_len, k, b, width, start, c, ldc, .. } = self.0;
@@ -162,7 +181,8 @@ impl<S: Simd, const WA: usize, const N: usize> Rows<'_, S, WA, N> {
             Finish::BiasRelu(bias) => (bias, true),
             Finish::Mask(mask) => {
                 // SAFETY: the caller vouches for the rows, `matmul_panel` has checked the width.
-                let mask = unsafe { load_block::<S, MR, N>(s, mask.as_ptr().add(first * width + col), width) };
+                let mask =
+                    unsafe { load_block::<S, MR, N>(s, mask.as_ptr().add(first * width + col), width) };
                 for (row, mask) in sum.iter_mut().zip(&mask) {
                     for (x, &mask) in row.iter_mut().zip(mask) {
                         *x = s.if_greater(mask, zero, *x, zero);

@@ -51,9 +51,10 @@ pub(crate) fn matmul_tn_panel<S: Simd>(
             let product = Product { s, a: a_panel, lda: a.width(), leaves, d, width, start, c, ldc };
             // SAFETY: the asserts above and the construction of `Panels` cover all rows and vectors of every tile.
             unsafe {
-                match vectors {
-                    1 => for_each_tile(features, S::TILE_FEATURES, &Features::<S, 1>(&product)),
-                    _ => for_each_tile(features, S::TILE_FEATURES, &Features::<S, 2>(&product)),
+                if const { S::TILE_VECTORS == 2 } && vectors == 2 {
+                    for_each_tile(features, &Features::<S, 2>(&product));
+                } else {
+                    for_each_tile(features, &Features::<S, 1>(&product));
                 }
             }
         }
@@ -77,6 +78,8 @@ struct Product<'a, S> {
 struct Features<'a, S, const N: usize>(&'a Product<'a, S>);
 
 impl<S: Simd, const N: usize> Tile for Features<'_, S, N> {
+    const ROWS: usize = S::TILE_FEATURES;
+
     #[inline(always)]
     unsafe fn run<const MR: usize>(&self, first: usize) {
         let &Product { s, leaves, start, c, ldc, .. } = self.0;
@@ -87,19 +90,17 @@ impl<S: Simd, const N: usize> Tile for Features<'_, S, N> {
                 Start::Zero => [[s.splat(0.0); N]; MR],
                 Start::Continue => load_block(s, c, ldc),
             };
-            let sum = match *leaves {
-                [] => from,
-                [end] => self.chain(first, 0..end, from),
-                _ => {
-                    let mut tree = Tree::new();
-                    let mut row = 0;
-                    for &end in leaves {
-                        tree.push(self.chain(first, row..end, from), |a, b| add(s, a, b));
-                        row = end;
-                    }
-                    tree.sum(|a, b| add(s, a, b)).unwrap_or(from)
+            let mut tree = Tree::new();
+            let mut row = 0;
+            for &end in leaves {
+                let sum = self.chain(first, row..end, from);
+                if leaves.len() == 1 {
+                    return store_block(s, sum, c, ldc);
                 }
-            };
+                tree.push(sum, |a, b| add(s, a, b));
+                row = end;
+            }
+            let sum = tree.sum(|a, b| add(s, a, b)).unwrap_or(from);
             store_block(s, sum, c, ldc);
         }
     }

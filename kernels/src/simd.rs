@@ -19,7 +19,7 @@ pub(crate) trait Simd: Copy {
     /// 16 floats.
     type V: Copy;
 
-    /// Rows of the tile that a micro-kernel keeps in registers, at most [`crate::tile::MAX_ROWS`].
+    /// Rows of the tile that a micro-kernel keeps in registers, at most 14.
     const TILE_ROWS: usize;
     /// The same for the weight gradient, where rows are columns of a panel.
     const TILE_FEATURES: usize;

@@ -3,11 +3,11 @@
 
 use crate::simd::{LANES, Simd};
 
-/// Rows of the largest tile that a back end may ask for.
-pub(crate) const MAX_ROWS: usize = 14;
-
 /// A micro-kernel: `MR` rows of a product, kept in registers.
 pub(crate) trait Tile {
+    /// The most rows that fit the registers.
+    const ROWS: usize;
+
     /// Computes rows `first..first + MR`.
     ///
     /// # Safety
@@ -15,33 +15,34 @@ pub(crate) trait Tile {
     unsafe fn run<const MR: usize>(&self, first: usize);
 }
 
-/// Runs `tile` over `rows` rows in as few tiles of at most `max` rows as there can be, of nearly equal heights:
-/// 100 rows in tiles of 14 are four of 12 and four of 13, where a last one of 2 would leave the FMA units idle.
+/// Runs `tile` over `rows` rows in as few tiles as there can be, of nearly equal heights: 100 rows in tiles of at
+/// most 14 are four of 12 and four of 13, where a last one of 2 would leave the FMA units idle.
 ///
 /// # Safety
 /// The operands of `tile` must have `rows` rows.
 #[inline(always)]
-pub(crate) unsafe fn for_each_tile(rows: usize, max: usize, tile: &impl Tile) {
-    let tiles = rows.div_ceil(max);
+pub(crate) unsafe fn for_each_tile<T: Tile>(rows: usize, tile: &T) {
+    let tiles = rows.div_ceil(T::ROWS);
     for t in 0..tiles {
         let first = t * rows / tiles;
         // SAFETY: the arms run as many rows as lie between two ends that `rows` bounds.
         unsafe {
             match (t + 1) * rows / tiles - first {
-                1 => tile.run::<1>(first),
-                2 => tile.run::<2>(first),
-                3 => tile.run::<3>(first),
-                4 => tile.run::<4>(first),
-                5 => tile.run::<5>(first),
-                6 => tile.run::<6>(first),
-                7 => tile.run::<7>(first),
-                8 => tile.run::<8>(first),
-                9 => tile.run::<9>(first),
-                10 => tile.run::<10>(first),
-                11 => tile.run::<11>(first),
-                12 => tile.run::<12>(first),
-                13 => tile.run::<13>(first),
-                14 => tile.run::<MAX_ROWS>(first),
+                // The guards are constants: heights past `ROWS` are not compiled.
+                1 if const { T::ROWS >= 1 } => tile.run::<1>(first),
+                2 if const { T::ROWS >= 2 } => tile.run::<2>(first),
+                3 if const { T::ROWS >= 3 } => tile.run::<3>(first),
+                4 if const { T::ROWS >= 4 } => tile.run::<4>(first),
+                5 if const { T::ROWS >= 5 } => tile.run::<5>(first),
+                6 if const { T::ROWS >= 6 } => tile.run::<6>(first),
+                7 if const { T::ROWS >= 7 } => tile.run::<7>(first),
+                8 if const { T::ROWS >= 8 } => tile.run::<8>(first),
+                9 if const { T::ROWS >= 9 } => tile.run::<9>(first),
+                10 if const { T::ROWS >= 10 } => tile.run::<10>(first),
+                11 if const { T::ROWS >= 11 } => tile.run::<11>(first),
+                12 if const { T::ROWS >= 12 } => tile.run::<12>(first),
+                13 if const { T::ROWS >= 13 } => tile.run::<13>(first),
+                14 if const { T::ROWS >= 14 } => tile.run::<14>(first),
                 height => unreachable!("a tile of {height} rows"),
             }
         }
