@@ -81,7 +81,9 @@ impl Identity {
             let serde_json::Value::Object(mut fields) = json else { unreachable!("a struct is an object") };
             let recipe = fields.remove("recipe");
             fields.remove("arithmetic");
-            fields.into_iter().chain(recipe.and_then(|recipe| recipe.as_object().cloned()).into_iter().flatten())
+            fields
+                .into_iter()
+                .chain(recipe.and_then(|recipe| recipe.as_object().cloned()).into_iter().flatten())
         };
         flat(self)
             .zip(flat(other))
@@ -132,7 +134,6 @@ fn little_endian(values: &[f32]) -> Vec<u8> {
     values.iter().flat_map(|value| value.to_le_bytes()).collect()
 }
 
-
 /// The model file of a checkpoint.
 pub fn encode_model(checkpoint: &Checkpoint) -> Vec<u8> {
     let header = HashMap::from([("format".to_owned(), "muster".to_owned())]);
@@ -160,7 +161,11 @@ type Named<'a> = Vec<(String, Vec<usize>, &'a [f32])>;
 fn named<'a>(prefix: &str, tensors: &'a [Tensors]) -> Named<'a> {
     let layer = |(i, layer): (usize, &'a Tensors)| {
         let outputs = layer.bias.len();
-        let weight = (format!("{prefix}layers.{i}.weight"), vec![layer.weight.len() / outputs, outputs], &layer.weight[..]);
+        let weight = (
+            format!("{prefix}layers.{i}.weight"),
+            vec![layer.weight.len() / outputs, outputs],
+            &layer.weight[..],
+        );
         [weight, (format!("{prefix}layers.{i}.bias"), vec![outputs], &layer.bias[..])]
     };
     tensors.iter().enumerate().flat_map(layer).collect()
@@ -188,7 +193,9 @@ pub fn decode_model(bytes: &[u8], path: &Path) -> Result<(Model, Vec<Tensors>), 
             return Err(damaged(format!("layers.{i}.weight has the shape {:?}", weight.shape())));
         };
         if inputs * outputs == 0 || widths.last().is_some_and(|&width| width != inputs) {
-            return Err(damaged(format!("layers.{i}.weight [{inputs}, {outputs}] does not fit the layer before it")));
+            return Err(damaged(format!(
+                "layers.{i}.weight [{inputs}, {outputs}] does not fit the layer before it"
+            )));
         }
         widths.extend(widths.is_empty().then_some(inputs));
         widths.push(outputs);

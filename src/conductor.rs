@@ -167,7 +167,13 @@ impl<'a> Conductor<'a> {
     ///
     /// # Errors
     /// If the last checkpoint cannot be written.
-    pub fn pause(&mut self, next: Next, job: &Job, state: &State, test: Option<(Score, usize)>) -> Result<(), Error> {
+    pub fn pause(
+        &mut self,
+        next: Next,
+        job: &Job,
+        state: &State,
+        test: Option<(Score, usize)>,
+    ) -> Result<(), Error> {
         let seconds = self.since.elapsed().as_secs_f64();
         self.train_seconds += seconds;
         self.progress.epoch_seconds += seconds;

@@ -79,7 +79,8 @@ impl<'a> RankGradient<'a> {
 
     /// One thread's part.
     pub fn thread(&'a self) -> ThreadGradient<'a> {
-        let pass = |(_, workspace): &'a (Share, Workspace)| Pass::new(self.job.model, self.job.kernels, workspace);
+        let pass =
+            |(_, workspace): &'a (Share, Workspace)| Pass::new(self.job.model, self.job.kernels, workspace);
         let passes = self.seats.iter().map(pass).collect();
         ThreadGradient { rank: self, passes, scores: Vec::new() }
     }
@@ -100,7 +101,14 @@ impl<'a> RankGradient<'a> {
 impl<'a> ThreadGradient<'a> {
     /// The gradient of a step, at `weights`, into `slot`; returns this rank's share of the batch. The members of the team are done with
     /// their own blocks when it returns, not necessarily the others.
-    pub fn compute(&mut self, team: &Member, step: u64, batch: &Batch, weights: &Shared, slot: &Shared) -> &'a Share {
+    pub fn compute(
+        &mut self,
+        team: &Member,
+        step: u64,
+        batch: &Batch,
+        weights: &Shared,
+        slot: &Shared,
+    ) -> &'a Share {
         let rank = self.rank;
         rank.prepare_order(team, step, batch);
         let is_seat = |(share, _): &(Share, Workspace)| share.batch_rows == batch.positions.len();

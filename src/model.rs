@@ -98,7 +98,10 @@ impl Model {
     /// # Panics
     /// If there are fewer than two widths, or one is 0.
     pub fn new(widths: &[usize]) -> Model {
-        assert!(widths.len() >= 2 && !widths.contains(&0), "a model needs inputs and classes, not {widths:?}");
+        assert!(
+            widths.len() >= 2 && !widths.contains(&0),
+            "a model needs inputs and classes, not {widths:?}"
+        );
         let slices: Vec<Slices> = widths.iter().map(|&columns| Slices::new(columns)).collect();
         let mut first_block = 0;
         let layers = slices.windows(2).map(|pair| {
@@ -174,9 +177,10 @@ impl Model {
     /// The blocks that a member of a team owns: its share of every layer's slices; the leader has the last bias too.
     pub fn blocks_of(&self, member: usize, members: usize) -> Vec<usize> {
         let share = |count| crate::batch::share(count, member, members);
-        let hidden = self.hidden().iter().flat_map(|layer| {
-            share(layer.outputs.count()).map(|q| layer.first_block + q)
-        });
+        let hidden = self
+            .hidden()
+            .iter()
+            .flat_map(|layer| share(layer.outputs.count()).map(|q| layer.first_block + q));
         let last = share(self.last().inputs.count()).map(|q| self.last_block(q));
         hidden.chain(last).chain((member == 0).then(|| self.bias_block())).collect()
     }
@@ -252,7 +256,13 @@ impl Model {
                 for (i, row) in rows.clone().enumerate() {
                     let from = row * classes.columns;
                     let at = (panel * rows.len() + i) * classes.width;
-                    run(index, Part::Weight, from + columns.start..from + columns.end, self.last_block(slice), at);
+                    run(
+                        index,
+                        Part::Weight,
+                        from + columns.start..from + columns.end,
+                        self.last_block(slice),
+                        at,
+                    );
                 }
             }
         }

@@ -286,7 +286,8 @@ impl<'a> Pass<'a> {
                 let block = self.model.hidden_block(index, slice);
                 let delta = self.shared.deltas[index].read(slice..slice + 1);
                 self.weight_gradient(input, &delta, layer.outputs.width, slot, block);
-                let weights = layer.outputs.panels_of(slice).len() * layer.inputs.columns * layer.outputs.width;
+                let weights =
+                    layer.outputs.panels_of(slice).len() * layer.inputs.columns * layer.outputs.width;
                 self.bias_gradient(&delta, layer.outputs, slot, block, weights);
             }
         });
@@ -359,7 +360,12 @@ impl<'a> Pass<'a> {
     }
 
     /// The `n`-th gradient's part of a block.
-    fn slot_block<'s>(&self, slot: &Slot<'s>, n: usize, block: usize) -> muster_collective::shared::RefMut<'s> {
+    fn slot_block<'s>(
+        &self,
+        slot: &Slot<'s>,
+        n: usize,
+        block: usize,
+    ) -> muster_collective::shared::RefMut<'s> {
         let at = n * (self.model.bias_block() + 1) + block;
         slot.buffer.write(at..at + 1)
     }
@@ -382,7 +388,8 @@ impl<'a> Pass<'a> {
         match self.shared.hidden.last() {
             None => {
                 let panels = inputs.panels_of(slice);
-                let features = &self.features[panels.start * rows * inputs.width..panels.end * rows * inputs.width];
+                let features =
+                    &self.features[panels.start * rows * inputs.width..panels.end * rows * inputs.width];
                 work(Panels::new(features, rows, columns, inputs.width));
             }
             Some(hidden) => work(Panels::new(&hidden.read(slice..slice + 1), rows, columns, inputs.width)),

@@ -63,6 +63,11 @@ impl KernelsUsed {
     /// That of a table of kernels.
     pub fn of(kernels: &Kernels) -> KernelsUsed {
         let backend = kernels.backend();
-        KernelsUsed { back_end: backend.name(), arithmetic: backend.arithmetic(), path: "dense", precision: "f32" }
+        KernelsUsed {
+            back_end: backend.name(),
+            arithmetic: backend.arithmetic(),
+            path: "dense",
+            precision: "f32",
+        }
     }
 }

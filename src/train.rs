@@ -95,7 +95,8 @@ pub fn train(job: &Job, start: &Checkpoint, conductor: &mut Conductor) -> Result
         return Ok((job.model.export(&state.weights), end));
     }
     let (workers, first_step) = (job.world_size - 1, conductor.steps());
-    let ranks: Vec<_> = (0..workers).map(|index| RankGradient::new(job, index, workers, first_step)).collect();
+    let ranks: Vec<_> =
+        (0..workers).map(|index| RankGradient::new(job, index, workers, first_step)).collect();
     let nodes = ranks.iter().map(RankGradient::nodes_max).max().unwrap_or(0);
     let (server, links) = threads::connect(workers, &job.model.block_lengths(), nodes);
     job.model.import(&start.weights, server.weights());
@@ -171,7 +172,15 @@ impl Job<'_> {
     }
 
     /// Applies the gradient of a run of parameters, at `at` of `block`, of step `step`.
-    pub(crate) fn update(&self, state: &State, step: u64, batch: &Batch, block: usize, at: usize, gradient: &[f32]) {
+    pub(crate) fn update(
+        &self,
+        state: &State,
+        step: u64,
+        batch: &Batch,
+        block: usize,
+        at: usize,
+        gradient: &[f32],
+    ) {
         let (rate, range) = (self.learning_rate(batch.epoch), at..at + gradient.len());
         let weights = &mut state.weights.write(block..block + 1)[range.clone()];
         let slot = |index: usize| state.slots[index].write(block..block + 1);
@@ -223,7 +232,13 @@ impl<'a, 'c> Pauses<'a, 'c> {
     }
 
     /// After a step: takes note of it, and evaluates, saves and ends as `next` says.
-    pub fn after(&self, team: &Member, (step, batch): (u64, &Batch), score: Score, next: Next) -> Result<Option<End>, Error> {
+    pub fn after(
+        &self,
+        team: &Member,
+        (step, batch): (u64, &Batch),
+        score: Score,
+        next: Next,
+    ) -> Result<Option<End>, Error> {
         if team.is_leader() {
             self.conductor().done(step, batch.positions.len(), score);
         }

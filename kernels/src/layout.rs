@@ -35,10 +35,11 @@ pub struct Panels<'a> {
 }
 
 impl<'a> Panels<'a> {
-    /// The matrix `[rows, cols]` whose panels are `data`, of length [`panels_len`].
-    pub fn new(data: &'a [f32], rows: usize, cols: usize) -> Self {
-        assert_eq!(data.len(), panels_len(rows, cols), "length of a [{rows}, {cols}] matrix in panels");
-        Panels { data, stored_rows: rows, first_row: 0, rows, cols, width: panel_width(cols) }
+    /// The matrix `[rows, cols]` whose panels, of `width` columns each, are `data`. The width is not derived from `cols`, because the
+    /// columns may be a slice of a wider matrix.
+    pub fn new(data: &'a [f32], rows: usize, cols: usize, width: usize) -> Self {
+        check_len(data, rows, cols, width);
+        Panels { data, stored_rows: rows, first_row: 0, rows, cols, width }
     }
 
     /// The same columns of the rows in `range`, counted from this window's first row.
@@ -111,18 +112,33 @@ impl Kernels {
         }
     }
 
-    /// `out` `[cols][width]` becomes the transposed block `q` of rows of the panels `w` `[rows, cols]`: the packed
-    /// right operand of the input gradient `dA_q = dOut · W_qᵀ`.
-    ///
-    /// A block is as many rows as a panel of `rows` columns is wide, `width = panel_width(rows)`; lanes past
-    /// `rows` become zero.
-    pub fn transpose_block(&self, w: &[f32], rows: usize, cols: usize, q: usize, out: &mut [f32]) {
-        let width = panel_width(rows);
-        assert_eq!(w.len(), panels_len(rows, cols), "length of a [{rows}, {cols}] matrix in panels");
-        assert!(q < panel_count(rows), "block {q} of {}", panel_count(rows));
-        assert_eq!(out.len(), cols * width, "length of a [{cols}][{width}] block");
-        self.table.transpose_block(w, rows, cols, q, out);
+    /// `out` `[cols][out_width]` becomes the transposed rows `q * out_width ..` of the panels `w` `[rows, cols]`, of `w_width` columns
+    /// each: the packed right operand of the input gradient `dA_q = dOut · W_qᵀ`. Lanes past `rows` become zero.
+    #[expect(clippy::too_many_arguments, reason = "two matrices with their shapes")]
+    pub fn transpose_block(
+        &self,
+        w: &[f32],
+        rows: usize,
+        cols: usize,
+        w_width: usize,
+        q: usize,
+        out: &mut [f32],
+        out_width: usize,
+    ) {
+        check_len(w, rows, cols, w_width);
+        assert!(q * out_width < rows, "block {q} of {out_width} rows of {rows}");
+        assert_eq!(out.len(), cols * out_width, "length of a [{cols}][{out_width}] block");
+        self.table.transpose_block(w, rows, cols, w_width, q, out, out_width);
     }
+}
+
+fn check_len(data: &[f32], rows: usize, cols: usize, width: usize) {
+    assert!(width == LANES || width == 2 * LANES, "panels of {width} columns; there are 16 and 32");
+    assert_eq!(
+        data.len(),
+        cols.div_ceil(width) * rows * width,
+        "length of a [{rows}, {cols}] matrix in panels of {width}"
+    );
 }
 
 fn check_row(x: &[f32], m: usize, n: usize, i: usize) {
@@ -150,8 +166,17 @@ pub(crate) fn pixels_to_panels<S: Simd>(s: S, row: &[u8], scale: f32, x: &mut [f
 }
 
 #[inline(always)]
-pub(crate) fn transpose_block<S: Simd>(s: S, w: &[f32], rows: usize, cols: usize, q: usize, out: &mut [f32]) {
-    let (width, w_width) = (panel_width(rows), panel_width(cols));
+#[expect(clippy::too_many_arguments, reason = "two matrices with their shapes")]
+pub(crate) fn transpose_block<S: Simd>(
+    s: S,
+    w: &[f32],
+    rows: usize,
+    cols: usize,
+    w_width: usize,
+    q: usize,
+    out: &mut [f32],
+    width: usize,
+) {
     let zero = [0.0; LANES];
     for lane in (0..width).step_by(LANES) {
         let first = q * width + lane;

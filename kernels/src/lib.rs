@@ -10,7 +10,7 @@
 //! kernels.row_to_panels(&[3.0], &mut w, 2, 0);
 //! kernels.row_to_panels(&[4.0], &mut w, 2, 1);
 //! let mut y = vec![0.0; 16];
-//! kernels.matmul_panel(Panels::new(&x, 1, 2), &w, 16, Start::Zero, Finish::None, &mut y);
+//! kernels.matmul_panel(Panels::new(&x, 1, 2, 16), &w, 16, Start::Zero, Finish::None, &mut y);
 //! assert_eq!(y[0], 11.0);
 //! # Ok::<(), muster_kernels::Error>(())
 //! ```

@@ -76,8 +76,13 @@ impl Kernels {
                     };
                     let packed_a = &mut packed_a[..panels_len(rows, cols)];
                     pack(&a[at..], lda, rows, cols, packed_a);
-                    let block =
-                        Block { form, a: Panels::new(packed_a, rows, cols), m: ic.len, k: pc.len, start };
+                    let block = Block {
+                        form,
+                        a: Panels::new(packed_a, rows, cols, panel_width(cols)),
+                        m: ic.len,
+                        k: pc.len,
+                        start,
+                    };
                     block.times(&self.table, packed_b, jc.len, &mut c[ic.at * ldc + jc.at..], ldc, &mut edge);
                 }
             }

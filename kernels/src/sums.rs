@@ -18,14 +18,15 @@ impl Kernels {
         self.table.bias_gradient(d, leaves, width, db);
     }
 
-    /// `out = ((p₀ + p₁) + p₂) + … + bias`: `parts` `[slices][out.len()]`, `bias` `[width]` repeated for every row.
-    pub fn sum_slices(&self, parts: &[f32], bias: &[f32], out: &mut [f32]) {
-        check_width(bias.len());
+    /// `out = ((p₀ + p₁) + p₂) + … + bias`: `parts` `[slices][panels][rows][width]`, `bias` `[panels][width]`, the same for every row,
+    /// `out` `[panels][rows][width]`.
+    pub fn sum_slices(&self, parts: &[f32], rows: usize, width: usize, bias: &[f32], out: &mut [f32]) {
+        check_width(width);
         let (slices, len) = (parts.len().checked_div(out.len()).unwrap_or(0), out.len());
-        assert!(len.is_multiple_of(bias.len()), "length {len} of out [m][{}]", bias.len());
+        assert_eq!(len, bias.len() * rows, "length of out for {rows} rows");
         assert_eq!(parts.len(), slices * len, "length of parts [slices][{len}]");
         assert!(slices > 0 || len == 0, "no slices to sum");
-        self.table.sum_slices(parts, bias, out);
+        self.table.sum_slices(parts, rows, width, bias, out);
     }
 
     /// `Σ x²` in double precision: 16 partial sums over `j mod 16`, then a tree of halves.
@@ -53,8 +54,15 @@ pub(crate) fn bias_gradient<S: Simd>(s: S, d: &[f32], leaves: &[usize], width: u
 }
 
 #[inline(always)]
-pub(crate) fn sum_slices<S: Simd>(s: S, parts: &[f32], bias: &[f32], out: &mut [f32]) {
-    let len = out.len();
+pub(crate) fn sum_slices<S: Simd>(
+    s: S,
+    parts: &[f32],
+    rows: usize,
+    width: usize,
+    bias: &[f32],
+    out: &mut [f32],
+) {
+    let (len, lanes) = (out.len(), width / LANES);
     let (bias, _) = bias.as_chunks::<LANES>();
     for (i, out) in out.as_chunks_mut::<LANES>().0.iter_mut().enumerate() {
         let mut slices = parts.chunks_exact(len).map(|slice| s.load(&slice.as_chunks().0[i]));
@@ -62,7 +70,7 @@ pub(crate) fn sum_slices<S: Simd>(s: S, parts: &[f32], bias: &[f32], out: &mut [
         for slice in slices {
             sum = s.add(sum, slice);
         }
-        *out = s.to_array(s.add(sum, s.load(&bias[i % bias.len()])));
+        *out = s.to_array(s.add(sum, s.load(&bias[i / (rows * lanes) * lanes + i % lanes])));
     }
 }
 

@@ -101,7 +101,9 @@ macro_rules! table {
 
 table! {
     fn layout::pixels_to_panels(row: &[u8], scale: f32, x: &mut [f32], m: usize, i: usize);
-    fn layout::transpose_block(w: &[f32], rows: usize, cols: usize, q: usize, out: &mut [f32]);
+    fn layout::transpose_block(
+        w: &[f32], rows: usize, cols: usize, w_width: usize, q: usize, out: &mut [f32], width: usize,
+    );
     fn panel::matmul_panel(
         a: Panels<'_>, b: &[f32], width: usize, start: Start, finish: Finish<'_>, c: &mut [f32], ldc: usize,
     );
@@ -110,7 +112,7 @@ table! {
     );
     fn matmul::pack_transposed(x: &[f32], ld: usize, rows: usize, cols: usize, packed: &mut [f32]);
     fn sums::bias_gradient(d: &[f32], leaves: &[usize], width: usize, db: &mut [f32]);
-    fn sums::sum_slices(parts: &[f32], bias: &[f32], out: &mut [f32]);
+    fn sums::sum_slices(parts: &[f32], rows: usize, width: usize, bias: &[f32], out: &mut [f32]);
     fn sums::sum_of_squares(x: &[f32]) -> f64;
     fn softmax::softmax_cross_entropy(
         logits: &mut [f32], m: usize, classes: usize, labels: &[u32], scale: f32, floor: f32, loss: &mut [f32],

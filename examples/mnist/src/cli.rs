@@ -6,7 +6,14 @@ use std::path::PathBuf;
 
 /// Trains and serves classifiers of handwritten digits.
 #[derive(Parser, Debug)]
-#[command(name = "mnist", version, about, max_term_width = 100, subcommand_required = true, arg_required_else_help = true)]
+#[command(
+    name = "mnist",
+    version,
+    about,
+    max_term_width = 100,
+    subcommand_required = true,
+    arg_required_else_help = true
+)]
 pub struct Cli {
     /// What to do.
     #[command(subcommand)]
@@ -178,7 +185,12 @@ pub struct Fetch {
 #[derive(Args, Debug)]
 pub struct Mode {
     /// Same as the subcommand, as TensorFlowOnSpark spells it
-    #[arg(short = 'X', long, value_name = "train|inference", help_heading = "Accepted as in TensorFlowOnSpark")]
+    #[arg(
+        short = 'X',
+        long,
+        value_name = "train|inference",
+        help_heading = "Accepted as in TensorFlowOnSpark"
+    )]
     pub mode: Option<String>,
 }
 
@@ -240,11 +252,16 @@ fn hidden(text: &str) -> Result<Hidden, String> {
 
 fn positive<T: TryFrom<u64>>(text: &str) -> Result<T, String> {
     let number = text.parse::<u64>().ok().filter(|&number| number > 0 && number <= u64::from(u32::MAX));
-    number.and_then(|number| number.try_into().ok()).ok_or(format!("a whole number from 1 to {} is needed", u32::MAX))
+    number
+        .and_then(|number| number.try_into().ok())
+        .ok_or(format!("a whole number from 1 to {} is needed", u32::MAX))
 }
 
 fn number(text: &str, fits: impl Fn(f64) -> bool, what: &str) -> Result<f64, String> {
-    text.parse().ok().filter(|&number: &f64| number.is_finite() && fits(number)).ok_or(format!("{what} is needed"))
+    text.parse()
+        .ok()
+        .filter(|&number: &f64| number.is_finite() && fits(number))
+        .ok_or(format!("{what} is needed"))
 }
 
 fn rate(text: &str) -> Result<f32, String> {
@@ -252,7 +269,8 @@ fn rate(text: &str) -> Result<f32, String> {
 }
 
 fn below_one(text: &str) -> Result<f32, String> {
-    number(text, |momentum| (0.0..1.0).contains(&momentum), "a number from 0 up to but not including 1").map(|m| m as f32)
+    number(text, |momentum| (0.0..1.0).contains(&momentum), "a number from 0 up to but not including 1")
+        .map(|m| m as f32)
 }
 
 fn seconds(text: &str) -> Result<f64, String> {

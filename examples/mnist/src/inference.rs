@@ -38,7 +38,9 @@ pub fn run(options: &cli::Inference) -> Result<ExitCode> {
     console.line(format_args!("{} ===== Start", console::now()));
     let predictions = predict(&model, kernels, &weights, &dataset);
     let label = |record| dataset.label(record).map_or("-".to_owned(), |label| label.to_string());
-    output.write(predictions.iter().enumerate().map(|(record, prediction)| format!("{} {prediction}", label(record))))?;
+    output.write(
+        predictions.iter().enumerate().map(|(record, prediction)| format!("{} {prediction}", label(record))),
+    )?;
     if let Some(labels) = dataset.labels() {
         show(&console, &Confusion::new(source::CLASSES, labels, &predictions));
     }
@@ -67,7 +69,10 @@ impl Output<'_> {
     /// Finds out at once whether the directory can be written, before anything is computed.
     fn create(path: &Path, overwrite: bool) -> Result<Output<'_>> {
         if path.exists() && !overwrite {
-            bail!("the output {} is there already; choose another --output, or replace it with --overwrite", path.display());
+            bail!(
+                "the output {} is there already; choose another --output, or replace it with --overwrite",
+                path.display()
+            );
         }
         let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
         let temporary = fs::create_dir_all(parent)
@@ -78,13 +83,16 @@ impl Output<'_> {
 
     fn write(self, lines: impl Iterator<Item = String>) -> Result<()> {
         let Output { path, temporary } = self;
-        file::write_atomic(&temporary.path().join("part-00000"), |out| lines.into_iter().try_for_each(|line| writeln!(out, "{line}")))?;
+        file::write_atomic(&temporary.path().join("part-00000"), |out| {
+            lines.into_iter().try_for_each(|line| writeln!(out, "{line}"))
+        })?;
         file::write_atomic(&temporary.path().join("_SUCCESS"), |_| Ok(()))?;
         if path.exists() {
             let removed = if path.is_dir() { fs::remove_dir_all(path) } else { fs::remove_file(path) };
             removed.with_context(|| format!("cannot replace {}", path.display()))?;
         }
-        fs::rename(temporary.path(), path).with_context(|| format!("cannot rename the output to {}", path.display()))?;
+        fs::rename(temporary.path(), path)
+            .with_context(|| format!("cannot rename the output to {}", path.display()))?;
         let _ = temporary.keep();
         Ok(())
     }

@@ -11,10 +11,10 @@ use muster::evaluate::Evaluation;
 use muster::model::Model;
 use muster::optimizer::Optimizer;
 use muster::report::{KernelsUsed, Report};
-use muster::store::Store;
 use muster::storage::file;
-use muster::train::{Job, Recipe, Reduction};
+use muster::store::Store;
 use muster::team;
+use muster::train::{Job, Recipe, Reduction};
 use muster_kernels::Kernels;
 use std::path::Path;
 use std::process::ExitCode;
@@ -45,8 +45,17 @@ pub fn run(options: &cli::Train) -> Result<ExitCode> {
     let model = Model::new(&[&[train.width()], &hidden[..], &[source::CLASSES]].concat());
     let recipe = recipe(&options.recipe);
     let world_size = options.cluster_size;
-    let threads = options.threads.unwrap_or_else(|| usable_cores().div_euclid((world_size - 1).max(1)).max(1));
-    let job = Job { model: &model, kernels, train: &train, test: test.as_ref(), recipe: &recipe, world_size, threads };
+    let threads =
+        options.threads.unwrap_or_else(|| usable_cores().div_euclid((world_size - 1).max(1)).max(1));
+    let job = Job {
+        model: &model,
+        kernels,
+        train: &train,
+        test: test.as_ref(),
+        recipe: &recipe,
+        world_size,
+        threads,
+    };
     check(&job)?;
     let store = Store::open(&options.model, options.keep)?;
     let start = store.start(job.identity(), !options.no_resume, options.require_same_bits, |warning| {
@@ -107,7 +116,8 @@ impl Run<'_> {
     fn plan(&self) -> String {
         let (job, schedule) = (&self.job, self.job.schedule());
         let steps = self.last_step.saturating_sub(self.start.progress.steps);
-        let records = schedule.records_until(self.last_step) - schedule.records_until(self.start.progress.steps.min(self.last_step));
+        let records = schedule.records_until(self.last_step)
+            - schedule.records_until(self.start.progress.steps.min(self.last_step));
         let from = match self.start.progress.steps {
             0 => String::new(),
             done => format!(", going on from step {done}"),
@@ -135,9 +145,9 @@ impl Run<'_> {
                 }
             }
             Event::Epoch(epoch) => {
-                let test = epoch.test_accuracy.map_or(String::new(), |accuracy| {
-                    format!(", test accuracy {:.2} %", 100.0 * accuracy)
-                });
+                let test = epoch
+                    .test_accuracy
+                    .map_or(String::new(), |accuracy| format!(", test accuracy {:.2} %", 100.0 * accuracy));
                 console.line(format_args!(
                     "epoch {}: loss {:.4}, accuracy {:.2} %{test}, {:.3} s",
                     epoch.epoch,
@@ -148,12 +158,19 @@ impl Run<'_> {
             }
             Event::Saved(_) => {}
             Event::NotSaved(error) => {
-                console.remark(format_args!("warning: no checkpoint: {error}; training goes on and tries again"));
+                console.remark(format_args!(
+                    "warning: no checkpoint: {error}; training goes on and tries again"
+                ));
             }
         }
     }
 
-    fn report(&self, progress: checkpoint::Progress, train_seconds: f64, weights: &[muster::model::Tensors]) -> Report {
+    fn report(
+        &self,
+        progress: checkpoint::Progress,
+        train_seconds: f64,
+        weights: &[muster::model::Tensors],
+    ) -> Report {
         let (job, schedule) = (&self.job, self.job.schedule());
         let records = schedule.records_until(progress.steps);
         let records_now = records - schedule.records_until(self.start.progress.steps);
@@ -181,7 +198,9 @@ impl Run<'_> {
 
     fn summarize(&self, console: &Console, report: &Report, first: u64) {
         if report.steps == first {
-            console.line("nothing to train: the model has these steps already; a larger --epochs or --steps goes on");
+            console.line(
+                "nothing to train: the model has these steps already; a larger --epochs or --steps goes on",
+            );
         }
         if let Some(accuracy) = report.test_accuracy {
             console.line(format_args!("test accuracy    {:.2} %", 100.0 * accuracy));
@@ -243,8 +262,15 @@ fn last_step(options: &cli::Train, job: &Job) -> u64 {
 /// What options ask for and cannot be had.
 fn check(job: &Job) -> Result<()> {
     let (batch, records) = (job.recipe.batch_size, job.train.len());
-    ensure!(batch <= records, "--batch-size {batch} is larger than the data set of {records} records; choose at most {records}");
-    ensure!(job.world_size <= 1024, "--cluster-size {} in one process; at most 1024 ranks are possible", job.world_size);
+    ensure!(
+        batch <= records,
+        "--batch-size {batch} is larger than the data set of {records} records; choose at most {records}"
+    );
+    ensure!(
+        job.world_size <= 1024,
+        "--cluster-size {} in one process; at most 1024 ranks are possible",
+        job.world_size
+    );
     ensure!(job.threads <= 1024, "--threads {}; at most 1024 are possible", job.threads);
     Ok(())
 }
@@ -260,8 +286,9 @@ fn writable(path: &Path) -> Result<&Path> {
     if path.is_dir() {
         bail!("cannot write the report {}: it is a directory; name a file with --report", path.display());
     }
-    tempfile::tempfile_in(directory)
-        .with_context(|| format!("cannot write the report {}; choose another place with --report", path.display()))?;
+    tempfile::tempfile_in(directory).with_context(|| {
+        format!("cannot write the report {}; choose another place with --report", path.display())
+    })?;
     Ok(path)
 }
 
