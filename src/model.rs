@@ -174,15 +174,16 @@ impl Model {
         self.last_block(self.last().inputs.count())
     }
 
-    /// The blocks that a member of a team owns: its share of every layer's slices; the leader has the last bias too.
+    /// The blocks that a member of a team owns: its share of every layer's slices; the last bias goes with the last layer's first slice.
     pub fn blocks_of(&self, member: usize, members: usize) -> Vec<usize> {
         let share = |count| crate::batch::share(count, member, members);
+        let first = share(self.last().inputs.count()).contains(&0);
         let hidden = self
             .hidden()
             .iter()
             .flat_map(|layer| share(layer.outputs.count()).map(|q| layer.first_block + q));
         let last = share(self.last().inputs.count()).map(|q| self.last_block(q));
-        hidden.chain(last).chain((member == 0).then(|| self.bias_block())).collect()
+        hidden.chain(last).chain(first.then(|| self.bias_block())).collect()
     }
 
     /// Initial weights: a normal distribution of deviation 1/√inputs, truncated at two deviations; biases 0.

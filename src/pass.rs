@@ -155,10 +155,7 @@ impl<'a> Pass<'a> {
             self.partial_logits(weights, slice, &mut partial.write(slice..slice + 1));
         }
         team.wait();
-        let block = self.model.bias_block();
-        let (parts, bias) = (partial.read_all(), weights.read(block..block + 1));
-        let (rows, width) = (self.shared.rows, self.model.classes().width);
-        self.kernels.sum_slices(&parts, rows, width, &bias, &mut self.logits);
+        self.kernels.sum_slices(&partial.read_all(), &mut self.logits);
     }
 
     /// Activations `[rows, units]` of this thread's slices of a hidden layer: ReLU(input · W + b).
@@ -179,16 +176,19 @@ impl<'a> Pass<'a> {
         });
     }
 
-    /// A slice's part of the logits: input `[rows, the slice's columns]` · W `[the slice's columns, classes]`.
+    /// A slice's part of the logits: input `[rows, the slice's columns]` · W `[the slice's columns, classes]`. The first slice adds the
+    /// bias, because only its owner may read that while the others are still at the step before.
     fn partial_logits(&self, weights: &Shared, slice: usize, output: &mut [f32]) {
         let (rows, last) = (self.shared.rows, self.model.last());
         let (inputs, width) = (last.inputs.columns_of(slice).len(), last.outputs.width);
-        let block = self.model.last_block(slice);
+        let (block, bias) = (self.model.last_block(slice), self.model.bias_block());
         let weight = weights.read(block..block + 1);
+        let bias = (slice == 0).then(|| weights.read(bias..bias + 1));
         self.with_last_input(slice, |input| {
             let panels = weight.chunks_exact(inputs * width);
-            for (w, output) in panels.zip(output.chunks_exact_mut(rows * width)) {
-                self.kernels.matmul_panel(input, w, width, Start::Zero, Finish::None, output);
+            for (panel, (w, output)) in panels.zip(output.chunks_exact_mut(rows * width)).enumerate() {
+                let bias = bias.as_ref().map(|bias| Finish::Bias(&bias[panel * width..(panel + 1) * width]));
+                self.kernels.matmul_panel(input, w, width, Start::Zero, bias.unwrap_or(Finish::None), output);
             }
         });
     }
@@ -229,10 +229,9 @@ impl<'a> Pass<'a> {
         for slice in team.share(self.model.last().inputs.count()) {
             self.last_gradient(slice, slot);
             self.last_delta(weights, slice);
-        }
-        if team.is_leader() {
-            let block = self.model.bias_block();
-            self.bias_gradient(&self.logits, self.model.classes(), slot, block, 0);
+            if slice == 0 {
+                self.bias_gradient(&self.logits, self.model.classes(), slot, self.model.bias_block(), 0);
+            }
         }
         for index in (0..self.model.hidden().len()).rev() {
             self.hidden_gradient(team, index, slot);

@@ -18,15 +18,15 @@ impl Kernels {
         self.table.bias_gradient(d, leaves, width, db);
     }
 
-    /// `out = ((p₀ + p₁) + p₂) + … + bias`: `parts` `[slices][panels][rows][width]`, `bias` `[panels][width]`, the same for every row,
-    /// `out` `[panels][rows][width]`.
-    pub fn sum_slices(&self, parts: &[f32], rows: usize, width: usize, bias: &[f32], out: &mut [f32]) {
-        check_width(width);
-        let (slices, len) = (parts.len().checked_div(out.len()).unwrap_or(0), out.len());
-        assert_eq!(len, bias.len() * rows, "length of out for {rows} rows");
-        assert_eq!(parts.len(), slices * len, "length of parts [slices][{len}]");
-        assert!(slices > 0 || len == 0, "no slices to sum");
-        self.table.sum_slices(parts, rows, width, bias, out);
+    /// `out = ((p₀ + p₁) + p₂) + …`: `parts` `[slices][out.len()]`, whole vectors of 16.
+    pub fn sum_slices(&self, parts: &[f32], out: &mut [f32]) {
+        let len = out.len();
+        assert!(len.is_multiple_of(LANES), "length {len} of out, which is no multiple of {LANES}");
+        assert!(
+            len == 0 || (!parts.is_empty() && parts.len().is_multiple_of(len)),
+            "length of parts [slices][{len}]"
+        );
+        self.table.sum_slices(parts, out);
     }
 
     /// `Σ x²` in double precision: 16 partial sums over `j mod 16`, then a tree of halves.
@@ -54,23 +54,15 @@ pub(crate) fn bias_gradient<S: Simd>(s: S, d: &[f32], leaves: &[usize], width: u
 }
 
 #[inline(always)]
-pub(crate) fn sum_slices<S: Simd>(
-    s: S,
-    parts: &[f32],
-    rows: usize,
-    width: usize,
-    bias: &[f32],
-    out: &mut [f32],
-) {
-    let (len, lanes) = (out.len(), width / LANES);
-    let (bias, _) = bias.as_chunks::<LANES>();
+pub(crate) fn sum_slices<S: Simd>(s: S, parts: &[f32], out: &mut [f32]) {
+    let len = out.len();
     for (i, out) in out.as_chunks_mut::<LANES>().0.iter_mut().enumerate() {
         let mut slices = parts.chunks_exact(len).map(|slice| s.load(&slice.as_chunks().0[i]));
         let mut sum = slices.next().expect("at least one slice");
         for slice in slices {
             sum = s.add(sum, slice);
         }
-        *out = s.to_array(s.add(sum, s.load(&bias[i / (rows * lanes) * lanes + i % lanes])));
+        *out = s.to_array(sum);
     }
 }
 

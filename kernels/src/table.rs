@@ -112,7 +112,7 @@ table! {
     );
     fn matmul::pack_transposed(x: &[f32], ld: usize, rows: usize, cols: usize, packed: &mut [f32]);
     fn sums::bias_gradient(d: &[f32], leaves: &[usize], width: usize, db: &mut [f32]);
-    fn sums::sum_slices(parts: &[f32], rows: usize, width: usize, bias: &[f32], out: &mut [f32]);
+    fn sums::sum_slices(parts: &[f32], out: &mut [f32]);
     fn sums::sum_of_squares(x: &[f32]) -> f64;
     fn softmax::softmax_cross_entropy(
         logits: &mut [f32], m: usize, classes: usize, labels: &[u32], scale: f32, floor: f32, loss: &mut [f32],
