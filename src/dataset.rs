@@ -186,6 +186,17 @@ impl Dataset {
         }
     }
 
+    /// Where the features of record `i` lie in memory.
+    ///
+    /// # Panics
+    /// When there is no record `i`.
+    pub fn feature_bytes(&self, i: usize) -> &[u8] {
+        match self.feature_row(i) {
+            FeatureRow::U8 { bytes, .. } => bytes,
+            FeatureRow::F32(numbers) => bytemuck::cast_slice(numbers),
+        }
+    }
+
     /// The class of each record, each less than [`Dataset::classes`]; `None` when the data set is not
     /// labelled.
     pub fn labels(&self) -> Option<&[u32]> {

@@ -13,8 +13,11 @@ use crate::model::{Layer, Model, Slices};
 use crate::team::Member;
 use muster_collective::Shared;
 use muster_collective::tree::Node;
-use muster_kernels::{Finish, Kernels, Panels, Start};
+use muster_kernels::{Finish, Kernels, Panels, Start, prefetch};
 use std::ops::Range;
+
+/// Rows that are asked for before they are converted.
+const ROWS_AHEAD: usize = 8;
 
 /// What the threads of a team share for batches of a certain number of rows.
 pub struct Workspace {
@@ -125,10 +128,15 @@ impl<'a> Pass<'a> {
     ///
     /// # Panics
     /// If their number is not that of the workspace.
-    pub fn load(&mut self, dataset: &Dataset, records: impl ExactSizeIterator<Item = usize>) {
+    pub fn load(&mut self, dataset: &Dataset, records: impl ExactSizeIterator<Item = usize> + Clone) {
         let rows = self.shared.rows;
         assert_eq!(records.len(), rows, "a batch of another number of rows than its workspace");
+        let mut ahead = records.clone();
+        ahead.by_ref().take(ROWS_AHEAD).for_each(|record| prefetch(dataset.feature_bytes(record)));
         for (row, record) in records.enumerate() {
+            if let Some(record) = ahead.next() {
+                prefetch(dataset.feature_bytes(record));
+            }
             match dataset.feature_row(record) {
                 FeatureRow::U8 { bytes, scale } => {
                     self.kernels.pixels_to_panels(bytes, scale, &mut self.features, rows, row);

@@ -22,7 +22,7 @@
 //! - products of panels: forward and input gradient (`panel`), weight gradient (`panel_tn`) over the tree of
 //!   micro-batches (`tree`); row-major products with strides (`matmul`)
 //! - sums: bias gradient, slices, norm (`sums`); softmax, cross-entropy, argmax (`softmax`) over `math`
-//! - optimizer updates (`update`)
+//! - optimizer updates (`update`); a hint to the cache (`prefetch`)
 //! - `simd`: the vector of 16 floats that all of them are written in, and its three implementations
 //!
 //! # Same bits
@@ -39,6 +39,7 @@ mod matmul;
 mod naive;
 mod panel;
 mod panel_tn;
+mod prefetch;
 mod simd;
 mod softmax;
 mod sums;
@@ -51,4 +52,5 @@ pub use backend::{Backend, Error};
 pub use layout::{Panels, panel_count, panel_width, panels_len};
 pub use matmul::Form;
 pub use panel::{Finish, Start};
+pub use prefetch::prefetch;
 pub use table::Kernels;
