@@ -48,7 +48,7 @@ const SIGTERM: usize = 15;
 /// See the module.
 pub struct Agent {
     shared: Arc<Shared>,
-    orders: mpsc::Receiver<ToRank>,
+    orders: Mutex<mpsc::Receiver<ToRank>>,
     /// Dropped to end the thread that gives signs of life.
     beating: Option<mpsc::Sender<()>>,
     environment: Environment,
@@ -133,8 +133,13 @@ impl Agent {
         std::thread::spawn(move || listening.listen(receiver, (&address, lifetime), &order, on_lost));
         let alive = shared.clone();
         std::thread::spawn(move || alive.beat(lifetime, &ended));
-        let mut agent =
-            Agent { shared, orders, beating: Some(beating), environment, spec: ClusterSpec::default() };
+        let mut agent = Agent {
+            shared,
+            orders: Mutex::new(orders),
+            beating: Some(beating),
+            environment,
+            spec: ClusterSpec::default(),
+        };
         agent.spec = match agent.next_order() {
             Ok(ToRank::Reserved(spec)) => spec,
             Ok(ToRank::Refused(reason)) => return Err(agent.give_up(Error::Refused(reason))),
@@ -208,7 +213,8 @@ impl Agent {
     }
 
     fn next_order(&self) -> Result<ToRank, Error> {
-        self.orders.recv().map_err(|_| Error::DriverLost {
+        let orders = self.orders.lock().expect("no panic while it is held");
+        orders.recv().map_err(|_| Error::DriverLost {
             address: self.environment.drivers.join(", "),
             reason: "its connection has ended".to_owned(),
         })

@@ -24,6 +24,8 @@ pub struct Cli {
 pub enum Command {
     /// Run a program on every rank: reserve, start, train or infer, shut down
     Run(Box<Run>),
+    /// Show what a job would be, without starting it: ranks, hosts, steps, memory; exit code 2 if it does not fit
+    Plan(Plan),
     /// Show the jobs of this user, their ranks and how far they are
     Status,
     /// End a job in order: it takes its last step, saves its model and ends
@@ -69,6 +71,16 @@ pub struct Run {
     #[arg(long, value_name = "kill:rank=R,step=S", help_heading = "Tests")]
     pub inject: Vec<Fault>,
 
+    /// The program and its arguments
+    #[arg(required = true, trailing_var_arg = true, value_name = "PROGRAM")]
+    pub program: Vec<OsString>,
+}
+
+/// `muster plan`
+#[derive(Args, Debug)]
+pub struct Plan {
+    #[command(flatten)]
+    pub place: Place,
     /// The program and its arguments
     #[arg(required = true, trailing_var_arg = true, value_name = "PROGRAM")]
     pub program: Vec<OsString>,

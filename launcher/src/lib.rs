@@ -5,6 +5,7 @@
 //! - [`job`]: what is to be run, where, and within which limits; [`hosts`] and their slots; [`engine`]: `mpirun`, `srun`, threads.
 //! - [`run`](fn@run): a whole job, with restarts; [`driver`]: its four phases as four types; [`notice`]: what a person is told.
 //! - [`roster`]: who is there and how far; [`control`]: the listener; [`process`] and [`output`]: the engine and what the ranks write.
+//! - [`plan`](mod@plan): what a job would be, before anything is started.
 //! - [`job_file`]: how `muster status` and `muster stop` find a job.
 //!
 //! The program's side:
@@ -29,6 +30,7 @@ pub mod key;
 pub mod message;
 pub mod notice;
 pub mod output;
+pub mod plan;
 pub mod process;
 pub mod roster;
 mod run;

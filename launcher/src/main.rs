@@ -8,6 +8,7 @@ use muster_launcher::driver::Outcome;
 use muster_launcher::job::Processes;
 use muster_launcher::job_file::{self, Entry};
 use muster_launcher::message::{Hello, Status};
+use muster_launcher::plan::{self, Machine, Plan};
 use muster_launcher::{Error, notice::Notice};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use std::fmt::Display;
@@ -20,6 +21,7 @@ fn main() -> ExitCode {
     let cli = cli::Cli::parse();
     let done = match &cli.command {
         cli::Command::Run(options) => run(options),
+        cli::Command::Plan(options) => show_plan(options),
         cli::Command::Status => status(),
         cli::Command::Stop { job } => stop(job.as_deref()),
     };
@@ -48,6 +50,16 @@ fn run(options: &cli::Run) -> Result<ExitCode> {
         Outcome::Finished => ExitCode::SUCCESS,
         Outcome::Stopped(signal) => ExitCode::from(128 + signal as u8),
     })
+}
+
+fn show_plan(options: &cli::Plan) -> Result<ExitCode> {
+    let job = options.place.job(options.program.clone())?;
+    let program = plan::ask(&job)?;
+    let Plan { lines, remarks, misfits } = plan::plan(&job, &program, Machine::this());
+    lines.into_iter().for_each(line);
+    remarks.iter().for_each(|text| line(format_args!("note: {text}")));
+    misfits.iter().for_each(|text| line(format_args!("does not fit: {text}")));
+    Ok(if misfits.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(2) })
 }
 
 /// A number that becomes that of the first signal; a second signal ends this process at once, and with it all others.

@@ -29,9 +29,18 @@ struct Followers {
     ended: Receiver<()>,
 }
 
+/// Where lines go beside the logs.
+enum Screen {
+    Terminal,
+    /// Standard output into a file, nothing else.
+    File(File),
+    #[cfg(test)]
+    Nowhere,
+}
+
 struct State {
     starter: Starter,
-    terminal: bool,
+    screen: Screen,
     directory: Option<PathBuf>,
     logs: BTreeMap<Option<usize>, File>,
     last_words: BTreeMap<Option<usize>, String>,
@@ -47,20 +56,25 @@ impl Output {
         if let Some(directory) = directory {
             std::fs::create_dir_all(directory).map_err(Error::io("create", directory.display()))?;
         }
-        Ok(Output::of(starter, true, directory.map(Path::to_owned)))
+        Ok(Output::of(starter, Screen::Terminal, directory.map(Path::to_owned)))
+    }
+
+    /// Standard output goes into a file.
+    pub fn captured(file: File) -> Output {
+        Output::of(Starter::Direct, Screen::File(file), None)
     }
 
     /// Keeps last words only.
     #[cfg(test)]
     pub fn discarded() -> Output {
-        Output::of(Starter::Direct, false, None)
+        Output::of(Starter::Direct, Screen::Nowhere, None)
     }
 
-    fn of(starter: Starter, terminal: bool, directory: Option<PathBuf>) -> Output {
+    fn of(starter: Starter, screen: Screen, directory: Option<PathBuf>) -> Output {
         let (sender, ended) = channel();
         let (logs, last_words) = Default::default();
         Output {
-            state: Arc::new(Mutex::new(State { starter, terminal, directory, logs, last_words })),
+            state: Arc::new(Mutex::new(State { starter, screen, directory, logs, last_words })),
             followers: Arc::new(Mutex::new(Followers { sender: Some(sender), ended })),
         }
     }
@@ -99,10 +113,11 @@ impl State {
         let (rank, text) = self.starter.unmark(line);
         let mark = rank.map(|rank| format!("[{rank}] ")).unwrap_or_default();
         // A closed terminal is no reason to lose a training: what cannot be written is not.
-        let _ = match (self.terminal, is_error) {
-            (false, _) => Ok(()),
-            (true, false) => writeln!(std::io::stdout(), "{mark}{text}"),
-            (true, true) => writeln!(std::io::stderr(), "{mark}{text}"),
+        let _ = match (&mut self.screen, is_error) {
+            (Screen::Terminal, false) => writeln!(std::io::stdout(), "{mark}{text}"),
+            (Screen::Terminal, true) => writeln!(std::io::stderr(), "{mark}{text}"),
+            (Screen::File(file), false) => writeln!(file, "{text}"),
+            _ => Ok(()),
         };
         if is_error && !text.trim().is_empty() {
             self.last_words.insert(rank, text.to_owned());
@@ -131,7 +146,7 @@ mod tests {
     #[test]
     fn each_rank_has_a_log_and_last_words() {
         let directory = tempfile::tempdir().unwrap();
-        let output = Output::of(Starter::Hydra, false, Some(directory.path().to_owned()));
+        let output = Output::of(Starter::Hydra, Screen::Nowhere, Some(directory.path().to_owned()));
         output.follow(&b"[0] a\n[1] b\r\n\n[0] \xff c"[..], false);
         output.follow(&b"[1] first\n[1] second\n[1]  \nmpiexec: x\n"[..], true);
         output.finish();

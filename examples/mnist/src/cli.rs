@@ -92,7 +92,7 @@ pub struct Train {
 
     /// Ranks: with one, it is server and worker at once; with more, rank 0 is the parameter server
     #[arg(short = 'n', long, visible_alias = "cluster_size", default_value_t = 1, value_name = "N",
-          value_parser = positive::<usize>, help_heading = "Cluster")]
+          env = "MUSTER_WORLD_SIZE", hide_env = true, value_parser = positive::<usize>, help_heading = "Cluster")]
     pub cluster_size: usize,
     /// Threads of each worker [default: the usable cores, divided by the workers]
     #[arg(long, value_name = "N", value_parser = positive::<usize>, help_heading = "Cluster")]
@@ -114,6 +114,9 @@ pub struct Train {
     #[arg(long, help_heading = "Checkpoints")]
     pub require_same_bits: bool,
 
+    /// Print the plan of this training as JSON and end; `muster plan` asks for it
+    #[arg(long, hide = true)]
+    pub plan_json: bool,
     /// Write a report as JSON
     #[arg(long, value_name = "FILE", help_heading = "Output")]
     pub report: Option<PathBuf>,

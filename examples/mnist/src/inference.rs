@@ -2,11 +2,13 @@
 
 use crate::cli;
 use crate::console::{self, Console};
+use crate::launched::Launched;
 use crate::source;
 use anyhow::{Context, Result, bail, ensure};
 use muster::inference::{Confusion, predict, read_model};
 use muster::storage::file;
 use muster_kernels::Kernels;
+use muster_launcher::message::{Phase, Task};
 use std::fs;
 use std::path::Path;
 use std::process::ExitCode;
@@ -16,6 +18,12 @@ pub fn run(options: &cli::Inference) -> Result<ExitCode> {
     options.data.later.refuse()?;
     options.seed_mode.check("inference")?;
     let kernels = Kernels::select()?;
+    let launched = Launched::register(Task::Inference, kernels)?;
+    let done = run_here(options, kernels, &launched);
+    launched.finish(done)
+}
+
+fn run_here(options: &cli::Inference, kernels: &Kernels, launched: &Launched) -> Result<ExitCode> {
     let (model, weights) = read_model(&options.model)?;
     let output = Output::create(&options.output, options.overwrite)?;
     let mnist = source::open(options.data.data.as_deref(), &|text| console::remark(text))?;
@@ -34,6 +42,7 @@ pub fn run(options: &cli::Inference) -> Result<ExitCode> {
         dataset.width(),
         source::CLASSES,
     );
+    launched.start(1, Phase::Inferring)?;
     let console = Console::new(0);
     console.line(format_args!("{} ===== Start", console::now()));
     let predictions = predict(&model, kernels, &weights, &dataset);

@@ -4,6 +4,8 @@ mod cli;
 mod console;
 mod fetch;
 mod inference;
+mod launched;
+mod plan;
 mod source;
 mod synthetic;
 mod train;

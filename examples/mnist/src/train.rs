@@ -2,7 +2,8 @@
 
 use crate::cli::{self, OptimizerName, RecipeName, ReductionName};
 use crate::console::{self, Console};
-use crate::source;
+use crate::launched::Launched;
+use crate::{plan, source};
 use anyhow::{Context, Result, bail, ensure};
 use muster::checkpoint::{self, Checkpoint};
 use muster::conductor::{Conductor, End, Event};
@@ -16,6 +17,7 @@ use muster::store::Store;
 use muster::team;
 use muster::train::{Job, Recipe, Reduction};
 use muster_kernels::Kernels;
+use muster_launcher::message::{Phase, Task};
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -34,6 +36,12 @@ pub fn run(options: &cli::Train) -> Result<ExitCode> {
     options.data.later.refuse()?;
     options.seed_mode.check("train")?;
     let kernels = Kernels::select()?;
+    let launched = Launched::register(Task::Train, kernels)?;
+    let done = run_here(options, kernels, &launched);
+    launched.finish(done)
+}
+
+fn run_here(options: &cli::Train, kernels: &'static Kernels, launched: &Launched) -> Result<ExitCode> {
     let report_to = options.report.as_deref().map(writable).transpose()?;
     let mnist = source::open(options.data.data.as_deref(), &|text| console::remark(text))?;
     if let Some(warning) = &mnist.warning {
@@ -57,12 +65,21 @@ pub fn run(options: &cli::Train) -> Result<ExitCode> {
         threads,
     };
     check(&job)?;
+    if options.plan_json {
+        return plan::print(&job, dataset, last_step(options, &job));
+    }
+    launched.start(world_size, Phase::Training)?;
     let store = Store::open(&options.model, options.keep)?;
-    let start = store.start(job.identity(), !options.no_resume, options.require_same_bits, |warning| {
-        console::remark(format!("warning: {warning}"));
-    })?;
+    let start = store.start(
+        job.identity(),
+        !options.no_resume || launched.is_restart(),
+        options.require_same_bits,
+        |warning| {
+            console::remark(format!("warning: {warning}"));
+        },
+    )?;
     let last_step = last_step(options, &job);
-    let run = Run { options, job, store, start, last_step, dataset, report_to };
+    let run = Run { options, job, store, start, last_step, dataset, report_to, launched };
     run.train()
 }
 
@@ -75,6 +92,7 @@ struct Run<'a> {
     last_step: u64,
     dataset: &'static str,
     report_to: Option<&'a Path>,
+    launched: &'a Launched,
 }
 
 impl Run<'_> {
@@ -83,7 +101,7 @@ impl Run<'_> {
         let console = Console::new(last_step.saturating_sub(start.progress.steps));
         console.line(format_args!("{} ===== Start", console::now()));
         console.line(self.plan());
-        let interrupt = interrupts()?;
+        let interrupt = interrupts(self.launched.interrupt())?;
         let first = start.progress.steps;
         let mut observer = |event: Event| self.show(&console, event, first);
         let mut conductor = Conductor::new(
@@ -138,6 +156,7 @@ impl Run<'_> {
     fn show(&self, console: &Console, event: Event, first: u64) {
         match event {
             Event::Step { steps, rows, score } => {
+                self.launched.step(steps);
                 console.progress(steps - first, || format!("loss {:.4}", score.loss / rows as f64));
                 if self.options.recipe.recipe == Some(RecipeName::Tfos2017) && steps.is_multiple_of(100) {
                     let accuracy = f64::from(score.hits) / rows as f64;
@@ -292,10 +311,9 @@ fn writable(path: &Path) -> Result<&Path> {
     Ok(path)
 }
 
-/// A number that becomes that of the first SIGINT or SIGTERM; a second one ends the process at once.
-fn interrupts() -> Result<Arc<AtomicUsize>> {
+/// `interrupt`, which becomes the number of the first SIGINT or SIGTERM; a second one ends the process at once.
+fn interrupts(interrupt: Arc<AtomicUsize>) -> Result<Arc<AtomicUsize>> {
     use signal_hook::consts::{SIGINT, SIGTERM};
-    let interrupt = Arc::new(AtomicUsize::new(0));
     for signal in [SIGINT, SIGTERM] {
         let seen = Arc::new(std::sync::atomic::AtomicBool::new(false));
         signal_hook::flag::register_conditional_shutdown(signal, 128 + signal, seen.clone())?;
