@@ -85,7 +85,7 @@ fn computed(
         }
         let workspace = Workspace::new(model, count);
         let losses = team::run(threads, |member| {
-            let mut pass = Pass::new(model, kernels, &workspace);
+            let mut pass = Pass::new(model, kernels, &workspace, data);
             pass.load(data, records..records + count);
             pass.forward(member, &buffer);
             pass.loss(1.0, 0.0);
