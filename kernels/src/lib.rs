@@ -43,6 +43,8 @@ mod simd;
 mod softmax;
 mod sums;
 mod table;
+#[cfg(test)]
+mod testing;
 mod tile;
 mod tree;
 mod update;

@@ -92,15 +92,15 @@ impl<S: Simd, const N: usize> Tile for Features<'_, S, N> {
             };
             let mut tree = Tree::new();
             let mut row = 0;
-            for &end in leaves {
-                let sum = self.chain(first, row..end, from);
-                if leaves.len() == 1 {
-                    return store_block(s, sum, c, ldc);
+            let mut sum = from;
+            for (leaf, &end) in leaves.iter().enumerate() {
+                sum = self.chain(first, row..end, from);
+                if leaf + 1 < leaves.len() {
+                    tree.push(sum, |a, b| add(s, a, b));
                 }
-                tree.push(sum, |a, b| add(s, a, b));
                 row = end;
             }
-            let sum = tree.sum(|a, b| add(s, a, b)).unwrap_or(from);
+            let sum = tree.finish(sum, |a, b| add(s, a, b));
             store_block(s, sum, c, ldc);
         }
     }
@@ -155,4 +155,61 @@ fn add<S: Simd, const MR: usize, const N: usize>(
         }
     }
     sum
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::testing::{assert_close, floats, leaves, on_each, to_panels};
+    use crate::{naive, panel_width};
+
+    proptest! {
+        #[test]
+        fn the_weight_gradient_is_the_product_of_the_transpose(
+            (first, m, leaves) in (0_usize..5, 0_usize..70).prop_flat_map(|(f, m)| (Just(f), Just(m), leaves(m))),
+            k in 0_usize..70, n in 1_usize..=32, seed: u64,
+        ) {
+            let (a, d) = (floats((first + m) * k, seed), floats(m * n, seed ^ 1));
+            let width = panel_width(n);
+            let results = on_each(|kernels| {
+                let (a, d) = (to_panels(kernels, &a, first + m, k), to_panels(kernels, &d, m, n));
+                let mut c = vec![f32::NAN; k * width];
+                let a = Panels::new(&a, first + m, k).window(first..first + m);
+                kernels.matmul_tn_panel(a, &leaves, &d, width, &mut c);
+                c
+            });
+            let expected = naive::matmul(k, n, m, &naive::transpose(m, k, &a[first * k..]), &d);
+            for (backend, c) in results {
+                assert_close(backend, &naive::from_panels(&c, k, n), &expected, 1e-5);
+            }
+        }
+
+        #[test]
+        fn leaves_are_summed_as_the_tree_says((m, leaves) in (1_usize..70).prop_flat_map(|m| (Just(m), leaves(m))),
+            k in 1_usize..40, seed: u64,
+        ) {
+            let (a, d) = (floats(m * k, seed), floats(m * 16, seed ^ 1));
+            on_each(|kernels| {
+                let a = to_panels(kernels, &a, m, k);
+                let a = Panels::new(&a, m, k);
+                let mut c = vec![0.0; k * 16];
+                kernels.matmul_tn_panel(a, &leaves, &d, 16, &mut c);
+                let mut starts = vec![0];
+                starts.extend(&leaves[..leaves.len() - 1]);
+                let parts: Vec<Vec<f32>> = starts.iter().zip(&leaves).map(|(&start, &end)| {
+                    let mut part = vec![0.0; k * 16];
+                    let d = &d[start * 16..end * 16];
+                    kernels.matmul_tn_panel(a.window(start..end), &[end - start], d, 16, &mut part);
+                    part
+                }).collect();
+                for (at, &c) in c.iter().enumerate() {
+                    let expected = naive::tree(parts.iter().map(|part| part[at]).collect());
+                    assert_eq!(c.to_bits(), expected.to_bits(), "element {at}");
+                }
+                c
+            });
+        }
+    }
 }

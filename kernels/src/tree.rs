@@ -34,13 +34,13 @@ impl<T: Copy> Tree<T> {
         self.leaves += 1;
     }
 
-    /// The sum of all leaves; `None` without one.
+    /// The sum of all leaves, of which `last` is the last: it and the incomplete subtrees move up together.
     #[inline(always)]
-    pub(crate) fn sum(&self, add: impl Fn(T, T) -> T) -> Option<T> {
-        let mut sum = None;
-        for level in 0..LEVELS {
+    pub(crate) fn finish(&self, last: T, add: impl Fn(T, T) -> T) -> T {
+        let mut sum = last;
+        for level in 0..usize::BITS - self.leaves.leading_zeros() {
             if self.leaves >> level & 1 == 1 {
-                sum = Some(sum.map_or(self.at(level), |low| add(self.at(level), low)));
+                sum = add(self.at(level as usize), sum);
             }
         }
         sum
