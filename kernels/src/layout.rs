@@ -138,12 +138,12 @@ pub(crate) fn pixels_to_panels<S: Simd>(s: S, row: &[u8], scale: f32, x: &mut [f
         let (to, _) = panel[i * width..(i + 1) * width].as_chunks_mut::<LANES>();
         let (full, rest) = part.as_chunks::<LANES>();
         for (to, pixels) in to.iter_mut().zip(full) {
-            *to = s.to_array(s.mul(s.from_u8(pixels), scale));
+            *to = s.to_array(s.mul(s.load_u8(pixels), scale));
         }
         if full.len() < to.len() {
             let mut padded = [0; LANES];
             padded[..rest.len()].copy_from_slice(rest);
-            to[full.len()] = s.to_array(s.mul(s.from_u8(&padded), scale));
+            to[full.len()] = s.to_array(s.mul(s.load_u8(&padded), scale));
             to[full.len() + 1..].fill([0.0; LANES]);
         }
     }

@@ -52,6 +52,7 @@ pub(crate) fn check_width(width: usize) {
 }
 
 /// Rows of `c` are `ldc` floats apart, so that the row-major product can write where its caller wants it.
+#[expect(clippy::too_many_arguments, reason = "the operands of a product with the distance of rows")]
 #[inline(always)]
 pub(crate) fn matmul_panel<S: Simd>(
     s: S,

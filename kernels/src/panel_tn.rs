@@ -23,6 +23,7 @@ impl Kernels {
 }
 
 /// Rows of `c` are `ldc` floats apart. [`Start::Continue`] is for one leaf: its chain goes on from C.
+#[expect(clippy::too_many_arguments, reason = "the operands of a product with the distance of rows")]
 #[inline(always)]
 pub(crate) fn matmul_tn_panel<S: Simd>(
     s: S,
@@ -86,21 +87,19 @@ impl<S: Simd, const N: usize> Tile for Features<'_, S, N> {
         // SAFETY: `matmul_tn_panel` has checked that A, D and C hold the features of this tile.
         unsafe {
             let c = c.add(first * ldc);
-            let from = match start {
-                Start::Zero => [[s.splat(0.0); N]; MR],
-                Start::Continue => load_block(s, c, ldc),
-            };
-            let mut tree = Tree::new();
+            let zero = [[s.splat(0.0); N]; MR];
+            let mut sum = if start == Start::Zero { zero } else { load_block(s, c, ldc) };
+            let mut tree = Tree::new(s);
             let mut row = 0;
-            let mut sum = from;
             for (leaf, &end) in leaves.iter().enumerate() {
-                sum = self.chain(first, row..end, from);
-                if leaf + 1 < leaves.len() {
-                    tree.push(sum, |a, b| add(s, a, b));
-                }
+                sum = self.chain(first, row..end, sum);
                 row = end;
+                if leaf + 1 < leaves.len() {
+                    tree.push(sum);
+                    sum = zero;
+                }
             }
-            let sum = tree.finish(sum, |a, b| add(s, a, b));
+            let sum = tree.finish(sum);
             store_block(s, sum, c, ldc);
         }
     }
@@ -140,21 +139,6 @@ impl<S: Simd, const N: usize> Features<'_, S, N> {
         }
         sum
     }
-}
-
-#[inline(always)]
-fn add<S: Simd, const MR: usize, const N: usize>(
-    s: S,
-    a: Block<S, MR, N>,
-    b: Block<S, MR, N>,
-) -> Block<S, MR, N> {
-    let mut sum = a;
-    for (sum, b) in sum.iter_mut().zip(&b) {
-        for (x, &y) in sum.iter_mut().zip(b) {
-            *x = s.add(*x, y);
-        }
-    }
-    sum
 }
 
 #[cfg(test)]

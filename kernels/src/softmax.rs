@@ -222,7 +222,16 @@ mod tests {
                 logits[3] = f32::NAN;
                 let mut x = to_panels(kernels, &logits, 2, classes);
                 let (mut loss, mut predicted) = ([0.0; 2], [0; 2]);
-                kernels.softmax_cross_entropy(&mut x, 2, classes, &[1, 1], 1.0, 1e-10, &mut loss, &mut predicted);
+                kernels.softmax_cross_entropy(
+                    &mut x,
+                    2,
+                    classes,
+                    &[1, 1],
+                    1.0,
+                    1e-10,
+                    &mut loss,
+                    &mut predicted,
+                );
                 let x = naive::from_panels(&x, 2, classes);
                 assert!(x[..classes].iter().all(|x| x.is_nan()) && loss[0].is_nan());
                 assert!(x[classes..].iter().all(|x| x.is_finite()) && loss[1].is_finite());

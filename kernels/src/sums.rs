@@ -37,20 +37,20 @@ impl Kernels {
 #[inline(always)]
 pub(crate) fn bias_gradient<S: Simd>(s: S, d: &[f32], leaves: &[usize], width: usize, db: &mut [f32]) {
     for col in (0..width).step_by(LANES) {
-        let mut tree = Tree::new();
-        let mut row = 0;
+        let mut tree = Tree::<S, 1, 1>::new(s);
         let mut sum = s.splat(0.0);
+        let mut first = 0;
         for (leaf, &end) in leaves.iter().enumerate() {
-            sum = s.splat(0.0);
-            for row in d[row * width..end * width].chunks_exact(width) {
+            for row in d[first * width..end * width].chunks_exact(width) {
                 sum = s.add(sum, s.load(row[col..].first_chunk().expect("a row of whole vectors")));
             }
+            first = end;
             if leaf + 1 < leaves.len() {
-                tree.push(sum, |a, b| s.add(a, b));
+                tree.push([[sum]]);
+                sum = s.splat(0.0);
             }
-            row = end;
         }
-        let sum = tree.finish(sum, |a, b| s.add(a, b));
+        let [[sum]] = tree.finish([[sum]]);
         db[col..col + LANES].copy_from_slice(&s.to_array(sum));
     }
 }

@@ -89,7 +89,6 @@ macro_rules! table {
     (@entry $simd:ty, [$(#[$feature:meta])?],
         fn $module:ident::$name:ident($($arg:ident: $type:ty),*) $(-> $result:ty)?) => {
         $(#[$feature])?
-        #[expect(clippy::allow_attributes, reason = "few of the functions have many arguments")]
         #[allow(clippy::too_many_arguments)]
         unsafe fn $name($($arg: $type),*) $(-> $result)? {
             // SAFETY: this function is compiled for the back end and runs only where the CPU has it.

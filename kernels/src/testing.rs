@@ -12,7 +12,9 @@ pub(crate) fn on_each(f: impl Fn(&Kernels) -> Vec<f32>) -> Vec<(Backend, Vec<f32
         let kernels = Kernels::of(backend).expect("an available back end");
         assert_eq!(kernels.backend(), backend, "the table that ran");
         let result = f(kernels);
-        for (other, expected) in results.iter().filter(|(other, _)| other.arithmetic() == backend.arithmetic()) {
+        for (other, expected) in
+            results.iter().filter(|(other, _)| other.arithmetic() == backend.arithmetic())
+        {
             for (i, (x, y)) in result.iter().zip(expected).enumerate() {
                 let same = x.to_bits() == y.to_bits() || (x.is_nan() && y.is_nan());
                 assert!(same, "element {i}: {backend} has {x:e}, {other} {y:e}");

@@ -49,7 +49,7 @@ impl Simd for Avx512 {
         array
     }
     #[inline(always)]
-    fn from_u8(self, x: &[u8; LANES]) -> __m512 {
+    fn load_u8(self, x: &[u8; LANES]) -> __m512 {
         // SAFETY: see above.
         unsafe { _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(_mm_loadu_si128(x.as_ptr().cast()))) }
     }
