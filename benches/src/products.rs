@@ -28,16 +28,18 @@ pub struct Product {
     pub form: Form,
     /// `[m, n, k]`
     pub size: [usize; 3],
-    /// The first is muster's product of row-major matrices; ratios are its time over the other's.
+    /// Muster's product of row-major matrices, its product of panels, then the peers; ratios are to a run at the peak.
     pub timings: Vec<Timing>,
     /// FMA peak of this machine in the same rounds, in floating-point operations a second.
     pub peak: f64,
+    /// Floating-point operations of a run at the peak.
+    peak_run: f64,
 }
 
 impl Product {
-    /// Share of the peak that a timing reached.
+    /// Share of the peak that a timing reached: the median of what it was in each round.
     pub fn share(&self, timing: &Timing) -> f64 {
-        2.0 * self.size.iter().map(|&x| x as f64).product::<f64>() / timing.seconds / self.peak
+        2.0 * self.size.iter().map(|&x| x as f64).product::<f64>() / self.peak_run * timing.ratio
     }
 }
 
@@ -56,17 +58,16 @@ pub fn measure(kernels: &Kernels, blas: &[Blas], form: Form, size: [usize; 3], r
     let gemm = Contender::new("gemm", || gemm(form, size, &a, &b, c));
     let c = output();
     let matrixmultiply = Contender::new("matrixmultiply", || matrixmultiply(form, size, &a, &b, c));
-    let mut contenders = vec![ours, panels, gemm, matrixmultiply];
+    let (run, peak_run) = peak::fma_run();
+    let mut contenders = vec![Contender::new("peak", run), ours, panels, gemm, matrixmultiply];
     for blas in blas {
         blas.set_threads(1);
         let c = output();
         contenders.push(Contender::new(blas.name, || blas.matmul(form, size, &a, &b, 0.0, c)));
     }
-    let (run, flops) = peak::fma_run();
-    contenders.push(Contender::new("peak", run));
     let mut timings = compare(rounds, contenders);
-    let peak = flops / timings.pop().expect("the peak").seconds;
-    Product { form, size, timings, peak }
+    let peak = peak_run / timings.remove(0).seconds;
+    Product { form, size, timings, peak, peak_run }
 }
 
 /// The product as a model runs it: operands lie in panels already.

@@ -23,7 +23,7 @@ const LN: [f32; 8] = [
     -0.076_344_95,
 ];
 
-/// `e^x`; 0 below -104, infinite above 89, NaN for NaN.
+/// `e^x`; 0 below -104, infinite above 89, NaN for NaN. Off by at most 1.02 units in the last place, over all floats.
 #[inline(always)]
 pub(crate) fn exp<S: Simd>(s: S, x: S::V) -> S::V {
     let x = s.min(s.splat(89.0), s.max(s.splat(-104.0), x));
@@ -37,7 +37,7 @@ pub(crate) fn exp<S: Simd>(s: S, x: S::V) -> S::V {
     s.mul(s.mul(p, s.pow2(half)), s.pow2(s.sub(n, half)))
 }
 
-/// `ln x` for positive normal `x`, NaN for NaN.
+/// `ln x` for positive normal `x`, NaN for NaN. Off by at most 0.9 units in the last place, over all floats.
 #[inline(always)]
 pub(crate) fn ln<S: Simd>(s: S, x: S::V) -> S::V {
     let (fraction, n) = s.split(x);
@@ -139,10 +139,10 @@ mod tests {
             let (low, high) = (-104.0_f32, 88.7_f32);
             let negative = max_ulp(((-0.0_f32).to_bits()..=low.to_bits()).step_by(step), exp, f64::exp);
             let positive = max_ulp((0..=high.to_bits()).step_by(step), exp, f64::exp);
-            assert!(negative.max(positive) < 1.5, "exp is off by {negative} below zero, {positive} above");
+            assert!(negative.max(positive) < 1.02, "exp is off by {negative} below zero, {positive} above");
             let normal = f32::MIN_POSITIVE.to_bits()..=f32::MAX.to_bits();
             let error = max_ulp(normal.step_by(step), ln, f64::ln);
-            assert!(error < 1.5, "ln is off by {error}");
+            assert!(error < 0.9, "ln is off by {error}");
             eprintln!("exp {negative:.3} below zero, {positive:.3} above; ln {error:.3} ulp");
         }
     }

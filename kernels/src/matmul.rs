@@ -21,7 +21,7 @@ pub enum Form {
 
 /// Columns of B that are packed at a time; with `KC` 1.5 MB.
 const NC: usize = 1024;
-/// Depth of a packed block: a panel of B of 48 KB stays in the first-level cache, as do the rows of a tile.
+/// Depth of a packed block. A panel of B is then 48 KB: each tile reads it once, from the second-level cache if it must.
 const KC: usize = 384;
 /// Rows of A that are packed at a time; with `KC` 336 KB of second-level cache.
 const MC: usize = 224;
