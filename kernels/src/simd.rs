@@ -31,7 +31,7 @@ pub(crate) trait Simd: Copy {
     fn splat(self, x: f32) -> Self::V;
     fn load(self, x: &[f32; LANES]) -> Self::V;
     fn to_array(self, x: Self::V) -> [f32; LANES];
-    fn from_u8(self, x: &[u8; LANES]) -> Self::V;
+    fn load_u8(self, x: &[u8; LANES]) -> Self::V;
 
     fn add(self, a: Self::V, b: Self::V) -> Self::V;
     fn sub(self, a: Self::V, b: Self::V) -> Self::V;
