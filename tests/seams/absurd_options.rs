@@ -65,7 +65,7 @@ fn more_than_a_machine_has() {
     let sandbox = Sandbox::new();
     sandbox.train("-n 4294967295").refuses(&["--cluster-size 4294967295", "1024"]);
     sandbox.train("--threads 4294967295").refuses(&["--threads 4294967295", "1024"]);
-    sandbox.train("--hidden 1000000,1000000").refuses(&["1000145000010 parameters", "memory", "--hidden"]);
+    sandbox.train("--hidden 1000000,1000000").refuses(&["1000156000010 parameters", "memory", "--hidden"]);
     assert!(!sandbox.path("mnist_model").exists());
     sandbox.report("-n 40 --threads 2 -s 2 --hidden none");
 }

@@ -11,7 +11,7 @@ use std::path::PathBuf;
     version,
     about,
     max_term_width = 100,
-    allow_negative_numbers = true,
+    args_override_self = true,
     subcommand_required = true,
     arg_required_else_help = true
 )]
