@@ -6,6 +6,7 @@ mod checkpoints;
 mod console;
 mod default_run;
 mod disks;
+mod documents;
 mod inference;
 mod interruptions;
 mod kernels;
