@@ -9,9 +9,10 @@ TARGET := $(or $(CARGO_TARGET_DIR),$(CURDIR)/target)
 # What a machine lacks for a test, one line each: tests append to it, `make test` prints it at the end.
 export MUSTER_ABSENT := $(TARGET)/not-on-this-machine
 
-# Parts of `make test` that need set-up of their own. A fragment tests/*/*.mk adds its target's name to PARTS.
-PARTS := test-workspace test-default-run
--include tests/*/*.mk
+# Tests that need set-up of their own are targets `test-NAME` of fragments; `make test` runs those that are there.
+FRAGMENTS := $(wildcard tests/*/*.mk)
+PARTS := test-workspace $(if $(FRAGMENTS),$(shell sed -n 's/^\(test-[a-z-]*\):.*/\1/p' $(FRAGMENTS))) test-default-run
+include $(FRAGMENTS)
 
 .PHONY: help test test-plain test-workspace test-default-run lint fetch bench soak tools absent-hardware
 

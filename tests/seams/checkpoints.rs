@@ -75,6 +75,14 @@ fn another_training_is_refused_and_a_new_start_is_not() {
 }
 
 #[test]
+fn of_both_ways_to_start_the_last_counts() {
+    let sandbox = Sandbox::new();
+    sandbox.hash(SMALL);
+    sandbox.train(&format!("{SMALL} --seed 7 --no-resume --resume")).refuses(&["seed"]);
+    sandbox.report(&format!("{SMALL} --seed 7 --resume --no-resume"));
+}
+
+#[test]
 fn data_that_changed_is_refused() {
     let sandbox = Sandbox::new();
     sandbox.hash(&format!("{SMALL} -e 1"));

@@ -1,6 +1,7 @@
 //! Nobody has to watch: without a terminal, a home or a reader of its output a training is the same.
 
 use muster_tests::program::{Sandbox, run, start};
+use std::process::Command;
 
 #[test]
 fn without_a_terminal_there_are_lines_and_no_control_characters() {
@@ -19,6 +20,20 @@ fn without_a_terminal_there_are_lines_and_no_control_characters() {
     ] {
         assert!(outcome.stdout.contains(part), "no {part:?} in {outcome:?}");
     }
+}
+
+#[test]
+fn on_a_terminal_there_is_a_bar_below_the_lines() {
+    let sandbox = Sandbox::new();
+    let mnist = sandbox.mnist("train --data data --hidden 32 -e 2000");
+    let arguments: Vec<_> = mnist.get_args().map(|argument| argument.to_string_lossy()).collect();
+    let command_line = format!("'{}' {}", mnist.get_program().display(), arguments.join(" "));
+    let mut terminal = Command::new("script");
+    terminal.args(["-qec", &command_line, "/dev/null"]).env("TERM", "xterm").current_dir(sandbox.path(""));
+    let shown = run(&mut terminal).succeeds().stdout;
+    assert!(shown.contains("/8000 steps") && shown.contains(" left") && shown.contains("loss "), "{shown:?}");
+    assert!(shown.contains("\u{1b}["), "it is drawn in place");
+    assert!(shown.contains("\nweights sha256 "), "{shown:?}");
 }
 
 #[test]

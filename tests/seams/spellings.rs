@@ -107,6 +107,10 @@ fn the_plan_counts_what_is_going_to_be_done() {
         "--recipe tfos2017 -m seed -n 3",
         &["144-128-10", "3 ranks", "1000 steps = 250.00 epochs = 82500 records"],
     );
+    plan(
+        "--hidden none -s 1 -b 100 --micro-batch 40 -n 6 -m idle",
+        &["2 workers idle: a batch has 3 micro-batches"],
+    );
 }
 
 #[test]

@@ -122,9 +122,15 @@ impl Run<'_> {
             0 => String::new(),
             done => format!(", going on from step {done}"),
         };
+        let (workers, leaves) =
+            ((job.world_size - 1).max(1), job.recipe.batch_size.div_ceil(job.recipe.micro_batch));
+        let idle = match workers.saturating_sub(leaves) {
+            0 => String::new(),
+            idle => format!(", {idle} workers idle: a batch has {leaves} micro-batches"),
+        };
         let shape: Vec<String> = job.model.widths().iter().map(usize::to_string).collect();
         format!(
-            "plan: {} on {} records of {} ({} ranks, {} threads each, kernels {}): {steps} steps = {:.2} epochs = {records} records{from}",
+            "plan: {} on {} records of {} ({} ranks, {} threads each, kernels {}): {steps} steps = {:.2} epochs = {records} records{from}{idle}",
             shape.join("-"),
             schedule.records,
             self.dataset,
