@@ -54,13 +54,18 @@ impl Store {
     fn hold(&self) -> Result<(), Error> {
         let checkpoints = self.checkpoints();
         fs::create_dir_all(&checkpoints).map_err(Error::io("create", &checkpoints))?;
-        let mut held = self.lock.lock().expect("no panic while it is held");
-        let of =
-            |metadata: io::Result<Metadata>| metadata.map(|metadata| (metadata.dev(), metadata.ino())).ok();
-        if of(held.metadata()) != of(fs::metadata(self.directory.join(LOCK))) {
-            *held = lock(&self.directory)?;
+        if !self.is_held() {
+            *self.lock.lock().expect("no panic while it is held") = lock(&self.directory)?;
         }
         Ok(())
+    }
+
+    /// Whether the file that is locked is the one in the directory.
+    fn is_held(&self) -> bool {
+        let of =
+            |metadata: io::Result<Metadata>| metadata.map(|metadata| (metadata.dev(), metadata.ino())).ok();
+        let held = self.lock.lock().expect("no panic while it is held").metadata();
+        of(held) == of(fs::metadata(self.directory.join(LOCK)))
     }
 
     /// Removes what a run left half-written, and puts a model back that it had set aside without finishing one of its own.
@@ -195,8 +200,10 @@ impl Store {
 
 impl Drop for Store {
     fn drop(&mut self) {
-        // What cannot be put back now is put back when the directory is opened again.
-        let _ = self.clean_up();
+        if self.is_held() {
+            // What cannot be put back now is put back when the directory is opened again.
+            let _ = self.clean_up();
+        }
     }
 }
 
