@@ -95,7 +95,7 @@ fn a_directory_that_cannot_be_made_anew_warns_and_is_an_error_at_the_end() {
         let _ = fs::remove_dir_all(sandbox.path("mnist_model"));
         !sandbox.path("mnist_model").exists() && fs::write(sandbox.path("mnist_model"), "in the way").is_ok()
     });
-    std::thread::sleep(std::time::Duration::from_millis(500));
+    std::thread::sleep(std::time::Duration::from_secs(1));
     run.signal("INT");
     let outcome = run.ends().fails(&["mnist_model", "choose another place"]);
     let warnings = outcome.stderr.lines().filter(|line| line.starts_with("warning: no checkpoint")).count();

