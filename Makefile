@@ -55,8 +55,9 @@ lint: ## formatting, clippy, and with cargo-deny licences and advisories
 fetch: ## get MNIST into the cache
 	$(CARGO) run -p mnist -- fetch
 
-bench: ## measure
-	$(CARGO) bench --workspace
+bench: ## kernels and training beside MKL and OpenBLAS, which come from PyPI
+	benches/peers.sh
+	$(CARGO) run --release -p muster-benches
 
 SOAK_MINUTES ?= 30
 soak: ## kill and resume, over and over, for SOAK_MINUTES (30)
