@@ -77,8 +77,10 @@ impl Identity {
     /// training goes on, only to other bits.
     pub fn differences(&self, other: &Identity) -> Vec<String> {
         let flat = |identity: &Identity| {
-            let json = serde_json::to_value(identity).expect("plain data becomes JSON");
-            let serde_json::Value::Object(mut fields) = json else { unreachable!("a struct is an object") };
+            // Through text, which writes an f32 as 0.9 and not as 0.8999999761581421.
+            let json = serde_json::to_string(identity).expect("plain data becomes JSON");
+            let mut fields: serde_json::Map<String, serde_json::Value> =
+                serde_json::from_str(&json).expect("a struct is an object");
             let recipe = fields.remove("recipe");
             fields.remove("arithmetic");
             fields

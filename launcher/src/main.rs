@@ -65,10 +65,10 @@ fn show_plan(options: &cli::Plan) -> Result<ExitCode> {
 /// A number that becomes that of the first signal; a second signal ends this process at once, and with it all others.
 fn interrupts() -> Result<Arc<AtomicUsize>> {
     let interrupt = Arc::new(AtomicUsize::new(0));
+    let seen = Arc::new(AtomicBool::new(false));
     for signal in [SIGINT, SIGTERM, SIGHUP] {
-        let seen = Arc::new(AtomicBool::new(false));
         signal_hook::flag::register_conditional_shutdown(signal, 128 + signal, seen.clone())?;
-        signal_hook::flag::register(signal, seen)?;
+        signal_hook::flag::register(signal, seen.clone())?;
         signal_hook::flag::register_usize(signal, interrupt.clone(), signal as usize)?;
     }
     Ok(interrupt)

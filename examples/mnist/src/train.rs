@@ -21,7 +21,7 @@ use muster_launcher::message::{Phase, Task};
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::{AtomicBool, AtomicUsize};
 use std::time::Duration;
 
 /// The seed's model has one hidden layer of 128 units.
@@ -140,9 +140,15 @@ impl Run<'_> {
             0 => String::new(),
             done => format!(", going on from step {done}"),
         };
+        let (workers, leaves) =
+            ((job.world_size - 1).max(1), job.recipe.batch_size.div_ceil(job.recipe.micro_batch));
+        let idle = match workers.saturating_sub(leaves) {
+            0 => String::new(),
+            idle => format!(", {idle} workers idle: a batch has {leaves} micro-batches"),
+        };
         let shape: Vec<String> = job.model.widths().iter().map(usize::to_string).collect();
         format!(
-            "plan: {} on {} records of {} ({} ranks, {} threads each, kernels {}): {steps} steps = {:.2} epochs = {records} records{from}",
+            "plan: {} on {} records of {} ({} ranks, {} threads each, kernels {}): {steps} steps = {:.2} epochs = {records} records{from}{idle}",
             shape.join("-"),
             schedule.records,
             self.dataset,
@@ -291,7 +297,39 @@ fn check(job: &Job) -> Result<()> {
         job.world_size
     );
     ensure!(job.threads <= 1024, "--threads {}; at most 1024 are possible", job.threads);
+    check_memory(job)
+}
+
+/// Weights, gradient, slots and a copy of weights and slots for the checkpoint must fit into this machine's memory, else the
+/// operating system ends the process without a word.
+fn check_memory(job: &Job) -> Result<()> {
+    let Some(memory) = memory_kib() else { return Ok(()) };
+    let parameters = job.model.parameters();
+    let copies = 3 + 2 * job.recipe.optimizer.slots().len() as u128;
+    let activations =
+        job.recipe.batch_size as u128 * job.model.widths().iter().map(|&width| width as u128).sum::<u128>();
+    let needed = 4 * (copies * parameters as u128 + 2 * activations) / 1024;
+    ensure!(
+        needed <= memory.into(),
+        "a model of {parameters} parameters at --batch-size {} needs {} MiB of memory, this machine has {} MiB; \
+         choose fewer units with --hidden",
+        job.recipe.batch_size,
+        needed / 1024,
+        memory / 1024
+    );
     Ok(())
+}
+
+/// The memory of this machine in KiB; none where Linux does not tell.
+fn memory_kib() -> Option<u64> {
+    let info = std::fs::read_to_string("/proc/meminfo").ok()?;
+    info.lines()
+        .find_map(|line| line.strip_prefix("MemTotal:"))?
+        .trim()
+        .strip_suffix("kB")?
+        .trim()
+        .parse()
+        .ok()
 }
 
 /// Threads that this process may run at once, by affinity and cgroup.
@@ -314,10 +352,10 @@ fn writable(path: &Path) -> Result<&Path> {
 /// `interrupt`, which becomes the number of the first SIGINT or SIGTERM; a second one ends the process at once.
 fn interrupts(interrupt: Arc<AtomicUsize>) -> Result<Arc<AtomicUsize>> {
     use signal_hook::consts::{SIGINT, SIGTERM};
+    let seen = Arc::new(AtomicBool::new(false));
     for signal in [SIGINT, SIGTERM] {
-        let seen = Arc::new(std::sync::atomic::AtomicBool::new(false));
         signal_hook::flag::register_conditional_shutdown(signal, 128 + signal, seen.clone())?;
-        signal_hook::flag::register(signal, seen)?;
+        signal_hook::flag::register(signal, seen.clone())?;
         signal_hook::flag::register_usize(signal, interrupt.clone(), signal as usize)?;
     }
     Ok(interrupt)

@@ -28,6 +28,7 @@ impl Simd for Wide {
     const TILE_ROWS: usize = if cfg!(target_arch = "aarch64") { 6 } else { 3 };
     const TILE_FEATURES: usize = Self::TILE_ROWS;
     const TILE_VECTORS: usize = 1;
+    const CHAINS: usize = 4;
 
     #[inline(always)]
     fn splat(self, x: f32) -> f32x16 {
@@ -42,7 +43,7 @@ impl Simd for Wide {
         x.to_array()
     }
     #[inline(always)]
-    fn from_u8(self, x: &[u8; LANES]) -> f32x16 {
+    fn load_u8(self, x: &[u8; LANES]) -> f32x16 {
         f32x16::new(x.map(f32::from))
     }
 
