@@ -59,7 +59,7 @@ pub fn open(stream: TcpStream, key: &JobKey, side: Side, limit: usize) -> Result
         Side::Acceptor => (to_connector, to_acceptor),
     };
     let sender = Sender { stream, seal: Seal::new(sending), frame: Vec::new() };
-    Ok((sender, Receiver { stream: reading, seal: Seal::new(receiving), limit }))
+    Ok((sender, Receiver::over(reading, receiving, limit)))
 }
 
 /// The keys of the two ways.
@@ -166,6 +166,11 @@ impl Receiver {
 }
 
 impl<R: Read> Receiver<R> {
+    /// Takes frames from any stream, with the key of its way.
+    pub(crate) fn over(stream: R, key: JobKey, limit: usize) -> Receiver<R> {
+        Receiver { stream, seal: Seal::new(key), limit }
+    }
+
     /// The next frame's payload, in place of what `payload` held; `false` at the end of the connection.
     ///
     /// # Errors

@@ -12,6 +12,8 @@
 //! - [`agent`]: registers, gives signs of life, takes orders; [`environment`]: how it finds the driver; [`inject`]: faults on purpose.
 //!
 //! Between them:
+//! - [`fuzz`]: what may never crash, whatever comes over the network.
+//! - [`feed`]: records pushed by the driver to the workers.
 //! - [`channel`]: authenticated frames under a job's [`key`]; [`message`]: what is in them.
 
 pub mod agent;
@@ -22,6 +24,8 @@ pub mod driver;
 pub mod engine;
 pub mod environment;
 pub mod error;
+pub mod feed;
+pub mod fuzz;
 pub mod hosts;
 pub mod inject;
 pub mod job;

@@ -62,7 +62,7 @@ fn another_protocol_is_refused() {
 fn receive_raw(limit: usize, frames: impl FnOnce(&mut Seal) -> Vec<u8>) -> Vec<io::Result<bool>> {
     let key = JobKey::random();
     let bytes = frames(&mut Seal::new(key.clone()));
-    let mut receiver = Receiver { stream: &bytes[..], seal: Seal::new(key), limit };
+    let mut receiver = Receiver::over(&bytes[..], key, limit);
     let mut payload = Vec::new();
     let mut results = Vec::new();
     loop {
@@ -129,7 +129,7 @@ proptest! {
         let key = JobKey::random();
         let mut seal = Seal::new(key.clone());
         let bytes: Vec<u8> = payloads.iter().flat_map(|payload| frame(&mut seal, payload)).collect();
-        let mut receiver = Receiver { stream: Trickle(&bytes, pieces), seal: Seal::new(key), limit: 50 };
+        let mut receiver = Receiver::over(Trickle(&bytes, pieces), key, 50);
         let mut payload = Vec::new();
         for expected in &payloads {
             prop_assert!(receiver.receive(&mut payload).unwrap());
