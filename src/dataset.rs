@@ -10,6 +10,9 @@ use sha2::{Digest, Sha256};
 use crate::error::Error;
 use crate::format::idx;
 
+/// Share of zeros from which on it is faster to leave them out than to multiply by them.
+const SPARSE: f64 = 0.5;
+
 /// The features of all records, `[records, width]` row-major.
 pub enum Features {
     /// Bytes that stand for `byte as f32 * scale`.
@@ -183,6 +186,28 @@ impl Dataset {
         match &self.features {
             Features::U8 { bytes, scale } => FeatureRow::U8 { bytes: &bytes[row], scale: *scale },
             Features::F32(numbers) => FeatureRow::F32(&numbers[row]),
+        }
+    }
+
+    /// The scale of the bytes, where the features are bytes of which many are 0: then it pays to leave zeros out. Samples up to 500
+    /// records, and changes no result, only the way to it.
+    pub fn sparse_scale(&self) -> Option<f32> {
+        let Features::U8 { bytes, scale } = &self.features else { return None };
+        let sample = bytes.chunks_exact(self.width()).step_by(self.records.div_ceil(500));
+        let (zeros, all) = sample.fold((0, 0), |(zeros, all), row| {
+            (zeros + row.iter().filter(|&&byte| byte == 0).count(), all + row.len())
+        });
+        (zeros as f64 >= SPARSE * all as f64).then_some(*scale)
+    }
+
+    /// Where the features of record `i` lie in memory.
+    ///
+    /// # Panics
+    /// When there is no record `i`.
+    pub fn feature_bytes(&self, i: usize) -> &[u8] {
+        match self.feature_row(i) {
+            FeatureRow::U8 { bytes, .. } => bytes,
+            FeatureRow::F32(numbers) => bytemuck::cast_slice(numbers),
         }
     }
 

@@ -33,7 +33,7 @@ pub fn forward(
     for run in split_by_rows(dataset.len(), chunks) {
         let rows = chunk_records(dataset.len(), run.start).len();
         let workspace = Workspace::new(model, rows);
-        let mut pass = Pass::new(model, kernels, &workspace);
+        let mut pass = Pass::new(model, kernels, &workspace, dataset);
         team::alone(|member| {
             for chunk in run.clone() {
                 pass.load(dataset, chunk_records(dataset.len(), chunk));

@@ -80,8 +80,9 @@ impl<'a> RankGradient<'a> {
 
     /// One thread's part.
     pub fn thread(&'a self) -> ThreadGradient<'a> {
-        let pass =
-            |(_, workspace): &'a (Share, Workspace)| Pass::new(self.job.model, self.job.kernels, workspace);
+        let pass = |(_, workspace): &'a (Share, Workspace)| {
+            Pass::new(self.job.model, self.job.kernels, workspace, self.job.train)
+        };
         let passes = self.seats.iter().map(pass).collect();
         ThreadGradient { rank: self, passes, epoch: None, scores: Vec::new() }
     }

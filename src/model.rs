@@ -6,7 +6,7 @@
 //! units and only partial logits cross between threads:
 //!
 //! ```text
-//! hidden layer, slice q:  W panel [inputs, 32] | W panel … | bias of the slice's units
+//! hidden layer, slice q:  panel [inputs + 1, 32] | panel …    W, and as its last row the bias
 //! last layer, slice q:    W [the slice's inputs, classes] in panels over the classes
 //! last block:             bias of the classes
 //! ```
@@ -164,6 +164,11 @@ impl Model {
         self.layers[layer].first_block + slice
     }
 
+    /// The blocks of some slices of a hidden layer, which follow one another.
+    pub fn hidden_blocks(&self, layer: usize, slices: Range<usize>) -> Range<usize> {
+        self.hidden_block(layer, slices.start)..self.hidden_block(layer, slices.end)
+    }
+
     /// The block of the last layer's slice of inputs.
     pub fn last_block(&self, slice: usize) -> usize {
         self.last().first_block + slice
@@ -238,14 +243,13 @@ impl Model {
             let (inputs, outputs) = (layer.inputs.columns, layer.outputs);
             for slice in 0..outputs.count() {
                 let (block, panels) = (self.hidden_block(index, slice), outputs.panels_of(slice));
-                let bias_at = panels.len() * inputs * outputs.width;
                 for (panel, columns) in panels.map(|p| outputs.panel_columns(p)).enumerate() {
+                    let at = |row: usize| (panel * (inputs + 1) + row) * outputs.width;
                     for row in 0..inputs {
                         let from = row * outputs.columns;
-                        let at = (panel * inputs + row) * outputs.width;
-                        run(index, Part::Weight, from + columns.start..from + columns.end, block, at);
+                        run(index, Part::Weight, from + columns.start..from + columns.end, block, at(row));
                     }
-                    run(index, Part::Bias, columns, block, bias_at + panel * outputs.width);
+                    run(index, Part::Bias, columns, block, at(inputs));
                 }
             }
         }

@@ -12,9 +12,13 @@ use crate::dataset::{Dataset, FeatureRow};
 use crate::model::{Layer, Model, Slices};
 use crate::team::Member;
 use muster_collective::Shared;
+use muster_collective::shared::RefMut;
 use muster_collective::tree::Node;
-use muster_kernels::{Finish, Kernels, Panels, Start};
+use muster_kernels::{Bytes, Finish, Kernels, Panels, Start, bytes_stride, prefetch, transpose_bytes};
 use std::ops::Range;
+
+/// Rows that are asked for before they are converted.
+const ROWS_AHEAD: usize = 8;
 
 /// What the threads of a team share for batches of a certain number of rows.
 pub struct Workspace {
@@ -45,8 +49,8 @@ pub struct Pass<'a> {
     model: &'a Model,
     kernels: &'a Kernels,
     shared: &'a Workspace,
-    /// Features `[panels][rows][width]`: every thread converts them for itself, which is cheaper than to fetch them from another core.
-    features: Vec<f32>,
+    /// Every thread takes the features for itself, which is cheaper than to fetch them from another core.
+    features: Features,
     labels: Vec<u32>,
     /// Logits; after [`Pass::loss`] the loss's gradient with respect to them. Every thread finds all of them.
     logits: Vec<f32>,
@@ -55,6 +59,26 @@ pub struct Pass<'a> {
     /// A block of weights, transposed.
     transposed: Vec<f32>,
     turn: usize,
+}
+
+/// The features of the rows of a batch.
+enum Features {
+    /// `[panels][rows][width]`
+    Dense(Vec<f32>),
+    /// Bytes with many zeros, and what each of them stands for.
+    Sparse {
+        /// `[rows, features]`
+        rows: Vec<u8>,
+        /// `[features, rows]`, for the way back.
+        columns: Vec<u8>,
+        values: Box<[f32; 256]>,
+    },
+}
+
+/// What goes into a layer.
+enum Input<'a> {
+    Dense(Panels<'a>),
+    Sparse { rows: Bytes<'a>, columns: Bytes<'a> },
 }
 
 /// Loss of a run of records, and how many of them were classified rightly.
@@ -95,6 +119,11 @@ impl NodeRows {
         NodeRows { node, rows: start - first..start - first + last, ends }
     }
 
+    /// Its rows of a panel of a matrix with all rows of the rank.
+    fn of<'d>(&self, panel: &'d [f32], width: usize) -> &'d [f32] {
+        &panel[self.rows.start * width..self.rows.end * width]
+    }
+
     /// Number of rows.
     #[expect(clippy::len_without_is_empty, reason = "a node has rows")]
     pub fn len(&self) -> usize {
@@ -103,15 +132,23 @@ impl NodeRows {
 }
 
 impl<'a> Pass<'a> {
-    /// A thread's part of passes of `model` in the workspace of its team.
-    pub fn new(model: &'a Model, kernels: &'a Kernels, shared: &'a Workspace) -> Pass<'a> {
+    /// A thread's part of passes of `model` over records of `dataset`, in the workspace of its team.
+    pub fn new(model: &'a Model, kernels: &'a Kernels, shared: &'a Workspace, dataset: &Dataset) -> Pass<'a> {
         let rows = shared.rows;
+        let features = match dataset.sparse_scale() {
+            None => Features::Dense(vec![0.0; rows * model.inputs().padded()]),
+            Some(scale) => Features::Sparse {
+                rows: vec![0; rows * bytes_stride(dataset.width())],
+                columns: vec![0; dataset.width() * bytes_stride(rows)],
+                values: Box::new(std::array::from_fn(|byte| byte as f32 * scale)),
+            },
+        };
         let transposed = model.layers().iter().map(|l| l.inputs.width * l.outputs.columns).max();
         Pass {
             model,
             kernels,
             shared,
-            features: vec![0.0; rows * model.inputs().padded()],
+            features,
             labels: vec![0; rows],
             logits: vec![0.0; rows * model.classes().padded()],
             losses: vec![0.0; rows],
@@ -125,17 +162,26 @@ impl<'a> Pass<'a> {
     ///
     /// # Panics
     /// If their number is not that of the workspace.
-    pub fn load(&mut self, dataset: &Dataset, records: impl ExactSizeIterator<Item = usize>) {
+    pub fn load(&mut self, dataset: &Dataset, records: impl ExactSizeIterator<Item = usize> + Clone) {
         let rows = self.shared.rows;
         assert_eq!(records.len(), rows, "a batch of another number of rows than its workspace");
+        let mut ahead = records.clone();
+        ahead.by_ref().take(ROWS_AHEAD).for_each(|record| prefetch(dataset.feature_bytes(record)));
         for (row, record) in records.enumerate() {
-            match dataset.feature_row(record) {
-                FeatureRow::U8 { bytes, scale } => {
-                    self.kernels.pixels_to_panels(bytes, scale, &mut self.features, rows, row);
+            if let Some(record) = ahead.next() {
+                prefetch(dataset.feature_bytes(record));
+            }
+            match (&mut self.features, dataset.feature_row(record)) {
+                (Features::Sparse { rows, .. }, FeatureRow::U8 { bytes, .. }) => {
+                    rows[row * bytes_stride(bytes.len())..][..bytes.len()].copy_from_slice(bytes);
                 }
-                FeatureRow::F32(numbers) => {
-                    self.kernels.row_to_panels(numbers, &mut self.features, rows, row);
+                (Features::Dense(features), FeatureRow::U8 { bytes, scale }) => {
+                    self.kernels.pixels_to_panels(bytes, scale, features, rows, row);
                 }
+                (Features::Dense(features), FeatureRow::F32(numbers)) => {
+                    self.kernels.row_to_panels(numbers, features, rows, row);
+                }
+                (Features::Sparse { .. }, FeatureRow::F32(_)) => unreachable!("only bytes are sparse"),
             }
             self.labels[row] = dataset.label(record).unwrap_or(0);
         }
@@ -162,14 +208,18 @@ impl<'a> Pass<'a> {
     fn hidden_forward(&self, team: &Member, weights: &Shared, index: usize) {
         let (rows, layer) = (self.shared.rows, &self.model.hidden()[index]);
         let (inputs, width) = (layer.inputs.columns, layer.outputs.width);
-        self.with_input(index, |input| {
-            for slice in team.share(layer.outputs.count()) {
-                let block = self.model.hidden_block(index, slice);
-                let weights = weights.read(block..block + 1);
-                let (weight, bias) = weights.split_at(weights.len() / (inputs + 1) * inputs);
-                let mut output = self.shared.hidden[index].write(slice..slice + 1);
-                let panels = weight.chunks_exact(inputs * width).zip(bias.chunks_exact(width));
-                for ((w, b), output) in panels.zip(output.chunks_exact_mut(rows * width)) {
+        let slices = team.share(layer.outputs.count());
+        let weights = weights.read(self.model.hidden_blocks(index, slices.clone()));
+        let mut output = self.shared.hidden[index].write(slices);
+        self.with_input(index, |input| match input {
+            Input::Sparse { rows, .. } => {
+                let finish = Finish::BiasRelu(weights.get(inputs * width..).unwrap_or(&[]));
+                self.kernels.matmul_bytes(rows, &weights, inputs + 1, width, finish, &mut output);
+            }
+            Input::Dense(input) => {
+                let panels = weights.chunks_exact((inputs + 1) * width);
+                for (panel, output) in panels.zip(output.chunks_exact_mut(rows * width)) {
+                    let (w, b) = panel.split_at(inputs * width);
                     self.kernels.matmul_panel(input, w, width, Start::Zero, Finish::BiasRelu(b), output);
                 }
             }
@@ -185,10 +235,18 @@ impl<'a> Pass<'a> {
         let weight = weights.read(block..block + 1);
         let bias = (slice == 0).then(|| weights.read(bias..bias + 1));
         self.with_last_input(slice, |input| {
-            let panels = weight.chunks_exact(inputs * width);
-            for (panel, (w, output)) in panels.zip(output.chunks_exact_mut(rows * width)).enumerate() {
+            let panels = weight.chunks_exact(inputs * width).zip(output.chunks_exact_mut(rows * width));
+            for (panel, (w, output)) in panels.enumerate() {
                 let bias = bias.as_ref().map(|bias| Finish::Bias(&bias[panel * width..(panel + 1) * width]));
-                self.kernels.matmul_panel(input, w, width, Start::Zero, bias.unwrap_or(Finish::None), output);
+                let finish = bias.unwrap_or(Finish::None);
+                match input {
+                    Input::Dense(input) => {
+                        self.kernels.matmul_panel(input, w, width, Start::Zero, finish, output)
+                    }
+                    Input::Sparse { rows, .. } => {
+                        self.kernels.matmul_bytes(rows, w, inputs, width, finish, output)
+                    }
+                }
             }
         });
     }
@@ -226,11 +284,14 @@ impl<'a> Pass<'a> {
 
     /// Gradients of this thread's blocks of parameters, for each of the slot's nodes.
     pub fn backward(&mut self, team: &Member, weights: &Shared, slot: &Slot) {
+        if let Features::Sparse { rows, columns, .. } = &mut self.features {
+            transpose_bytes(rows, self.shared.rows, self.model.inputs().columns, columns);
+        }
         for slice in team.share(self.model.last().inputs.count()) {
             self.last_gradient(slice, slot);
             self.last_delta(weights, slice);
             if slice == 0 {
-                self.bias_gradient(&self.logits, self.model.classes(), slot, self.model.bias_block(), 0);
+                self.last_bias_gradient(slot);
             }
         }
         for index in (0..self.model.hidden().len()).rev() {
@@ -244,9 +305,13 @@ impl<'a> Pass<'a> {
 
     /// dW of a slice of the last layer: inputᵀ `[the slice's columns, rows]` · dlogits `[rows, classes]`.
     fn last_gradient(&self, slice: usize, slot: &Slot) {
-        let (last, block) = (self.model.last(), self.model.last_block(slice));
+        let (width, block) = (self.model.classes().width, self.model.last_block(slice));
+        let inputs = self.model.last().inputs.columns_of(slice).len();
         self.with_last_input(slice, |input| {
-            self.weight_gradient(input, &self.logits, last.outputs.width, slot, block);
+            for (n, node) in slot.nodes.iter().enumerate() {
+                let mut gradient = self.gradient(slot, n, block..block + 1);
+                self.weight_gradient(&input, node, &self.logits, width, &mut gradient, inputs);
+            }
         });
     }
 
@@ -279,15 +344,25 @@ impl<'a> Pass<'a> {
 
     /// dW and db of this thread's slices of a hidden layer.
     fn hidden_gradient(&self, team: &Member, index: usize, slot: &Slot) {
-        let layer = &self.model.hidden()[index];
+        let (rows, layer) = (self.shared.rows, &self.model.hidden()[index]);
+        let (inputs, width) = (layer.inputs.columns, layer.outputs.width);
+        let slices = team.share(layer.outputs.count());
+        let delta = self.shared.deltas[index].read(slices.clone());
+        let blocks = self.model.hidden_blocks(index, slices);
         self.with_input(index, |input| {
-            for slice in team.share(layer.outputs.count()) {
-                let block = self.model.hidden_block(index, slice);
-                let delta = self.shared.deltas[index].read(slice..slice + 1);
-                self.weight_gradient(input, &delta, layer.outputs.width, slot, block);
-                let weights =
-                    layer.outputs.panels_of(slice).len() * layer.inputs.columns * layer.outputs.width;
-                self.bias_gradient(&delta, layer.outputs, slot, block, weights);
+            for (n, node) in slot.nodes.iter().enumerate() {
+                let mut gradient = self.gradient(slot, n, blocks.clone());
+                self.weight_gradient(&input, node, &delta, width, &mut gradient, inputs + 1);
+                let panels =
+                    gradient.chunks_exact_mut((inputs + 1) * width).zip(delta.chunks_exact(rows * width));
+                for (panel, d) in panels {
+                    self.kernels.bias_gradient(
+                        node.of(d, width),
+                        &node.ends,
+                        width,
+                        &mut panel[inputs * width..],
+                    );
+                }
             }
         });
     }
@@ -317,12 +392,11 @@ impl<'a> Pass<'a> {
         for slice in 0..layer.outputs.count() {
             let block = self.model.hidden_block(index, slice);
             let weights = weights.read(block..block + 1);
-            let weight = &weights[..weights.len() / (inputs.columns + 1) * inputs.columns];
             let columns = layer.outputs.columns_of(slice);
             let transposed = &mut self.transposed[columns.start * width..columns.end * width];
             self.kernels.transpose_block(
-                weight,
-                inputs.columns,
+                &weights,
+                inputs.columns + 1,
                 columns.len(),
                 layer.outputs.width,
                 panel,
@@ -332,66 +406,92 @@ impl<'a> Pass<'a> {
         }
     }
 
-    /// For every node of the slot: C `[k, panels of d]` = tree over the node's micro-batches of aᵀ · d, at the start of `block`.
-    fn weight_gradient(&self, a: Panels, d: &[f32], width: usize, slot: &Slot, block: usize) {
-        let rows = self.shared.rows;
-        for (n, node) in slot.nodes.iter().enumerate() {
-            let mut gradient = self.slot_block(slot, n, block);
-            let a = a.window(node.rows.clone());
-            let panels = gradient.chunks_exact_mut(a.cols() * width).zip(d.chunks_exact(rows * width));
-            for (c, d) in panels {
-                let d = &d[node.rows.start * width..node.rows.end * width];
-                self.kernels.matmul_tn_panel(a, &node.ends, d, width, c);
-            }
-        }
-    }
-
-    /// For every node of the slot: tree over the node's micro-batches of the sums over rows of d, at position `at` of `block`.
-    fn bias_gradient(&self, d: &[f32], columns: Slices, slot: &Slot, block: usize, at: usize) {
-        let (rows, width) = (self.shared.rows, columns.width);
-        for (n, node) in slot.nodes.iter().enumerate() {
-            let mut gradient = self.slot_block(slot, n, block);
-            for (db, d) in gradient[at..].chunks_exact_mut(width).zip(d.chunks_exact(rows * width)) {
-                let d = &d[node.rows.start * width..node.rows.end * width];
-                self.kernels.bias_gradient(d, &node.ends, width, db);
-            }
-        }
-    }
-
-    /// The `n`-th gradient's part of a block.
-    fn slot_block<'s>(
+    /// dW `[panels][gradient_rows][width]` = tree over the node's micro-batches of inputᵀ · d `[panels][rows][width]`.
+    fn weight_gradient(
         &self,
-        slot: &Slot<'s>,
-        n: usize,
-        block: usize,
-    ) -> muster_collective::shared::RefMut<'s> {
-        let at = n * (self.model.bias_block() + 1) + block;
-        slot.buffer.write(at..at + 1)
+        input: &Input,
+        node: &NodeRows,
+        d: &[f32],
+        width: usize,
+        gradient: &mut [f32],
+        gradient_rows: usize,
+    ) {
+        let rows = self.shared.rows;
+        match input {
+            Input::Sparse { columns, .. } => {
+                let (columns, at) = (columns.columns(node.rows.clone()), (rows, node.rows.start));
+                self.kernels.matmul_tn_bytes(columns, &node.ends, d, at, width, gradient, gradient_rows);
+            }
+            Input::Dense(input) => {
+                let input = input.window(node.rows.clone());
+                let panels =
+                    gradient.chunks_exact_mut(gradient_rows * width).zip(d.chunks_exact(rows * width));
+                for (panel, d) in panels {
+                    let panel = &mut panel[..input.cols() * width];
+                    self.kernels.matmul_tn_panel(input, &node.ends, node.of(d, width), width, panel);
+                }
+            }
+        }
+    }
+
+    /// Some blocks of the `n`-th gradient of a slot.
+    fn gradient<'s>(&self, slot: &Slot<'s>, n: usize, blocks: Range<usize>) -> RefMut<'s> {
+        let first = n * (self.model.bias_block() + 1);
+        slot.buffer.write(first + blocks.start..first + blocks.end)
+    }
+
+    /// The last bias's gradient, for every node of the slot: tree over its micro-batches of the sums of rows of dlogits.
+    fn last_bias_gradient(&self, slot: &Slot) {
+        let (rows, width, block) = (self.shared.rows, self.model.classes().width, self.model.bias_block());
+        for (n, node) in slot.nodes.iter().enumerate() {
+            let mut gradient = self.gradient(slot, n, block..block + 1);
+            for (db, d) in gradient.chunks_exact_mut(width).zip(self.logits.chunks_exact(rows * width)) {
+                self.kernels.bias_gradient(node.of(d, width), &node.ends, width, db);
+            }
+        }
     }
 
     /// Lends what goes into layer `index`.
-    fn with_input(&self, index: usize, work: impl FnOnce(Panels)) {
+    fn with_input(&self, index: usize, work: impl FnOnce(Input)) {
         let (rows, inputs) = (self.shared.rows, self.model.layers()[index].inputs);
         match index.checked_sub(1) {
-            None => work(Panels::new(&self.features, rows, inputs.columns, inputs.width)),
+            None => work(self.features()),
             Some(before) => {
-                work(Panels::new(&self.shared.hidden[before].read_all(), rows, inputs.columns, inputs.width));
+                let hidden = self.shared.hidden[before].read_all();
+                work(Input::Dense(Panels::new(&hidden, rows, inputs.columns, inputs.width)));
             }
         }
     }
 
     /// Lends a slice of what goes into the last layer.
-    fn with_last_input(&self, slice: usize, work: impl FnOnce(Panels)) {
+    fn with_last_input(&self, slice: usize, work: impl FnOnce(Input)) {
         let (rows, inputs) = (self.shared.rows, self.model.last().inputs);
-        let columns = inputs.columns_of(slice).len();
-        match self.shared.hidden.last() {
-            None => {
-                let panels = inputs.panels_of(slice);
-                let features =
-                    &self.features[panels.start * rows * inputs.width..panels.end * rows * inputs.width];
-                work(Panels::new(features, rows, columns, inputs.width));
+        let columns = inputs.columns_of(slice);
+        match (self.shared.hidden.last(), self.features()) {
+            (Some(hidden), _) => {
+                let hidden = hidden.read(slice..slice + 1);
+                work(Input::Dense(Panels::new(&hidden, rows, columns.len(), inputs.width)));
             }
-            Some(hidden) => work(Panels::new(&hidden.read(slice..slice + 1), rows, columns, inputs.width)),
+            (None, Input::Dense(features)) => work(Input::Dense(features.panels(inputs.panels_of(slice)))),
+            (None, Input::Sparse { rows, columns: all }) => {
+                work(Input::Sparse { rows: rows.columns(columns.clone()), columns: all.row_range(columns) });
+            }
+        }
+    }
+
+    fn features(&self) -> Input<'_> {
+        let (count, inputs) = (self.shared.rows, self.model.inputs());
+        match &self.features {
+            Features::Dense(features) => {
+                Input::Dense(Panels::new(features, count, inputs.columns, inputs.width))
+            }
+            Features::Sparse { rows, columns, values } => Input::Sparse {
+                rows: Bytes::new(rows, values, count, inputs.columns),
+                columns: Bytes::new(columns, values, inputs.columns, count),
+            },
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -305,3 +305,6 @@ impl<'a, 'c> Pauses<'a, 'c> {
         done.map(|()| next.end)
     }
 }
+
+#[cfg(test)]
+mod tests;

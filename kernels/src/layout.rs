@@ -49,6 +49,15 @@ impl<'a> Panels<'a> {
         Panels { first_row: self.first_row + range.start, rows: range.len(), ..self }
     }
 
+    /// The columns of some panels, all rows of the window.
+    pub fn panels(self, range: std::ops::Range<usize>) -> Self {
+        let count = self.count();
+        assert!(range.start <= range.end && range.end <= count, "panels {range:?} of {count}");
+        let len = self.stored_rows * self.width;
+        let cols = self.cols.min(range.end * self.width) - range.start * self.width;
+        Panels { data: &self.data[range.start * len..range.end * len], cols, ..self }
+    }
+
     /// Panel `q` alone: the columns from `q * width()` on, all rows of the window.
     pub fn panel(self, q: usize) -> Self {
         let count = self.count();

@@ -20,9 +20,9 @@
 //! - [`Kernels`]: the table of functions of one [`Backend`], chosen once a process (`backend`, `table`)
 //! - [`Panels`]: how every matrix lies in memory (`layout`)
 //! - products of panels: forward and input gradient (`panel`), weight gradient (`panel_tn`) over the tree of
-//!   micro-batches (`tree`); row-major products with strides (`matmul`)
+//!   micro-batches (`tree`); both with a left operand of bytes, zeros left out (`bytes`); row-major products with strides (`matmul`)
 //! - sums: bias gradient, slices, norm (`sums`); softmax, cross-entropy, argmax (`softmax`) over `math`
-//! - optimizer updates (`update`)
+//! - optimizer updates (`update`); a hint to the cache (`prefetch`)
 //! - `simd`: the vector of 16 floats that all of them are written in, and its three implementations
 //!
 //! # Same bits
@@ -32,6 +32,7 @@
 //! out alike too, and the AVX2 and AVX-512 back ends give equal bits for every function.
 
 mod backend;
+mod bytes;
 mod layout;
 mod math;
 mod matmul;
@@ -39,6 +40,7 @@ mod matmul;
 mod naive;
 mod panel;
 mod panel_tn;
+mod prefetch;
 mod simd;
 mod softmax;
 mod sums;
@@ -48,7 +50,9 @@ mod tree;
 mod update;
 
 pub use backend::{Backend, Error};
+pub use bytes::{Bytes, bytes_stride, transpose_bytes};
 pub use layout::{Panels, panel_count, panel_width, panels_len};
 pub use matmul::Form;
 pub use panel::{Finish, Start};
+pub use prefetch::prefetch;
 pub use table::Kernels;

@@ -25,6 +25,8 @@ pub(crate) trait Simd: Copy {
     const TILE_FEATURES: usize;
     /// Vectors in a row of that tile: 1 or 2.
     const TILE_VECTORS: usize;
+    /// Chains of multiply-adds that hide the latency of one another and fit the registers: 4 or 8.
+    const CHAINS: usize;
 
     fn splat(self, x: f32) -> Self::V;
     fn load(self, x: &[f32; LANES]) -> Self::V;
@@ -51,6 +53,19 @@ pub(crate) trait Simd: Copy {
     fn split(self, a: Self::V) -> (Self::V, Self::V);
     /// Columns become rows.
     fn transpose(self, rows: [Self::V; LANES]) -> [Self::V; LANES];
+
+    /// Bit `j` is set where byte `j` is not 0.
+    #[inline(always)]
+    fn nonzero(self, bytes: &[u8; 64]) -> u64 {
+        const LOW: u64 = 0x7f7f_7f7f_7f7f_7f7f;
+        let of_word = |word: &[u8; 8]| {
+            let word = u64::from_le_bytes(*word);
+            // The top bit of each byte, then those eight bits side by side.
+            let tops = ((word & LOW) + LOW | word) & !LOW;
+            (tops >> 7).wrapping_mul(0x0102_0408_1020_4080) >> 56
+        };
+        bytes.as_chunks().0.iter().enumerate().fold(0, |mask, (i, word)| mask | of_word(word) << (8 * i))
+    }
 
     /// The first `x.len()` lanes are `x`, the others `fill`.
     #[inline(always)]

@@ -2,6 +2,7 @@
 #![allow(unsafe_code)] // A function compiled for more than the build's target may only run where `of` has found it.
 
 use crate::backend::Backend;
+use crate::bytes::{self, Bytes};
 use crate::layout::{self, Panels};
 use crate::matmul;
 use crate::panel::{self, Finish, Start};
@@ -109,6 +110,13 @@ table! {
     );
     fn panel_tn::matmul_tn_panel(
         a: Panels<'_>, leaves: &[usize], d: &[f32], width: usize, start: Start, c: &mut [f32], ldc: usize,
+    );
+    fn bytes::matmul_bytes(
+        a: Bytes<'_>, b: &[f32], b_rows: usize, width: usize, panels: usize, finish: Finish<'_>, c: &mut [f32],
+    );
+    fn bytes::matmul_tn_bytes(
+        at: Bytes<'_>, leaves: &[usize], d: &[f32], rows: usize, first: usize, width: usize, panels: usize,
+        c: &mut [f32], c_rows: usize,
     );
     fn matmul::pack_transposed(x: &[f32], ld: usize, rows: usize, cols: usize, packed: &mut [f32]);
     fn sums::bias_gradient(d: &[f32], leaves: &[usize], width: usize, db: &mut [f32]);

@@ -34,6 +34,7 @@ impl Simd for Avx2 {
     const TILE_ROWS: usize = 6;
     const TILE_FEATURES: usize = 6;
     const TILE_VECTORS: usize = 1;
+    const CHAINS: usize = 4;
 
     #[inline(always)]
     fn splat(self, x: f32) -> Pair {
@@ -65,6 +66,18 @@ impl Simd for Avx2 {
             let high = _mm256_cvtepu8_epi32(_mm_srli_si128::<8>(bytes));
             Pair(_mm256_cvtepi32_ps(low), _mm256_cvtepi32_ps(high))
         }
+    }
+
+    #[inline(always)]
+    fn nonzero(self, bytes: &[u8; 64]) -> u64 {
+        let zeros = |half: &[u8]| {
+            // SAFETY: see above; both halves have 32 bytes, and AVX2 is part of every such CPU.
+            unsafe {
+                let half = _mm256_loadu_si256(half.as_ptr().cast());
+                _mm256_movemask_epi8(_mm256_cmpeq_epi8(half, _mm256_setzero_si256())) as u32
+            }
+        };
+        !(u64::from(zeros(&bytes[..32])) | u64::from(zeros(&bytes[32..])) << 32)
     }
 
     #[inline(always)]

@@ -30,6 +30,7 @@ impl Simd for Avx512 {
     const TILE_ROWS: usize = 14;
     const TILE_FEATURES: usize = 11;
     const TILE_VECTORS: usize = 2;
+    const CHAINS: usize = 8;
 
     #[inline(always)]
     fn splat(self, x: f32) -> __m512 {
@@ -52,6 +53,18 @@ impl Simd for Avx512 {
     fn from_u8(self, x: &[u8; LANES]) -> __m512 {
         // SAFETY: see above.
         unsafe { _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(_mm_loadu_si128(x.as_ptr().cast()))) }
+    }
+
+    #[inline(always)]
+    fn nonzero(self, bytes: &[u8; 64]) -> u64 {
+        let zeros = |half: &[u8]| {
+            // SAFETY: see above; both halves have 32 bytes, and AVX2 is part of every such CPU.
+            unsafe {
+                let half = _mm256_loadu_si256(half.as_ptr().cast());
+                _mm256_movemask_epi8(_mm256_cmpeq_epi8(half, _mm256_setzero_si256())) as u32
+            }
+        };
+        !(u64::from(zeros(&bytes[..32])) | u64::from(zeros(&bytes[32..])) << 32)
     }
 
     #[inline(always)]

@@ -28,6 +28,7 @@ impl Simd for Wide {
     const TILE_ROWS: usize = if cfg!(target_arch = "aarch64") { 6 } else { 3 };
     const TILE_FEATURES: usize = Self::TILE_ROWS;
     const TILE_VECTORS: usize = 1;
+    const CHAINS: usize = 4;
 
     #[inline(always)]
     fn splat(self, x: f32) -> f32x16 {

@@ -1,0 +1,163 @@
+//! The promise: the same weights for any number of ranks and threads, and for a training that was interrupted.
+
+use super::*;
+use crate::checkpoint::{Progress, sha256};
+use crate::conductor::Event;
+use crate::dataset::Features;
+use crate::store::Store;
+use std::path::Path;
+use std::sync::atomic::AtomicUsize;
+use std::time::Duration;
+
+const MOMENTUM: Optimizer = Optimizer::Momentum { momentum: 0.9 };
+const ADAGRAD: Optimizer = Optimizer::Adagrad { initial_accumulator: 0.1 };
+
+/// Two noisy clouds a class around corners of a cube: learnable, with some zeros.
+fn clouds(records: usize) -> Dataset {
+    let mut random = crate::random::Random::new(5, crate::random::Purpose::Weights, 1, 2);
+    let labels: Vec<u32> = (0..records).map(|_| random.below(3) as u32).collect();
+    let feature = |(label, i): (u32, usize)| {
+        let center = if i % 3 == label as usize { 1.5 } else { 0.0 };
+        (center + random.truncated_normal()).max(0.0) as f32
+    };
+    let features = labels.iter().flat_map(|&label| (0..20).map(move |i| (label, i))).map(feature).collect();
+    let data = Dataset::from_features(Path::new("clouds"), Features::F32(features), &[20], 3).unwrap();
+    data.with_labels(Path::new("clouds"), labels).unwrap()
+}
+
+fn recipe(optimizer: Optimizer) -> Recipe {
+    Recipe {
+        seed: 7,
+        batch_size: 30,
+        micro_batch: 8,
+        optimizer,
+        learning_rate: optimizer.default_learning_rate(),
+        learning_rate_decay: 0.9,
+        loss_reduction: Reduction::Mean,
+        probability_floor: 0.0,
+    }
+}
+
+struct Outcome {
+    sha256: String,
+    progress: Progress,
+    end: End,
+}
+
+/// Trains on until `last_step`; an interrupt comes after `interrupt_at` steps.
+fn run(
+    job: &Job,
+    store: Option<&Store>,
+    last_step: u64,
+    interrupt_at: Option<u64>,
+) -> Result<Outcome, Error> {
+    let start = match store {
+        Some(store) => store.start(job.identity(), true, true, |error| panic!("{error}"))?,
+        None => Checkpoint::start(job.identity()),
+    };
+    let interrupt = AtomicUsize::new(0);
+    let mut observer = |event: Event| {
+        if let Event::Step { steps, .. } = event
+            && Some(steps) == interrupt_at
+        {
+            interrupt.store(15, std::sync::atomic::Ordering::Relaxed);
+        }
+    };
+    let position = (start.progress.clone(), job.schedule(), last_step);
+    let mut conductor = Conductor::new(position, store, Duration::MAX, &interrupt, &mut observer);
+    let (weights, end) = train(job, &start, &mut conductor)?;
+    Ok(Outcome { sha256: sha256(&weights), progress: conductor.progress.clone(), end })
+}
+
+#[test]
+fn any_number_of_ranks_and_threads_ends_with_the_same_weights() {
+    // 100 records: three batches of 30 and one of 10 an epoch.
+    let (data, kernels) = (clouds(100), Kernels::select().unwrap());
+    for widths in [vec![20, 3], vec![20, 70, 3], vec![20, 70, 40, 3]] {
+        for optimizer in [Optimizer::Sgd, MOMENTUM, ADAGRAD, Optimizer::ADAM] {
+            let (model, recipe) = (Model::new(&widths), recipe(optimizer));
+            let hash = |world_size, threads| {
+                let job = Job {
+                    model: &model,
+                    kernels,
+                    train: &data,
+                    test: None,
+                    recipe: &recipe,
+                    world_size,
+                    threads,
+                };
+                run(&job, None, 10, None).unwrap().sha256
+            };
+            let alone = hash(1, 1);
+            for (world_size, threads) in [(1, 3), (2, 1), (3, 2), (6, 1)] {
+                assert_eq!(
+                    hash(world_size, threads),
+                    alone,
+                    "{widths:?} {optimizer:?} on {world_size} × {threads}"
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn an_interrupted_training_goes_on_to_the_same_bits_and_the_same_report() {
+    let (data, kernels) = (clouds(100), Kernels::select().unwrap());
+    let (model, recipe) = (Model::new(&[20, 40, 3]), recipe(Optimizer::ADAM));
+    let job = |world_size| Job {
+        model: &model,
+        kernels,
+        train: &data,
+        test: Some(&data),
+        recipe: &recipe,
+        world_size,
+        threads: 2,
+    };
+    let whole = run(&job(1), None, 11, None).unwrap();
+    assert_eq!((whole.end, whole.progress.epochs.len()), (End::Finished, 2));
+    let directory = tempfile::tempdir().unwrap();
+    let store = Store::open(directory.path(), 3).unwrap();
+    let first = run(&job(3), Some(&store), 11, Some(5)).unwrap();
+    assert_eq!(first.end, End::Interrupted(15));
+    assert!((6..=7).contains(&first.progress.steps), "{} steps", first.progress.steps);
+    let second = run(&job(1), Some(&store), 11, None).unwrap();
+    assert_eq!((second.end, &second.sha256), (End::Finished, &whole.sha256));
+    for (resumed, whole) in second.progress.epochs.iter().zip(&whole.progress.epochs) {
+        assert_eq!((resumed.loss, resumed.train_accuracy), (whole.loss, whole.train_accuracy));
+        assert_eq!((resumed.test_loss, resumed.test_accuracy), (whole.test_loss, whole.test_accuracy));
+    }
+}
+
+#[test]
+fn a_training_learns() {
+    let (data, kernels) = (clouds(600), Kernels::select().unwrap());
+    let (model, recipe) = (Model::new(&[20, 16, 3]), recipe(MOMENTUM));
+    let job = Job {
+        model: &model,
+        kernels,
+        train: &data,
+        test: Some(&data),
+        recipe: &recipe,
+        world_size: 2,
+        threads: 1,
+    };
+    let epochs = run(&job, None, 200, None).unwrap().progress.epochs;
+    assert!(epochs[9].test_accuracy.unwrap() > 0.95, "{epochs:?}");
+    assert!(epochs[9].loss < epochs[0].loss / 2.0);
+}
+
+#[test]
+fn a_loss_that_is_not_finite_ends_the_training_and_names_step_and_rate() {
+    let (data, kernels) = (clouds(100), Kernels::select().unwrap());
+    let model = Model::new(&[20, 16, 3]);
+    let recipe = Recipe { learning_rate: 1e30, ..recipe(Optimizer::Sgd) };
+    for world_size in [1, 3] {
+        let job =
+            Job { model: &model, kernels, train: &data, test: None, recipe: &recipe, world_size, threads: 2 };
+        let error = run(&job, None, 100, None).err().expect("it diverges").to_string();
+        assert!(
+            error.contains("at step ") && error.contains(&format!("learning rate of {}", 1e30_f32)),
+            "{error}"
+        );
+    }
+}
