@@ -200,7 +200,7 @@ impl Board {
         if head.state.compare_exchange(0, 1, Ordering::Relaxed, Ordering::Relaxed).is_err() {
             return;
         }
-        let length = reason.floor_char_boundary(REASON);
+        let length = reason.len().min(REASON);
         for (to, &byte) in head.reason.iter().zip(&reason.as_bytes()[..length]) {
             to.store(byte, Ordering::Relaxed);
         }

@@ -146,9 +146,11 @@ impl Comm {
         for rank in 1..size {
             starts[rank] = starts[rank - 1] + lengths[rank - 1];
         }
-        let mut bytes = vec![0u8; lengths.iter().sum::<i32>() as usize];
+        // One byte more than needed, because the address of an empty vector is what Open MPI takes for MPI_IN_PLACE.
+        let own = [text.as_bytes(), &[0]].concat();
+        let mut bytes = vec![0u8; lengths.iter().sum::<i32>() as usize + 1];
         Requests::of("MPI_Iallgatherv", |request| {
-            let (from, to) = (text.as_ptr().cast(), bytes.as_mut_ptr().cast());
+            let (from, to) = (own.as_ptr().cast(), bytes.as_mut_ptr().cast());
             // SAFETY: lengths and starts lie within `bytes`; all of them live until `wait` returns.
             unsafe {
                 let kind = ffi::RSMPI_UINT8_T;

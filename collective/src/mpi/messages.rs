@@ -68,7 +68,7 @@ struct WorkerMail {
     sends: Requests,
 }
 
-fn words_of(shape: &Shape) -> usize {
+fn words_max(shape: &Shape) -> usize {
     Push::words_max(shape.nodes, shape.leaves).max(2 + REASON_WORDS)
 }
 
@@ -85,7 +85,7 @@ impl MessageServer {
         let mail = || Mail {
             order: vec![0].into(),
             sends: Requests::default(),
-            words: vec![0; words_of(shape)].into(),
+            words: vec![0; words_max(shape)].into(),
             receives: Requests::default(),
             stage: Stage::Complete,
         };
@@ -210,8 +210,8 @@ impl MessageWorker {
 
     pub fn fail(&self, reason: &str) {
         let mut mail = locked(&self.mail);
-        let reason = &reason[..reason.floor_char_boundary(8 * REASON_WORDS)];
-        mail.words = [FAILURE, reason.len() as u64].into_iter().chain(words_of_text(reason)).collect();
+        let reason = &reason.as_bytes()[..reason.len().min(8 * REASON_WORDS)];
+        mail.words = [FAILURE, reason.len() as u64].into_iter().chain(words_of(reason)).collect();
         let WorkerMail { words, sends, .. } = &mut *mail;
         // SAFETY: the words live as long as this end. If MPI fails, the job ends for want of an answer.
         let _ = unsafe { sends.send_words(self.comm, words, 0, WORDS) };
@@ -219,8 +219,8 @@ impl MessageWorker {
     }
 }
 
-fn words_of_text(text: &str) -> impl Iterator<Item = u64> {
-    text.as_bytes().chunks(8).map(|chunk| {
+fn words_of(text: &[u8]) -> impl Iterator<Item = u64> {
+    text.chunks(8).map(|chunk| {
         let mut bytes = [0; 8];
         bytes[..chunk.len()].copy_from_slice(chunk);
         u64::from_le_bytes(bytes)
@@ -240,7 +240,8 @@ mod tests {
     #[test]
     fn a_failure_s_text_comes_back() {
         for reason in ["", "rank 2: no", "rank 2: größer als acht Byte"] {
-            let words: Vec<u64> = std::iter::once(reason.len() as u64).chain(words_of_text(reason)).collect();
+            let words: Vec<u64> =
+                std::iter::once(reason.len() as u64).chain(words_of(reason.as_bytes())).collect();
             assert_eq!(text(&words), reason);
         }
     }

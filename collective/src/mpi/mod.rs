@@ -57,11 +57,14 @@ impl World {
             call::finalize()?;
             return Ok(None);
         }
-        let node = comm.of_node()?.lowest(rank)?;
+        let neighbours = comm.of_node()?;
+        let node = neighbours.lowest(rank)?;
         let lines = comm.exchange(&Place::here(node).line())?;
         let places = lines.iter().filter_map(|line| Place::of(line)).collect();
         let roster = Arc::new(Roster::of_processes(places));
-        let watch = Watch::start(rank, roster.clone(), on_death);
+        let flag = Arc::new(Window::allocate(&neighbours, node == rank, 1)?);
+        comm.exchange("")?;
+        let watch = Watch::start(rank, roster.clone(), flag, on_death);
         Ok(Some(World { comm, rank, roster, library, watch, windows: Mutex::default() }))
     }
 
@@ -146,9 +149,11 @@ impl World {
     /// # Panics
     /// If a link or its buffers still live.
     pub fn leave(self) -> Result<(), Error> {
-        self.watch.stop();
+        self.watch.announce_end();
         self.exchange("")?;
-        for window in self.windows.into_inner().expect("no panic while it is held") {
+        let mut windows = self.windows.into_inner().expect("no panic while it is held");
+        windows.insert(0, self.watch.stop());
+        for window in windows {
             Arc::into_inner(window).expect("no link outlives its world").free()?;
         }
         call::finalize()
@@ -156,7 +161,7 @@ impl World {
 
     /// Ends the processes of all ranks.
     pub fn abort(&self) -> ! {
-        self.watch.stop();
+        self.watch.announce_end();
         self.comm.abort()
     }
 }

@@ -1,55 +1,72 @@
 //! Notices when a process of this node dies.
 //!
-//! The launchers notice it too and end the job, but they name a process at best. A thread sleeps on the file descriptors of all other
-//! ranks' processes here and says which rank it was; on a kernel without them it does nothing.
+//! The launchers notice a death too and end the job, but they name a process at best. A thread sleeps on the file descriptors of all
+//! other ranks' processes here and says which rank it was; on a kernel without them it does nothing. Ranks that end on
+//! purpose raise a flag on their node before.
 
+use super::window::Window;
 use crate::Roster;
-use rustix::event::{PollFd, PollFlags, poll};
+use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
+use rustix::fd::OwnedFd;
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
+use std::thread::JoinHandle;
 
 /// The watching thread's counterpart.
 pub struct Watch {
-    over: Arc<AtomicBool>,
+    /// Holds the flag.
+    window: Arc<Window>,
+    /// Wakes the thread.
+    wake: Arc<OwnedFd>,
+    thread: JoinHandle<()>,
 }
 
 impl Watch {
-    /// Watches the other ranks of this node. The lowest rank that is left calls `on_death`.
-    pub fn start(rank: usize, roster: Arc<Roster>, on_death: fn(&str) -> !) -> Watch {
-        let over = Arc::new(AtomicBool::new(false));
-        let here = &roster.places()[rank];
-        let peers: Vec<_> = (0..roster.len())
-            .filter(|&peer| {
-                let there = &roster.places()[peer];
-                peer != rank && there.node == here.node && there.pid_namespace == here.pid_namespace
-            })
-            .filter_map(|peer| {
-                let pid = Pid::from_raw(i32::try_from(roster.places()[peer].pid).ok()?)?;
-                Some((peer, pidfd_open(pid, PidfdFlags::empty()).ok()?))
-            })
-            .collect();
-        let is_over = over.clone();
-        let watch = move || {
-            let mut polled: Vec<_> =
-                peers.iter().map(|(_, process)| PollFd::new(process, PollFlags::IN)).collect();
+    /// Watches the other ranks of this node, which share `window`. The lowest rank that is left calls `on_death`.
+    pub fn start(rank: usize, roster: Arc<Roster>, window: Arc<Window>, on_death: fn(&str) -> !) -> Watch {
+        let wake = Arc::new(eventfd(0, EventfdFlags::CLOEXEC).expect("a file descriptor is left"));
+        let (seen, woken) = (window.clone(), wake.clone());
+        let thread = std::thread::spawn(move || {
+            let peers = peers(rank, &roster);
+            let watched = std::iter::once(&*woken).chain(peers.iter().map(|(_, process)| process));
+            let mut polled: Vec<_> = watched.map(|fd| PollFd::new(fd, PollFlags::IN)).collect();
             while poll(&mut polled, None).is_err() {}
-            let dead = polled.iter().zip(&peers).filter(|(fd, _)| !fd.revents().is_empty());
-            let dead: Vec<usize> = dead.map(|(_, (peer, _))| *peer).collect();
-            let lowest = (0..roster.len()).find(|rank| !dead.contains(rank));
-            if is_over.load(Ordering::Acquire) || dead.is_empty() {
+            if !polled[0].revents().is_empty() || seen.flag().load(Ordering::Acquire) {
                 return;
             }
-            if lowest == Some(rank) {
+            let dead = polled[1..].iter().zip(&peers).filter(|(fd, _)| !fd.revents().is_empty());
+            let dead: Vec<usize> = dead.map(|(_, (peer, _))| *peer).collect();
+            if (0..roster.len()).find(|rank| !dead.contains(rank)) == Some(rank) {
                 on_death(&format!("{} has died", roster.name(dead[0])));
             }
-        };
-        std::thread::spawn(watch);
-        Watch { over }
+        });
+        Watch { window, wake, thread }
     }
 
-    /// From now on processes may end.
-    pub fn stop(&self) {
-        self.over.store(true, Ordering::Release);
+    /// From now on the processes of this node may end.
+    pub fn announce_end(&self) {
+        self.window.flag().store(true, Ordering::Release);
     }
+
+    /// Ends the watching thread.
+    pub fn stop(self) -> Arc<Window> {
+        let woken = rustix::io::write(&*self.wake, &1u64.to_ne_bytes());
+        if woken.is_ok() {
+            self.thread.join().expect("it does not panic");
+        }
+        self.window
+    }
+}
+
+/// The other ranks whose processes can be watched from here.
+fn peers(rank: usize, roster: &Roster) -> Vec<(usize, OwnedFd)> {
+    let here = &roster.places()[rank];
+    let process = |peer: usize| {
+        let there = &roster.places()[peer];
+        let is_near = there.node == here.node && there.pid_namespace == here.pid_namespace;
+        let pid = Pid::from_raw(i32::try_from(there.pid).ok()?)?;
+        (peer != rank && is_near).then(|| pidfd_open(pid, PidfdFlags::empty()).ok())?
+    };
+    (0..roster.len()).filter_map(|peer| Some((peer, process(peer)?))).collect()
 }

@@ -9,6 +9,7 @@ use crate::link::Shape;
 use mpi::ffi;
 use std::ptr;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 /// The memory of one window, all of it allocated by the first rank, which fills it with zeros.
 pub struct Window {
@@ -46,6 +47,12 @@ impl Window {
             }
             Ok(Window { window, base })
         }
+    }
+
+    /// A flag at its start, for windows that hold nothing else.
+    pub fn flag(&self) -> &AtomicBool {
+        // SAFETY: at least one byte, which is 0 at first and reached only through this.
+        unsafe { AtomicBool::from_ptr(self.base.cast()) }
     }
 
     /// Gives it back, on all ranks together.
