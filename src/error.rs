@@ -139,6 +139,20 @@ pub enum Error {
         learning_rate: f32,
     },
 
+    /// A rank of the world cannot take part.
+    #[error("{text}")]
+    NotReady {
+        /// Which rank, unless it is all of them, and why.
+        text: String,
+    },
+
+    /// The ranks of the world do not want the same.
+    #[error("the ranks differ: {text}; start all of them with the same program, options and data")]
+    RanksDiffer {
+        /// In what, and which ranks.
+        text: String,
+    },
+
     /// The job ended because of a rank.
     #[error(transparent)]
     Collective(#[from] muster_collective::Error),

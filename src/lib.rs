@@ -5,12 +5,16 @@
 //! - [`storage`]: where bytes lie; [`format`](mod@format): bytes ⇄ records; [`dataset`]: records in memory.
 //! - [`batch`]: the global order of records and who gets which of them; [`random`]: its random numbers.
 //! - [`model`]: layers and where their parameters lie; [`pass`]: forward and backward; [`gradient`]: one rank's share of a step.
-//! - [`optimizer`]: update rules; [`train`]: the loop, with [`server`] and [`worker`] for worlds of several ranks.
+//! - [`optimizer`]: update rules; [`train`]: the loop, with [`server`] (or [`asynchronous`]) and [`worker`] for worlds of several ranks.
+//! - [`cluster`]: how these work together; [`agree`]: what they make sure of before they begin.
 //! - [`conductor`]: when to evaluate, save and end; [`evaluate`]: forward passes over a whole data set; [`team`]: threads in step.
 //! - [`checkpoint`] and [`store`]: what a training needs to go on, and where it lies; [`report`]: what a run was and what came out.
 
+pub mod agree;
+pub mod asynchronous;
 pub mod batch;
 pub mod checkpoint;
+pub mod cluster;
 pub mod conductor;
 pub mod dataset;
 pub mod error;

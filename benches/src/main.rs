@@ -62,7 +62,9 @@ fn print_product(product: &Product) -> Value {
 fn train_beside_peers(kernels: &'static Kernels, blas: &[Blas]) -> Value {
     let mut results = Vec::new();
     for (data, (images, labels)) in [("MNIST", mnist()), ("no zeros", dense())] {
-        println!("\ntraining on {data}, thousand images/s at batch 100: one thread, two (times ours / theirs)");
+        println!(
+            "\ntraining on {data}, thousand images/s at batch 100: one thread, two (times ours / theirs)"
+        );
         for hidden in [&[][..], &[128], &[512, 512]] {
             let ours = Trainer::new(kernels, hidden, CLASSES, &images, &labels);
             let mut peers: Vec<CTrainer> =

@@ -20,11 +20,19 @@ pub struct Trainer {
 
 impl Trainer {
     /// A perceptron with `hidden` units between the pixels of an image and `classes`; `images` are `[labels.len(), pixels]`.
-    pub fn new(kernels: &'static Kernels, hidden: &[usize], classes: usize, images: &[u8], labels: &[u8]) -> Trainer {
+    pub fn new(
+        kernels: &'static Kernels,
+        hidden: &[usize],
+        classes: usize,
+        images: &[u8],
+        labels: &[u8],
+    ) -> Trainer {
         let pixels = images.len() / labels.len();
         let features = Features::U8 { bytes: images.to_vec().into(), scale: 1.0 / 255.0 };
         let data = Dataset::from_features(Path::new("images"), features, &[pixels], classes)
-            .and_then(|data| data.with_labels(Path::new("labels"), labels.iter().map(|&label| label.into()).collect()))
+            .and_then(|data| {
+                data.with_labels(Path::new("labels"), labels.iter().map(|&label| label.into()).collect())
+            })
             .unwrap_or_else(|error| panic!("{error}"));
         let widths = [&[pixels], hidden, &[classes]].concat();
         Trainer { kernels, model: Model::new(&widths), data }

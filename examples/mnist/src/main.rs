@@ -4,6 +4,7 @@ mod cli;
 mod console;
 mod fetch;
 mod inference;
+mod ranks;
 mod source;
 mod synthetic;
 mod train;
