@@ -85,8 +85,10 @@ impl Identity {
 
     /// All of it but the arithmetic, by name, as JSON; the recipe's parts one by one.
     pub fn fields(&self) -> impl Iterator<Item = (String, String)> + use<> {
-        let json = serde_json::to_value(self).expect("plain data becomes JSON");
-        let serde_json::Value::Object(mut fields) = json else { unreachable!("a struct is an object") };
+        // Through text, which writes an f32 as 0.9 and not as 0.8999999761581421.
+        let json = serde_json::to_string(self).expect("plain data becomes JSON");
+        let mut fields: serde_json::Map<String, serde_json::Value> =
+            serde_json::from_str(&json).expect("a struct is an object");
         let recipe = fields.remove("recipe");
         fields.remove("arithmetic");
         let recipe = recipe.and_then(|recipe| recipe.as_object().cloned()).into_iter().flatten();

@@ -1,8 +1,10 @@
 //! Decides after which step to evaluate, to save and to end, and tells an observer what happens.
 
 use crate::batch::Schedule;
-use crate::checkpoint::Progress;
+use crate::checkpoint::{Checkpoint, Progress};
 use crate::error::Error;
+use crate::model::Tensors;
+use crate::optimizer::decayed;
 use crate::pass::Score;
 use crate::store::Store;
 use crate::train::{Job, State};
@@ -220,9 +222,23 @@ impl<'a> Conductor<'a> {
         let Some(store) = self.store.filter(|_| self.saved_step != Some(self.progress.steps)) else {
             return Ok(());
         };
-        let path = store.save(&state.checkpoint(job, self.progress.clone()))?;
+        let checkpoint = state.checkpoint(job, self.progress.clone());
+        check_finite(job, &checkpoint)?;
+        let path = store.save(&checkpoint)?;
         self.saved_step = Some(self.progress.steps);
         (self.observer)(Event::Saved(path));
         Ok(())
     }
+}
+
+/// Keeps weights that no longer are numbers out of the model directory: the loss tells only before the last update.
+fn check_finite(job: &Job, checkpoint: &Checkpoint) -> Result<(), Error> {
+    let is_finite = |layer: &Tensors| layer.weight.iter().chain(&layer.bias).all(|value| value.is_finite());
+    if checkpoint.weights.iter().all(is_finite) {
+        return Ok(());
+    }
+    let step = checkpoint.progress.steps;
+    let epoch = job.schedule().batch(step - 1).epoch;
+    let learning_rate = decayed(job.recipe.learning_rate, job.recipe.learning_rate_decay, epoch);
+    Err(Error::Diverged { step, loss: f64::NAN, learning_rate })
 }

@@ -174,6 +174,9 @@ fn io_mend(cause: &io::Error) -> &'static str {
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
             "; free some space, or choose another place"
         }
+        io::ErrorKind::NotADirectory | io::ErrorKind::AlreadyExists => {
+            "; a file is in the way: choose another place"
+        }
         io::ErrorKind::ReadOnlyFilesystem => "; choose another place",
         _ => "",
     }

@@ -12,16 +12,21 @@
 use crate::checkpoint::{self, Checkpoint, Identity};
 use crate::error::Error;
 use crate::storage::file;
-use std::fs::{self, File, TryLockError};
-use std::io::{Read, Write};
+use std::fs::{self, File, Metadata, TryLockError};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+
+/// The file that is locked.
+const LOCK: &str = ".lock";
 
 /// A model directory, held by this process alone.
 pub struct Store {
     directory: PathBuf,
     keep: usize,
     /// Unlocked when it is closed.
-    _lock: File,
+    lock: Mutex<File>,
 }
 
 impl Store {
@@ -32,7 +37,7 @@ impl Store {
     pub fn open(directory: &Path, keep: usize) -> Result<Store, Error> {
         fs::create_dir_all(directory.join("checkpoints")).map_err(Error::io("create", directory))?;
         let lock = lock(directory)?;
-        let store = Store { directory: directory.to_owned(), keep, _lock: lock };
+        let store = Store { directory: directory.to_owned(), keep, lock: Mutex::new(lock) };
         store.clean_up()?;
         Ok(store)
     }
@@ -45,12 +50,34 @@ impl Store {
         self.directory.join("checkpoints.previous")
     }
 
-    /// Removes what a killed run left half-written, and puts a model back that it had set aside without finishing one of its own.
+    /// Makes the directory anew if somebody removed it, unless another run has taken its place.
+    fn hold(&self) -> Result<(), Error> {
+        let checkpoints = self.checkpoints();
+        fs::create_dir_all(&checkpoints).map_err(Error::io("create", &checkpoints))?;
+        if !self.is_held() {
+            *self.lock.lock().expect("no panic while it is held") = lock(&self.directory)?;
+        }
+        Ok(())
+    }
+
+    /// Whether the file that is locked is the one in the directory.
+    fn is_held(&self) -> bool {
+        let of =
+            |metadata: io::Result<Metadata>| metadata.map(|metadata| (metadata.dev(), metadata.ino())).ok();
+        let held = self.lock.lock().expect("no panic while it is held").metadata();
+        of(held) == of(fs::metadata(self.directory.join(LOCK)))
+    }
+
+    /// Removes what a run left half-written, and puts a model back that it had set aside without finishing one of its own.
     fn clean_up(&self) -> Result<(), Error> {
         let checkpoints = self.checkpoints();
         for name in names(&checkpoints)?.iter().filter(|name| name.starts_with(".tmp-")) {
             let path = checkpoints.join(name);
             fs::remove_dir_all(&path).map_err(Error::io("remove", &path))?;
+        }
+        for name in names(&self.directory)?.iter().filter(|name| name.starts_with(".model.safetensors.")) {
+            let path = self.directory.join(name);
+            fs::remove_file(&path).map_err(Error::io("remove", &path))?;
         }
         let previous = self.previous();
         if !previous.exists() {
@@ -142,8 +169,8 @@ impl Store {
     /// # Errors
     /// If it cannot be written; what was there before stays as it was.
     pub fn save(&self, checkpoint: &Checkpoint) -> Result<PathBuf, Error> {
+        self.hold()?;
         let (checkpoints, path) = (self.checkpoints(), self.path(checkpoint.progress.steps));
-        fs::create_dir_all(&checkpoints).map_err(Error::io("create", &checkpoints))?;
         let temporary = tempfile::Builder::new().prefix(".tmp-").tempdir_in(&checkpoints);
         let temporary = temporary.map_err(Error::io("create a directory in", &checkpoints))?;
         let model = checkpoint::encode_model(checkpoint);
@@ -171,6 +198,15 @@ impl Store {
     }
 }
 
+impl Drop for Store {
+    fn drop(&mut self) {
+        if self.is_held() {
+            // What cannot be put back now is put back when the directory is opened again.
+            let _ = self.clean_up();
+        }
+    }
+}
+
 fn read(directory: &Path) -> Result<Checkpoint, Error> {
     let model = file::map(&directory.join("model.safetensors"))?;
     let state = file::map(&directory.join("state.safetensors"))?;
@@ -187,7 +223,7 @@ fn names(directory: &Path) -> Result<Vec<String>, Error> {
 
 /// Locks a model directory until the file is closed, which the end of the process does too, however it ends.
 fn lock(directory: &Path) -> Result<File, Error> {
-    let path = directory.join(".lock");
+    let path = directory.join(LOCK);
     let options = || File::options().read(true).write(true).create(true).truncate(false).open(&path);
     let mut file = options().map_err(Error::io("write", &path))?;
     match file.try_lock() {

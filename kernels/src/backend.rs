@@ -16,7 +16,7 @@ pub enum Backend {
     Wide,
     /// AVX2 and FMA.
     Avx2,
-    /// AVX-512F.
+    /// AVX-512 F, BW, DQ and VL.
     Avx512,
 }
 

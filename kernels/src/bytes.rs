@@ -166,6 +166,7 @@ fn transpose_8x8(mut w: [u64; 8]) -> [u64; 8] {
 }
 
 #[inline(always)]
+#[expect(clippy::too_many_arguments, reason = "two operands with their shapes")]
 pub(crate) fn matmul_bytes<S: Simd>(
     s: S,
     a: Bytes<'_>,
@@ -183,6 +184,7 @@ pub(crate) fn matmul_bytes<S: Simd>(
 }
 
 #[inline(always)]
+#[expect(clippy::too_many_arguments, reason = "two operands with their shapes")]
 pub(crate) fn matmul_tn_bytes<S: Simd>(
     s: S,
     at: Bytes<'_>,
@@ -285,13 +287,14 @@ impl<S: Simd> Product<'_, S> {
             let mut sum = match self.leaves {
                 None => self.chain::<R, N>(row, 0..self.a.cols(), vector),
                 Some(leaves) => {
-                    let mut tree = Tree::new();
+                    let (last, before) = leaves.split_last().unwrap_or((&0, &[]));
+                    let mut tree = Tree::new(self.s);
                     let mut start = 0;
-                    for &end in leaves {
-                        tree.push(self.chain::<R, N>(row, start..end, vector), |a, b| add(self.s, a, b));
+                    for &end in before {
+                        tree.push(self.chain::<R, N>(row, start..end, vector));
                         start = end;
                     }
-                    tree.sum(|a, b| add(self.s, a, b)).unwrap_or([[self.s.splat(0.0); N]; R])
+                    tree.finish(self.chain::<R, N>(row, start..*last, vector))
                 }
             };
             self.finish(row, vector, &mut sum);
@@ -379,15 +382,6 @@ impl<S: Simd> Product<'_, S> {
             }
         }
     }
-}
-
-#[inline(always)]
-fn add<S: Simd, const R: usize, const N: usize>(
-    s: S,
-    a: Block<S, R, N>,
-    b: Block<S, R, N>,
-) -> Block<S, R, N> {
-    std::array::from_fn(|r| std::array::from_fn(|v| s.add(a[r][v], b[r][v])))
 }
 
 #[cfg(test)]

@@ -89,7 +89,7 @@ impl<'a> Panels<'a> {
 
     /// Where the window's first row starts, and the floats from one panel to the next.
     pub(crate) fn origin(self) -> (*const f32, usize) {
-        (self.data[self.first_row * self.width..].as_ptr(), self.stored_rows * self.width)
+        (self.data.as_ptr().wrapping_add(self.first_row * self.width), self.stored_rows * self.width)
     }
 }
 
@@ -163,12 +163,12 @@ pub(crate) fn pixels_to_panels<S: Simd>(s: S, row: &[u8], scale: f32, x: &mut [f
         let (to, _) = panel[i * width..(i + 1) * width].as_chunks_mut::<LANES>();
         let (full, rest) = part.as_chunks::<LANES>();
         for (to, pixels) in to.iter_mut().zip(full) {
-            *to = s.to_array(s.mul(s.from_u8(pixels), scale));
+            *to = s.to_array(s.mul(s.load_u8(pixels), scale));
         }
         if full.len() < to.len() {
             let mut padded = [0; LANES];
             padded[..rest.len()].copy_from_slice(rest);
-            to[full.len()] = s.to_array(s.mul(s.from_u8(&padded), scale));
+            to[full.len()] = s.to_array(s.mul(s.load_u8(&padded), scale));
             to[full.len() + 1..].fill([0.0; LANES]);
         }
     }
@@ -206,5 +206,64 @@ pub(crate) fn transpose_block<S: Simd>(
                 *to.first_chunk_mut().expect("a whole row") = s.to_array(row);
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::naive;
+    use crate::testing::{floats, on_each, to_panels};
+
+    proptest! {
+        #[test]
+        fn rows_go_into_panels_and_back(m in 1_usize..9, n in 0_usize..70, seed: u64) {
+            let x = floats(m * n, seed);
+            on_each(|kernels| {
+                let panels = to_panels(kernels, &x, m, n);
+                assert_eq!(naive::from_panels(&panels, m, n), x);
+                let mut row = vec![0.0; n];
+                kernels.panels_to_row(&panels, m, n, m - 1, &mut row);
+                assert_eq!(row, x[(m - 1) * n..]);
+                panels
+            });
+        }
+
+        #[test]
+        fn pixels_are_scaled_into_panels(m in 1_usize..9, row in prop::collection::vec(any::<u8>(), 0..70)) {
+            on_each(|kernels| {
+                let mut panels = vec![f32::NAN; panels_len(m, row.len())];
+                for i in 0..m {
+                    kernels.pixels_to_panels(&row, 1.0 / 255.0, &mut panels, m, i);
+                }
+                let expected = row.iter().map(|&pixel| f32::from(pixel) * (1.0 / 255.0));
+                let expected: Vec<f32> = std::iter::repeat_n(expected, m).flatten().collect();
+                assert_eq!(naive::from_panels(&panels, m, row.len()), expected);
+                panels
+            });
+        }
+
+        #[test]
+        fn blocks_are_the_panels_of_the_transpose(rows in 1_usize..70, cols in 0_usize..70, seed: u64) {
+            let w = floats(rows * cols, seed);
+            on_each(|kernels| {
+                let panels = to_panels(kernels, &w, rows, cols);
+                let mut blocks = vec![f32::NAN; panels_len(cols, rows)];
+                for (q, block) in blocks.chunks_mut((cols * panel_width(rows)).max(1)).enumerate() {
+                    let (w, out) = (panel_width(cols), panel_width(rows));
+                    kernels.transpose_block(&panels, rows, cols, w, q, block, out);
+                }
+                assert_eq!(naive::from_panels(&blocks, cols, rows), naive::transpose(rows, cols, &w));
+                blocks
+            });
+        }
+    }
+
+    #[test]
+    #[should_panic(expected = "length of a [3, 40] matrix in panels")]
+    fn panels_of_the_wrong_length_are_refused() {
+        Panels::new(&[0.0; 120], 3, 40, 32);
     }
 }

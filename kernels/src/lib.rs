@@ -45,6 +45,8 @@ mod simd;
 mod softmax;
 mod sums;
 mod table;
+#[cfg(test)]
+mod testing;
 mod tile;
 mod tree;
 mod update;

@@ -23,7 +23,7 @@ const LN: [f32; 8] = [
     -0.076_344_95,
 ];
 
-/// `e^x`; 0 below -104, infinite above 89, NaN for NaN.
+/// `e^x`; 0 below -104, infinite above 89, NaN for NaN. Off by at most 1.02 units in the last place, over all floats.
 #[inline(always)]
 pub(crate) fn exp<S: Simd>(s: S, x: S::V) -> S::V {
     let x = s.min(s.splat(89.0), s.max(s.splat(-104.0), x));
@@ -37,7 +37,7 @@ pub(crate) fn exp<S: Simd>(s: S, x: S::V) -> S::V {
     s.mul(s.mul(p, s.pow2(half)), s.pow2(s.sub(n, half)))
 }
 
-/// `ln x` for positive normal `x`, NaN for NaN.
+/// `ln x` for positive normal `x`, NaN for NaN. Off by at most 0.9 units in the last place, over all floats.
 #[inline(always)]
 pub(crate) fn ln<S: Simd>(s: S, x: S::V) -> S::V {
     let (fraction, n) = s.split(x);
@@ -63,4 +63,110 @@ fn polynomial<S: Simd, const N: usize>(s: S, x: S::V, coefficients: [f32; N]) ->
         sum = s.mul_add(sum, x, s.splat(coefficients[i]));
     }
     sum
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(unsafe_code)] // Bodies compiled for AVX2, behind run-time detection.
+
+    use super::*;
+    use crate::simd::LANES;
+    use crate::simd::wide::Wide;
+
+    type Function = fn([f32; LANES]) -> [f32; LANES];
+
+    /// `exp` and `ln` in each arithmetic that this machine has.
+    fn arithmetics() -> Vec<(Function, Function)> {
+        fn wide(f: fn(Wide, wide::f32x16) -> wide::f32x16, x: [f32; LANES]) -> [f32; LANES] {
+            // SAFETY: `Wide` needs nothing of the CPU.
+            let s = unsafe { Wide::new() };
+            s.to_array(f(s, s.load(&x)))
+        }
+        let mut functions: Vec<(Function, Function)> = vec![(|x| wide(exp, x), |x| wide(ln, x))];
+        #[cfg(target_arch = "x86_64")]
+        if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
+            // SAFETY: the features have just been found.
+            functions.push((|x| unsafe { fused::exp(x) }, |x| unsafe { fused::ln(x) }));
+        }
+        functions
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    mod fused {
+        use super::*;
+        use crate::simd::avx2::Avx2;
+
+        #[target_feature(enable = "avx2,fma")]
+        pub(super) fn exp(x: [f32; LANES]) -> [f32; LANES] {
+            // SAFETY: this function is compiled for both features.
+            let s = unsafe { Avx2::new() };
+            s.to_array(super::exp(s, s.load(&x)))
+        }
+
+        #[target_feature(enable = "avx2,fma")]
+        pub(super) fn ln(x: [f32; LANES]) -> [f32; LANES] {
+            // SAFETY: this function is compiled for both features.
+            let s = unsafe { Avx2::new() };
+            s.to_array(super::ln(s, s.load(&x)))
+        }
+    }
+
+    /// The largest error in units in the last place over the floats whose bits are in `bits`.
+    fn max_ulp(bits: impl Iterator<Item = u32>, f: Function, exact: fn(f64) -> f64) -> f64 {
+        let mut max = 0.0_f64;
+        let mut x = [1.0; LANES];
+        let mut lane = 0;
+        for bits in bits {
+            x[lane] = f32::from_bits(bits);
+            lane = (lane + 1) % LANES;
+            if lane > 0 {
+                continue;
+            }
+            for (x, y) in x.into_iter().zip(f(x)) {
+                let exact = exact(f64::from(x));
+                // The unit of the binade that the exact result lies in, of denormals below the normal range.
+                let exponent = ((exact.abs().to_bits() >> 52) as i32 - 1023).max(-126);
+                let error = (f64::from(y) - exact).abs() / 2.0_f64.powi(exponent - 23);
+                assert!(y.is_finite(), "f({x:e}) = {y:e}");
+                max = max.max(error);
+            }
+        }
+        max
+    }
+
+    fn check(step: usize) {
+        for (exp, ln) in arithmetics() {
+            let (low, high) = (-104.0_f32, 88.7_f32);
+            let negative = max_ulp(((-0.0_f32).to_bits()..=low.to_bits()).step_by(step), exp, f64::exp);
+            let positive = max_ulp((0..=high.to_bits()).step_by(step), exp, f64::exp);
+            assert!(negative.max(positive) < 1.02, "exp is off by {negative} below zero, {positive} above");
+            let normal = f32::MIN_POSITIVE.to_bits()..=f32::MAX.to_bits();
+            let error = max_ulp(normal.step_by(step), ln, f64::ln);
+            assert!(error < 0.9, "ln is off by {error}");
+            eprintln!("exp {negative:.3} below zero, {positive:.3} above; ln {error:.3} ulp");
+        }
+    }
+
+    #[test]
+    fn exp_and_ln_keep_their_error_bound() {
+        check(4_099);
+    }
+
+    #[test]
+    #[ignore = "all floats take minutes"]
+    fn exp_and_ln_keep_their_error_bound_over_all_floats() {
+        check(1);
+    }
+
+    #[test]
+    fn the_ends_of_exp() {
+        for (exp, ln) in arithmetics() {
+            let mut x = [0.0; LANES];
+            x[..5].copy_from_slice(&[f32::NEG_INFINITY, -105.0, f32::INFINITY, 90.0, f32::NAN]);
+            let y = exp(x);
+            assert_eq!(y[..4], [0.0, 0.0, f32::INFINITY, f32::INFINITY]);
+            assert!(y[4].is_nan() && y[5] == 1.0);
+            assert!(ln([f32::NAN; LANES])[0].is_nan());
+        }
+    }
 }

@@ -21,7 +21,7 @@ pub enum Form {
 
 /// Columns of B that are packed at a time; with `KC` 1.5 MB.
 const NC: usize = 1024;
-/// Depth of a packed block: a panel of B of 48 KB stays in the first-level cache, as do the rows of a tile.
+/// Depth of a packed block. A panel of B is then 48 KB: each tile reads it once, from the second-level cache if it must.
 const KC: usize = 384;
 /// Rows of A that are packed at a time; with `KC` 336 KB of second-level cache.
 const MC: usize = 224;
@@ -201,5 +201,95 @@ pub(crate) fn pack_transposed<S: Simd>(
                 }
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::naive;
+    use crate::testing::{assert_close, floats, on_each};
+
+    /// Compares `matmul` with the specification; rows are `pad` floats further apart than they need be, and the
+    /// floats between them must stay as they were.
+    fn check(form: Form, [m, n, k]: [usize; 3], pad: usize, beta: f32, seed: u64) {
+        let (a, b, c) = (floats(m * k, seed), floats(k * n, seed ^ 1), floats(m * n, seed ^ 2));
+        let expected: Vec<f64> = naive::matmul(m, n, k, &a, &b)
+            .iter()
+            .zip(&c)
+            .map(|(product, &c)| product + f64::from(beta) * f64::from(c))
+            .collect();
+        let strided = |rows: usize, cols: usize, x: &[f32]| -> Vec<f32> {
+            let filler = vec![7.0; pad];
+            (0..rows).flat_map(|i| [&x[i * cols..(i + 1) * cols], &filler].concat()).collect()
+        };
+        let (a, lda) = match form {
+            Form::TN => (strided(k, m, &naive::transpose(m, k, &a)), m + pad),
+            _ => (strided(m, k, &a), k + pad),
+        };
+        let (b, ldb) = match form {
+            Form::NT => (strided(n, k, &naive::transpose(k, n, &b)), k + pad),
+            _ => (strided(k, n, &b), n + pad),
+        };
+        let c = if beta == 0.0 { vec![f32::NAN; m * n] } else { c };
+        let results = on_each(|kernels| {
+            let mut c = strided(m, n, &c);
+            kernels.matmul(form, m, n, k, &a, lda, &b, ldb, beta, &mut c, n + pad);
+            c
+        });
+        for (backend, c) in results {
+            let rows = c.chunks(n + pad);
+            assert!(rows.clone().all(|row| row[n..].iter().all(|&x| x == 7.0)), "between the rows");
+            let c: Vec<f32> = rows.flat_map(|row| &row[..n]).copied().collect();
+            assert_close(backend, &c, &expected, 1e-5);
+        }
+    }
+
+    fn form() -> impl Strategy<Value = Form> {
+        prop::sample::select(vec![Form::NN, Form::TN, Form::NT])
+    }
+
+    proptest! {
+        #[test]
+        fn small_products(
+            form in form(), m in 0_usize..70, n in 1_usize..70, k in 0_usize..70, pad in 0_usize..4,
+            beta in prop::sample::select(vec![0.0_f32, 1.0, -0.5]), seed: u64,
+        ) {
+            check(form, [m, n, k], pad, beta, seed);
+        }
+    }
+
+    #[test]
+    fn products_of_more_than_one_block() {
+        for form in [Form::NN, Form::TN, Form::NT] {
+            check(form, [MC + 3, 37, KC + 5], 1, 1.0, 1);
+            check(form, [5, NC + 33, 2 * KC + 1], 0, 0.0, 2);
+        }
+    }
+
+    #[test]
+    fn the_order_of_additions_does_not_see_the_blocks() {
+        let (m, n, k) = (3, 40, KC + 100);
+        let (a, b) = (floats(m * k, 1), floats(k * n, 2));
+        on_each(|kernels| {
+            let (mut whole, mut parts) = (vec![0.0; m * n], vec![0.0; m * n]);
+            kernels.matmul(Form::NN, m, n, k, &a, k, &b, n, 0.0, &mut whole, n);
+            for p in (0..k).step_by(7) {
+                let depth = 7.min(k - p);
+                let beta = if p == 0 { 0.0 } else { 1.0 };
+                kernels.matmul(Form::NN, m, n, depth, &a[p..], k, &b[p * n..], n, beta, &mut parts, n);
+            }
+            assert_eq!(whole, parts);
+            whole
+        });
+    }
+
+    #[test]
+    #[should_panic(expected = "length 5 of a [2, 3]")]
+    fn short_operands_are_refused() {
+        let kernels = Kernels::select().unwrap();
+        kernels.matmul(Form::NN, 2, 1, 3, &[0.0; 5], 3, &[0.0; 3], 1, 0.0, &mut [0.0; 2], 1);
     }
 }

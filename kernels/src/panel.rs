@@ -52,6 +52,7 @@ pub(crate) fn check_width(width: usize) {
 }
 
 /// Rows of `c` are `ldc` floats apart, so that the row-major product can write where its caller wants it.
+#[expect(clippy::too_many_arguments, reason = "the operands of a product with the distance of rows")]
 #[inline(always)]
 pub(crate) fn matmul_panel<S: Simd>(
     s: S,
@@ -200,5 +201,88 @@ impl<S: Simd, const WA: usize, const N: usize> Rows<'_, S, WA, N> {
                 row[v] = if relu { s.max(zero, x) } else { x };
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::testing::{assert_close, floats, on_each, to_panels};
+    use crate::{naive, panel_width};
+
+    proptest! {
+        #[test]
+        fn a_panel_is_start_plus_product_then_finish(
+            (m, from, to) in (0_usize..70).prop_flat_map(|m| (Just(m), 0..=m, 0..=m)),
+            k in 0_usize..100, n in 1_usize..=32, start in 0..2, finish in 0_usize..4, seed: u64,
+        ) {
+            let (from, to) = (from.min(to), from.max(to));
+            let (a, b) = (floats(m * k, seed), floats(k * n, seed ^ 1));
+            let (rows, width) = (to - from, panel_width(n));
+            let (c, bias, mask) =
+                (floats(rows * width, seed ^ 2), floats(width, seed ^ 3), floats(rows * width, seed ^ 4));
+            let results = on_each(|kernels| {
+                let (a, b) = (to_panels(kernels, &a, m, k), to_panels(kernels, &b, k, n));
+                let mut c = if start == 0 { vec![f32::NAN; c.len()] } else { c.clone() };
+                let start = [Start::Zero, Start::Continue][start as usize];
+                let finish =
+                    [Finish::None, Finish::Bias(&bias), Finish::BiasRelu(&bias), Finish::Mask(&mask)][finish];
+                kernels.matmul_panel(Panels::new(&a, m, k, panel_width(k)).window(from..to), &b, width, start, finish, &mut c);
+                c
+            });
+            let product = naive::matmul(rows, n, k, &a[from * k..to * k], &b);
+            let expected: Vec<f64> = (0..rows * width).map(|at| {
+                let (i, j) = (at / width, at % width);
+                let product = if j < n { product[i * n + j] } else { 0.0 };
+                let x = product + if start == 0 { 0.0 } else { f64::from(c[at]) };
+                match finish {
+                    0 => x,
+                    1 => x + f64::from(bias[j]),
+                    2 => (x + f64::from(bias[j])).max(0.0),
+                    _ => if mask[at] > 0.0 { x } else { 0.0 },
+                }
+            }).collect();
+            for (backend, c) in results {
+                assert_close(backend, &c, &expected, 1e-5);
+            }
+        }
+
+        #[test]
+        fn a_row_has_the_same_bits_in_every_window(m in 1_usize..70, k in 1_usize..900, row in 0..70_usize, seed: u64) {
+            let row = row % m;
+            let (a, b) = (floats(m * k, seed), floats(k * 32, seed ^ 1));
+            on_each(|kernels| {
+                let a = to_panels(kernels, &a, m, k);
+                let a = Panels::new(&a, m, k, panel_width(k));
+                let (mut all, mut one) = (vec![0.0; m * 32], vec![0.0; 32]);
+                kernels.matmul_panel(a, &b, 32, Start::Zero, Finish::None, &mut all);
+                kernels.matmul_panel(a.window(row..row + 1), &b, 32, Start::Zero, Finish::None, &mut one);
+                assert_eq!(&all[row * 32..(row + 1) * 32], one);
+                all
+            });
+        }
+    }
+
+    #[test]
+    fn nan_and_infinity_reach_their_outputs_through_relu() {
+        let a = [f32::NAN, f32::INFINITY, 1.0];
+        on_each(|kernels| {
+            let a = to_panels(kernels, &a, 3, 1);
+            let mut c = vec![0.0; 3 * 16];
+            let finish = Finish::BiasRelu(&[0.0; 16]);
+            kernels.matmul_panel(
+                Panels::new(&a, 3, 1, panel_width(1)),
+                &[1.0; 16],
+                16,
+                Start::Zero,
+                finish,
+                &mut c,
+            );
+            assert!(c[..16].iter().all(|x| x.is_nan()));
+            assert!(c[16..32].iter().all(|&x| x == f32::INFINITY));
+            c
+        });
     }
 }

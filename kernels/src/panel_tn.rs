@@ -23,6 +23,7 @@ impl Kernels {
 }
 
 /// Rows of `c` are `ldc` floats apart. [`Start::Continue`] is for one leaf: its chain goes on from C.
+#[expect(clippy::too_many_arguments, reason = "the operands of a product with the distance of rows")]
 #[inline(always)]
 pub(crate) fn matmul_tn_panel<S: Simd>(
     s: S,
@@ -86,21 +87,19 @@ impl<S: Simd, const N: usize> Tile for Features<'_, S, N> {
         // SAFETY: `matmul_tn_panel` has checked that A, D and C hold the features of this tile.
         unsafe {
             let c = c.add(first * ldc);
-            let from = match start {
-                Start::Zero => [[s.splat(0.0); N]; MR],
-                Start::Continue => load_block(s, c, ldc),
-            };
-            let mut tree = Tree::new();
+            let zero = [[s.splat(0.0); N]; MR];
+            let mut sum = if start == Start::Zero { zero } else { load_block(s, c, ldc) };
+            let mut tree = Tree::new(s);
             let mut row = 0;
-            for &end in leaves {
-                let sum = self.chain(first, row..end, from);
-                if leaves.len() == 1 {
-                    return store_block(s, sum, c, ldc);
-                }
-                tree.push(sum, |a, b| add(s, a, b));
+            for (leaf, &end) in leaves.iter().enumerate() {
+                sum = self.chain(first, row..end, sum);
                 row = end;
+                if leaf + 1 < leaves.len() {
+                    tree.push(sum);
+                    sum = zero;
+                }
             }
-            let sum = tree.sum(|a, b| add(s, a, b)).unwrap_or(from);
+            let sum = tree.finish(sum);
             store_block(s, sum, c, ldc);
         }
     }
@@ -142,17 +141,59 @@ impl<S: Simd, const N: usize> Features<'_, S, N> {
     }
 }
 
-#[inline(always)]
-fn add<S: Simd, const MR: usize, const N: usize>(
-    s: S,
-    a: Block<S, MR, N>,
-    b: Block<S, MR, N>,
-) -> Block<S, MR, N> {
-    let mut sum = a;
-    for (sum, b) in sum.iter_mut().zip(&b) {
-        for (x, &y) in sum.iter_mut().zip(b) {
-            *x = s.add(*x, y);
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::testing::{assert_close, floats, leaves, on_each, to_panels};
+    use crate::{naive, panel_width};
+
+    proptest! {
+        #[test]
+        fn the_weight_gradient_is_the_product_of_the_transpose(
+            (first, m, leaves) in (0_usize..5, 0_usize..70).prop_flat_map(|(f, m)| (Just(f), Just(m), leaves(m))),
+            k in 0_usize..70, n in 1_usize..=32, seed: u64,
+        ) {
+            let (a, d) = (floats((first + m) * k, seed), floats(m * n, seed ^ 1));
+            let width = panel_width(n);
+            let results = on_each(|kernels| {
+                let (a, d) = (to_panels(kernels, &a, first + m, k), to_panels(kernels, &d, m, n));
+                let mut c = vec![f32::NAN; k * width];
+                let a = Panels::new(&a, first + m, k, panel_width(k)).window(first..first + m);
+                kernels.matmul_tn_panel(a, &leaves, &d, width, &mut c);
+                c
+            });
+            let expected = naive::matmul(k, n, m, &naive::transpose(m, k, &a[first * k..]), &d);
+            for (backend, c) in results {
+                assert_close(backend, &naive::from_panels(&c, k, n), &expected, 1e-5);
+            }
+        }
+
+        #[test]
+        fn leaves_are_summed_as_the_tree_says((m, leaves) in (1_usize..70).prop_flat_map(|m| (Just(m), leaves(m))),
+            k in 1_usize..40, seed: u64,
+        ) {
+            let (a, d) = (floats(m * k, seed), floats(m * 16, seed ^ 1));
+            on_each(|kernels| {
+                let a = to_panels(kernels, &a, m, k);
+                let a = Panels::new(&a, m, k, panel_width(k));
+                let mut c = vec![0.0; k * 16];
+                kernels.matmul_tn_panel(a, &leaves, &d, 16, &mut c);
+                let mut starts = vec![0];
+                starts.extend(&leaves[..leaves.len() - 1]);
+                let parts: Vec<Vec<f32>> = starts.iter().zip(&leaves).map(|(&start, &end)| {
+                    let mut part = vec![0.0; k * 16];
+                    let d = &d[start * 16..end * 16];
+                    kernels.matmul_tn_panel(a.window(start..end), &[end - start], d, 16, &mut part);
+                    part
+                }).collect();
+                for (at, &c) in c.iter().enumerate() {
+                    let expected = naive::tree(parts.iter().map(|part| part[at]).collect());
+                    assert_eq!(c.to_bits(), expected.to_bits(), "element {at}");
+                }
+                c
+            });
         }
     }
-    sum
 }

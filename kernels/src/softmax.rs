@@ -150,3 +150,104 @@ impl<S: Simd> Objective<S> {
         Loss { loss, scale, label_gradient: s.mul(s.sub(p, one), scale) }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use crate::naive;
+    use crate::testing::{assert_close, floats, on_each, to_panels};
+
+    proptest! {
+        #[test]
+        fn loss_and_gradient_are_those_of_the_definition(
+            m in 0_usize..40, classes in 1_usize..100, size in 0.0_f32..90.0, clip: bool, seed: u64,
+        ) {
+            let logits: Vec<f32> = floats(m * classes, seed).into_iter().map(|x| x * size).collect();
+            let labels: Vec<u32> =
+                floats(m, seed ^ 1).into_iter().map(|x| (x.abs() * classes as f32) as u32 % classes as u32).collect();
+            let floor = if clip { 1e-10 } else { 0.0 };
+            let results = on_each(|kernels| {
+                let mut x = to_panels(kernels, &logits, m, classes);
+                let (mut loss, mut predicted) = (vec![f32::NAN; m], vec![u32::MAX; m]);
+                kernels.softmax_cross_entropy(&mut x, m, classes, &labels, 0.25, floor, &mut loss, &mut predicted);
+                let predicted = predicted.into_iter().map(|j| j as f32).collect();
+                [naive::from_panels(&x, m, classes), loss, predicted].concat()
+            });
+            let mut expected = vec![0.0; m * (classes + 2)];
+            for i in 0..m {
+                let (row, label) = (&logits[i * classes..(i + 1) * classes], labels[i] as usize);
+                let p = naive::softmax(row);
+                // Next to the floor, rounding may decide either way.
+                prop_assume!(!clip || (p[label] / 1e-10 - 1.0).abs() > 1e-3);
+                let clipped = p[label] < f64::from(floor);
+                for (j, p) in p.iter().enumerate() {
+                    let hot = if j == label { 1.0 } else { 0.0 };
+                    expected[i * classes + j] = if clipped { 0.0 } else { (p - hot) * 0.25 };
+                }
+                expected[m * classes + i] = -p[label].max(f64::from(floor)).ln();
+                expected[m * (classes + 1) + i] = f64::from(naive::argmax(row));
+            }
+            for (backend, result) in results {
+                assert_close(backend, &result, &expected, 2e-6);
+            }
+        }
+
+        #[test]
+        fn probabilities_and_argmax(m in 0_usize..40, classes in 1_usize..100, seed: u64) {
+            // Few distinct values, so that the largest is often there twice.
+            let logits: Vec<f32> = floats(m * classes, seed).into_iter().map(|x| (x * 8.0).round()).collect();
+            let results = on_each(|kernels| {
+                let mut x = to_panels(kernels, &logits, m, classes);
+                let mut predicted = vec![u32::MAX; m];
+                kernels.argmax(&x, m, classes, &mut predicted);
+                kernels.softmax(&mut x, m, classes);
+                let predicted: Vec<f32> = predicted.into_iter().map(|j| j as f32).collect();
+                [naive::from_panels(&x, m, classes), predicted].concat()
+            });
+            let rows = logits.chunks(classes);
+            let mut expected: Vec<f64> = rows.clone().flat_map(naive::softmax).collect();
+            expected.extend(rows.map(|row| f64::from(naive::argmax(row))));
+            for (backend, result) in results {
+                assert_close(backend, &result, &expected, 1e-6);
+            }
+        }
+    }
+
+    #[test]
+    fn a_nan_makes_its_row_nan_and_no_other() {
+        for classes in [10, 20, 50] {
+            on_each(|kernels| {
+                let mut logits = vec![0.5; 2 * classes];
+                logits[3] = f32::NAN;
+                let mut x = to_panels(kernels, &logits, 2, classes);
+                let (mut loss, mut predicted) = ([0.0; 2], [0; 2]);
+                kernels.softmax_cross_entropy(
+                    &mut x,
+                    2,
+                    classes,
+                    &[1, 1],
+                    1.0,
+                    1e-10,
+                    &mut loss,
+                    &mut predicted,
+                );
+                let x = naive::from_panels(&x, 2, classes);
+                assert!(x[..classes].iter().all(|x| x.is_nan()) && loss[0].is_nan());
+                assert!(x[classes..].iter().all(|x| x.is_finite()) && loss[1].is_finite());
+                x
+            });
+        }
+    }
+
+    #[test]
+    fn without_a_floor_no_loss_is_infinite() {
+        on_each(|kernels| {
+            let mut x = to_panels(kernels, &[1000.0, -1000.0], 1, 2);
+            let mut loss = vec![0.0];
+            kernels.softmax_cross_entropy(&mut x, 1, 2, &[1], 1.0, 0.0, &mut loss, &mut [0]);
+            assert_eq!((loss[0], x[0], x[1]), (2000.0, 1.0, -1.0));
+            loss
+        });
+    }
+}

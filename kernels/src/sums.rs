@@ -38,17 +38,20 @@ impl Kernels {
 #[inline(always)]
 pub(crate) fn bias_gradient<S: Simd>(s: S, d: &[f32], leaves: &[usize], width: usize, db: &mut [f32]) {
     for col in (0..width).step_by(LANES) {
-        let mut tree = Tree::new();
-        let mut row = 0;
-        for &end in leaves {
-            let mut sum = s.splat(0.0);
-            for row in d[row * width..end * width].chunks_exact(width) {
+        let mut tree = Tree::<S, 1, 1>::new(s);
+        let mut sum = s.splat(0.0);
+        let mut first = 0;
+        for (leaf, &end) in leaves.iter().enumerate() {
+            for row in d[first * width..end * width].chunks_exact(width) {
                 sum = s.add(sum, s.load(row[col..].first_chunk().expect("a row of whole vectors")));
             }
-            tree.push(sum, |a, b| s.add(a, b));
-            row = end;
+            first = end;
+            if leaf + 1 < leaves.len() {
+                tree.push([[sum]]);
+                sum = s.splat(0.0);
+            }
         }
-        let sum = tree.sum(|a, b| s.add(a, b)).unwrap_or(s.splat(0.0));
+        let [[sum]] = tree.finish([[sum]]);
         db[col..col + LANES].copy_from_slice(&s.to_array(sum));
     }
 }
@@ -87,4 +90,64 @@ pub(crate) fn sum_of_squares<S: Simd>(_: S, x: &[f32]) -> f64 {
         half /= 2;
     }
     sums[0]
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use crate::naive;
+    use crate::testing::{assert_close, floats, leaves, on_each};
+
+    proptest! {
+        #[test]
+        fn the_bias_gradient_sums_the_rows_of_each_leaf_then_the_tree(
+            (m, leaves) in (0_usize..70).prop_flat_map(|m| (Just(m), leaves(m))), wide: bool, seed: u64,
+        ) {
+            let width = if wide { 32 } else { 16 };
+            let d = floats(m * width, seed);
+            let results = on_each(|kernels| {
+                let mut db = vec![f32::NAN; width];
+                kernels.bias_gradient(&d, &leaves, width, &mut db);
+                db
+            });
+            let expected: Vec<f32> = (0..width).map(|j| {
+                let mut start = 0;
+                naive::tree(leaves.iter().map(|&end| {
+                    let rows = std::mem::replace(&mut start, end)..end;
+                    rows.fold(0.0, |sum, i| sum + d[i * width + j])
+                }).collect())
+            }).collect();
+            for (backend, db) in results {
+                assert_eq!(db, expected, "{}", backend);
+            }
+        }
+
+        #[test]
+        fn slices_are_added_in_order(slices in 1_usize..9, m in 0_usize..9, wide: bool, seed: u64) {
+            let width = if wide { 32 } else { 16 };
+            let parts = floats(slices * m * width, seed);
+            let results = on_each(|kernels| {
+                let mut out = vec![f32::NAN; m * width];
+                kernels.sum_slices(&parts, &mut out);
+                out
+            });
+            let expected: Vec<f32> = (0..m * width).map(|at| {
+                let slices = parts.chunks((m * width).max(1)).map(|slice| slice[at]);
+                slices.reduce(|a, b| a + b).unwrap()
+            }).collect();
+            for (backend, out) in results {
+                assert_eq!(out, expected, "{}", backend);
+            }
+        }
+
+        #[test]
+        fn the_norm_is_that_of_double_precision(len in 0_usize..200, seed: u64) {
+            let x = floats(len, seed);
+            let expected: f64 = x.iter().map(|&x| f64::from(x) * f64::from(x)).sum();
+            for (backend, sum) in on_each(|kernels| vec![kernels.sum_of_squares(&x) as f32]) {
+                assert_close(backend, &sum, &[expected], 1e-7);
+            }
+        }
+    }
 }

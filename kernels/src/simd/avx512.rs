@@ -1,17 +1,17 @@
-//! AVX-512F: a vector is one register.
+//! AVX-512 with its byte, word and short-vector parts, as every CPU since 2017 has it: a vector is one register.
 #![allow(unsafe_code)] // Intrinsics; that the CPU has them is what a value of `Avx512` proves.
 
 use std::arch::x86_64::*;
 
 use super::{LANES, Simd};
 
-/// Proof that the CPU has AVX-512F.
+/// Proof that the CPU has AVX-512 F, BW, DQ and VL.
 #[derive(Clone, Copy)]
 pub(crate) struct Avx512(());
 
 impl Avx512 {
     /// # Safety
-    /// The CPU must have AVX-512F, and the caller must be compiled for it.
+    /// The CPU must have AVX-512 F, BW, DQ and VL, and the caller must be compiled for it.
     #[inline(always)]
     pub(crate) unsafe fn new() -> Self {
         Avx512(())
@@ -21,7 +21,7 @@ impl Avx512 {
 /// `√½` as bits: where the fraction's binade is cut, see [`Simd::split`].
 const SQRT_HALF: i32 = 0x3f35_04f3;
 
-// SAFETY of every block below: a value of `Avx512` exists only where the CPU has AVX-512F, and pointers come from
+// SAFETY of every block below: a value of `Avx512` exists only where the CPU has AVX-512 F, BW, DQ and VL, and pointers come from
 // references to arrays of the length that is read.
 impl Simd for Avx512 {
     type V = __m512;
@@ -50,21 +50,18 @@ impl Simd for Avx512 {
         array
     }
     #[inline(always)]
-    fn from_u8(self, x: &[u8; LANES]) -> __m512 {
+    fn load_u8(self, x: &[u8; LANES]) -> __m512 {
         // SAFETY: see above.
         unsafe { _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(_mm_loadu_si128(x.as_ptr().cast()))) }
     }
 
     #[inline(always)]
     fn nonzero(self, bytes: &[u8; 64]) -> u64 {
-        let zeros = |half: &[u8]| {
-            // SAFETY: see above; both halves have 32 bytes, and AVX2 is part of every such CPU.
-            unsafe {
-                let half = _mm256_loadu_si256(half.as_ptr().cast());
-                _mm256_movemask_epi8(_mm256_cmpeq_epi8(half, _mm256_setzero_si256())) as u32
-            }
-        };
-        !(u64::from(zeros(&bytes[..32])) | u64::from(zeros(&bytes[32..])) << 32)
+        // SAFETY: see above.
+        unsafe {
+            let bytes = _mm512_loadu_si512(bytes.as_ptr().cast());
+            _mm512_test_epi8_mask(bytes, bytes)
+        }
     }
 
     #[inline(always)]

@@ -43,7 +43,7 @@ impl Simd for Wide {
         x.to_array()
     }
     #[inline(always)]
-    fn from_u8(self, x: &[u8; LANES]) -> f32x16 {
+    fn load_u8(self, x: &[u8; LANES]) -> f32x16 {
         f32x16::new(x.map(f32::from))
     }
 

@@ -1,0 +1,90 @@
+# Targets: see `make help`. Plain cargo commands work as well; this file adds what they need from outside of cargo.
+.DEFAULT_GOAL := help
+SHELL := /bin/bash
+.SHELLFLAGS := -e -o pipefail -c
+
+CARGO ?= cargo
+TARGET := $(or $(CARGO_TARGET_DIR),$(CURDIR)/target)
+
+# What a machine lacks for a test, one line each: tests append to it, `make test` prints it at the end.
+export MUSTER_ABSENT := $(TARGET)/not-on-this-machine
+
+# Tests that need set-up of their own are targets `test-NAME` of fragments; `make test` runs those that are there.
+FRAGMENTS := $(wildcard tests/*/*.mk)
+PARTS := test-workspace $(if $(FRAGMENTS),$(shell sed -n 's/^\(test-[a-z-]*\):.*/\1/p' $(FRAGMENTS))) test-default-run
+include $(FRAGMENTS)
+
+.PHONY: help test test-plain test-workspace test-default-run lint fetch bench soak tools absent-hardware
+
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | sed -E 's/:.*## /\t/' | expand -t 16
+
+test: tools ## everything: sets up what is missing, fetches MNIST, runs all tests, says how long each part took
+	@mkdir -p $(TARGET) && rm -f $(MUSTER_ABSENT) $(MUSTER_ABSENT).minutes
+	@for part in fetch $(PARTS) absent-hardware; do \
+		begin=$$(date +%s.%N); \
+		echo "== $$part"; \
+		$(MAKE) --no-print-directory $$part || { echo "make test: $$part failed" >&2; exit 1; }; \
+		date +%s.%N | awk -v part=$$part -v begin=$$begin '{ printf "%7.1f min  %s\n", ($$1 - begin) / 60, part }' \
+			>> $(MUSTER_ABSENT).minutes; \
+	done
+	@echo "== minutes"; cat $(MUSTER_ABSENT).minutes
+	@echo "== not on this machine"; sort -u $(MUSTER_ABSENT) 2>/dev/null || echo "nothing is missing"
+	@echo "== make test: all passed"
+
+test-plain: ## cargo's tests alone, without set-up or network
+	$(CARGO) test --workspace
+
+test-workspace:
+	$(CARGO) test --workspace
+
+# The README's command, word for word but for where the model goes, on the real digits.
+test-default-run:
+	rm -rf $(TARGET)/default-run && mkdir -p $(TARGET)/default-run
+	$(CARGO) run --release -p mnist -- train --model $(TARGET)/default-run/model --report $(TARGET)/default-run/report.json
+	grep -q '"dataset": "mnist"' $(TARGET)/default-run/report.json
+	awk '/^  "test_accuracy"/ { found = 1; sub(/,/, "", $$2); if ($$2 < 0.975) { print "test accuracy " $$2 " is below 0.975"; exit 1 } } END { if (!found) exit 1 }' \
+		$(TARGET)/default-run/report.json
+
+lint: ## formatting, clippy, and with cargo-deny licences and advisories
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --workspace --all-targets -- -D warnings
+	@if $(CARGO) deny --version >/dev/null 2>&1; then $(CARGO) deny check; \
+	else echo "cargo-deny is not installed, licences are not checked: cargo install --locked cargo-deny"; fi
+
+fetch: ## get MNIST into the cache
+	$(CARGO) run -p mnist -- fetch
+
+bench: ## measure kernels and training beside their peers (MKL and OpenBLAS from PyPI), and the formats
+	sh benches/peers.sh
+	$(CARGO) run --release -p muster-benches -- $(TARGET)/bench.json
+
+SOAK_MINUTES ?= 30
+soak: ## kill and resume, over and over, for SOAK_MINUTES (30)
+	@end=$$(( $$(date +%s) + 60 * $(SOAK_MINUTES) )); rounds=0; \
+	while [ $$(date +%s) -lt $$end ]; do \
+		MUSTER_SOAK_ROUND=$$rounds $(CARGO) test -q -p muster-tests --test seams -- interruptions model_directory disks; \
+		rounds=$$((rounds + 1)); \
+	done; \
+	echo "soak: $$rounds rounds passed"
+
+# What the tests run besides cargo. Debian's packages; sudo is used for apt-get alone.
+tools:
+	@missing=""; \
+	command -v gcc >/dev/null || missing="$$missing gcc"; \
+	command -v unshare >/dev/null || missing="$$missing util-linux"; \
+	python3 -c 'import venv, ensurepip' 2>/dev/null || missing="$$missing python3-venv"; \
+	[ -e /etc/ssl/certs/ca-certificates.crt ] || missing="$$missing ca-certificates"; \
+	if [ -n "$$missing" ]; then \
+		echo "installing with apt-get:$$missing"; \
+		sudo=$$([ "$$(id -u)" = 0 ] || echo sudo); \
+		$$sudo apt-get update -q && $$sudo env DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends $$missing; \
+	fi
+	@command -v $(CARGO) >/dev/null || { echo "cargo is missing: install Rust with https://rustup.rs" >&2; exit 1; }
+
+absent-hardware:
+	@lacks() { echo "$$1" >> $(MUSTER_ABSENT); }; \
+	grep -qw avx512f /proc/cpuinfo || lacks "AVX-512: the avx512 kernels"; \
+	grep -qw amx_tile /proc/cpuinfo || lacks "AMX: bf16 tiles"; \
+	[ -n "$$(ls /sys/class/infiniband 2>/dev/null)" ] || lacks "InfiniBand: RDMA between nodes"; \
+	unshare --net true 2>/dev/null || lacks "NET_ADMIN: ranks in network namespaces"

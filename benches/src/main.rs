@@ -1,0 +1,139 @@
+//! `muster-benches [FILE]`: kernels and training beside their peers, in one run; a table, and JSON into FILE.
+
+use muster_benches::blas::Blas;
+use muster_benches::c_trainer::CTrainer;
+use muster_benches::measure::median;
+use muster_benches::products::{Product, SHAPES, measure};
+use muster_benches::trainer::Trainer;
+use muster_kernels::Kernels;
+use serde_json::{Value, json};
+
+/// Rounds that a median is taken over.
+const ROUNDS: usize = 15;
+/// Steps that a rate is taken over.
+const STEPS: u64 = 600;
+/// As many images as MNIST's training set has.
+const IMAGES: usize = 60_000;
+const PIXELS: usize = 784;
+const CLASSES: usize = 10;
+
+fn main() {
+    let kernels = Kernels::select().unwrap_or_else(|error| panic!("{error}"));
+    let blas: Vec<Blas> = [Blas::mkl(), Blas::openblas()].into_iter().flatten().collect();
+    println!("kernels: {} ({})", kernels.backend(), kernels.backend().arithmetic());
+    for blas in &blas {
+        println!("{}: {}", blas.name, blas.version);
+    }
+    if blas.len() < 2 {
+        println!("not on this machine: MKL or OpenBLAS (benches/peers.sh installs both)");
+    }
+    println!("\nmatrix products on one thread, % of the FMA peak");
+    let products: Vec<Value> = SHAPES
+        .into_iter()
+        .map(|(form, size)| print_product(&measure(kernels, &blas, form, size, ROUNDS)))
+        .collect();
+    let training = train_beside_peers(kernels, &blas);
+    if let Some(file) = std::env::args_os().nth(1) {
+        let report = json!({ "products": products, "training": training });
+        std::fs::write(&file, format!("{report:#}\n")).unwrap_or_else(|e| panic!("{}: {e}", file.display()));
+    }
+}
+
+fn print_product(product: &Product) -> Value {
+    let [m, n, k] = product.size;
+    print!("{:?} {:16}", product.form, format!("{m}×{n}×{k}"));
+    let mut shares = serde_json::Map::new();
+    for timing in &product.timings {
+        let share = product.share(timing);
+        print!("  {} {:5.1} ({:.1} µs)", timing.name, 100.0 * share, 1e6 * timing.seconds);
+        shares.insert(
+            timing.name.clone(),
+            json!({ "peak_share": share, "microseconds": 1e6 * timing.seconds }),
+        );
+    }
+    println!("  of {:.0} GFLOP/s", product.peak / 1e9);
+    json!({
+        "form": format!("{:?}", product.form), "m": m, "n": n, "k": k, "peak_flops": product.peak,
+        "contenders": shares,
+    })
+}
+
+/// Images a second of our trainer and of a C programmer's over each BLAS, in turns, one thread and two.
+fn train_beside_peers(kernels: &'static Kernels, blas: &[Blas]) -> Value {
+    let mut results = Vec::new();
+    for (data, (images, labels)) in [("MNIST", mnist()), ("no zeros", dense())] {
+        println!(
+            "\ntraining on {data}, thousand images/s at batch 100: one thread, two (times ours / theirs)"
+        );
+        for hidden in [&[][..], &[128], &[512, 512]] {
+            let ours = Trainer::new(kernels, hidden, CLASSES, &images, &labels);
+            let mut peers: Vec<CTrainer> =
+                blas.iter().map(|blas| CTrainer::new(blas, hidden, CLASSES, &images, &labels)).collect();
+            // Rates of ours, then of each peer, by threads and round.
+            let mut rates = vec![[Vec::new(), Vec::new()]; 1 + peers.len()];
+            for _ in 0..ROUNDS {
+                for threads in [1, 2] {
+                    rates[0][threads - 1].push(ours.images_per_second(threads, STEPS));
+                    for (peer, rates) in peers.iter_mut().zip(&mut rates[1..]) {
+                        rates[threads - 1].push(peer.images_per_second(threads, STEPS as usize / 4));
+                    }
+                }
+            }
+            results.extend(print_training(data, hidden, blas, &rates));
+        }
+    }
+    json!(results)
+}
+
+fn print_training(data: &str, hidden: &[usize], blas: &[Blas], rates: &[[Vec<f64>; 2]]) -> Vec<Value> {
+    let names = std::iter::once("muster").chain(blas.iter().map(|blas| blas.name));
+    let mut results = Vec::new();
+    print!("784-{hidden:?}-10:");
+    for (name, rates_of) in names.zip(rates) {
+        let of = |threads: usize| median(rates_of[threads - 1].clone());
+        let ratio = |threads: usize| {
+            let pairs = rates[0][threads - 1].iter().zip(&rates_of[threads - 1]);
+            median(pairs.map(|(ours, theirs)| ours / theirs).collect())
+        };
+        print!("  {name} {:.0}, {:.0} (×{:.2}, ×{:.2})", of(1) / 1e3, of(2) / 1e3, ratio(1), ratio(2));
+        results.push(json!({
+            "data": data, "hidden": hidden, "trainer": name, "images_per_second": [of(1), of(2)],
+            "ours_by_theirs": [ratio(1), ratio(2)],
+        }));
+    }
+    println!();
+    results
+}
+
+/// MNIST's training set from the cache; where that is empty, as many images with as many zeros.
+fn mnist() -> (Vec<u8>, Vec<u8>) {
+    let cache = std::env::var_os("XDG_CACHE_HOME").map(std::path::PathBuf::from);
+    let cache = cache.or_else(|| Some(std::path::PathBuf::from(std::env::var_os("HOME")?).join(".cache")));
+    let file = |name: &str| std::fs::read(cache.as_ref()?.join("muster/mnist").join(name)).ok();
+    match (file("train-images-idx3-ubyte"), file("train-labels-idx1-ubyte")) {
+        (Some(images), Some(labels)) => (images[16..].to_vec(), labels[8..].to_vec()),
+        _ => {
+            println!("not in the cache: MNIST (mnist fetch); random pixels of the same density stand for it");
+            random_images(49)
+        }
+    }
+}
+
+fn dense() -> (Vec<u8>, Vec<u8>) {
+    random_images(256)
+}
+
+/// Random images in which `density` of 256 pixels are not 0, and random labels.
+fn random_images(density: u64) -> (Vec<u8>, Vec<u8>) {
+    let mut state = 0x2545_f491_4f6c_dd1d_u64;
+    let mut next = move || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state >> 32
+    };
+    let pixel = |random: u64| if random % 256 < density { (random >> 8) as u8 | 1 } else { 0 };
+    let images = (0..IMAGES * PIXELS).map(|_| pixel(next())).collect();
+    let labels = (0..IMAGES).map(|i| (i * 7 % CLASSES) as u8).collect();
+    (images, labels)
+}

@@ -1,0 +1,64 @@
+//! What the property tests share: every back end of this CPU, random operands, comparison.
+
+use proptest::prelude::*;
+
+use crate::{Backend, Kernels, panels_len};
+
+/// Runs `f` on every back end that this CPU has and demands the same bits of all whose arithmetic is the same.
+/// Returns the result of each.
+pub(crate) fn on_each(f: impl Fn(&Kernels) -> Vec<f32>) -> Vec<(Backend, Vec<f32>)> {
+    let mut results: Vec<(Backend, Vec<f32>)> = Vec::new();
+    for backend in Backend::ALL.into_iter().filter(|backend| backend.is_available()) {
+        let kernels = Kernels::of(backend).expect("an available back end");
+        assert_eq!(kernels.backend(), backend, "the table that ran");
+        let result = f(kernels);
+        for (other, expected) in
+            results.iter().filter(|(other, _)| other.arithmetic() == backend.arithmetic())
+        {
+            for (i, (x, y)) in result.iter().zip(expected).enumerate() {
+                let same = x.to_bits() == y.to_bits() || (x.is_nan() && y.is_nan());
+                assert!(same, "element {i}: {backend} has {x:e}, {other} {y:e}");
+            }
+        }
+        results.push((backend, result));
+    }
+    results
+}
+
+/// Asserts `|x - y| <= tolerance * max(1, |y|)` for all elements.
+pub(crate) fn assert_close(backend: Backend, x: &[f32], y: &[f64], tolerance: f64) {
+    assert_eq!(x.len(), y.len());
+    for (i, (&x, &y)) in x.iter().zip(y).enumerate() {
+        let near = (f64::from(x) - y).abs() <= tolerance * y.abs().max(1.0);
+        assert!(near, "element {i} on {backend}: {x:e} instead of {y:e}");
+    }
+}
+
+/// `len` floats in -1..1, a fifth of them zero, from `seed`.
+pub(crate) fn floats(len: usize, seed: u64) -> Vec<f32> {
+    let mut state = seed.wrapping_mul(2).wrapping_add(1);
+    let mut next = || {
+        // Knuth's MMIX multiplier; the upper half of the state is random enough for operands.
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (state >> 40) as f32 / (1 << 23) as f32 - 1.0
+    };
+    (0..len).map(|_| if next() < -0.6 { 0.0 } else { next() }).collect()
+}
+
+/// The row-major matrix `[m, n]` in panels.
+pub(crate) fn to_panels(kernels: &Kernels, x: &[f32], m: usize, n: usize) -> Vec<f32> {
+    let mut panels = vec![f32::NAN; panels_len(m, n)];
+    for i in 0..m {
+        kernels.row_to_panels(&x[i * n..(i + 1) * n], &mut panels, m, i);
+    }
+    panels
+}
+
+/// Ends of at most 9 runs that cover `m` rows, some of them empty.
+pub(crate) fn leaves(m: usize) -> impl Strategy<Value = Vec<usize>> {
+    prop::collection::vec(0..=m, 0..9).prop_map(move |mut ends| {
+        ends.push(m);
+        ends.sort_unstable();
+        ends
+    })
+}

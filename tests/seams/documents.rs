@@ -1,0 +1,72 @@
+//! The documents name what is there: every file, every file with unsafe code, both commands.
+
+use muster_tests::program::root;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+fn document(name: &str) -> String {
+    fs::read_to_string(root().join(name)).expect("the document is there")
+}
+
+/// Rust files below a folder; tests that stand beside the code they test are left out.
+fn rust_files(folder: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(folder).into_iter().flatten().map(|entry| entry.unwrap().path());
+    let files = entries.flat_map(|path| if path.is_dir() { rust_files(&path) } else { vec![path] });
+    files
+        .filter(|path| path.extension().is_some_and(|end| end == "rs") && !path.ends_with("tests.rs"))
+        .collect()
+}
+
+/// The source files of all packages, relative to the root.
+fn sources() -> Vec<String> {
+    let folders = [
+        "src",
+        "kernels/src",
+        "collective/src",
+        "launcher/src",
+        "examples/mnist/src",
+        "tests/src",
+        "benches/src",
+    ];
+    let files = folders.iter().flat_map(|folder| rust_files(&root().join(folder)));
+    files.map(|path| path.strip_prefix(root()).unwrap().display().to_string()).collect()
+}
+
+#[test]
+fn every_file_is_on_the_map() {
+    let map = document("ARCHITECTURE.md");
+    let missing: Vec<String> =
+        sources().into_iter().filter(|file| !map.contains(&format!("| `{file}` |"))).collect();
+    assert!(missing.is_empty(), "ARCHITECTURE.md's code map needs a line for each of {missing:#?}");
+}
+
+#[test]
+fn nothing_on_the_map_is_gone() {
+    let map = document("ARCHITECTURE.md");
+    let named = map.lines().filter_map(|line| line.strip_prefix("| `")?.split('`').next());
+    let gone: Vec<&str> = named.filter(|file| !root().join(file).exists()).collect();
+    assert!(gone.is_empty(), "ARCHITECTURE.md names {gone:#?}");
+}
+
+#[test]
+fn every_file_with_unsafe_code_is_listed() {
+    let map = document("ARCHITECTURE.md");
+    let (_, section) = map.split_once("\n## Unsafe code\n").expect("a section on unsafe code");
+    let (section, _) = section.split_once("\n## ").expect("a section after it");
+    for file in sources() {
+        let allows = fs::read_to_string(root().join(&file)).unwrap().contains("allow(unsafe_code)");
+        assert_eq!(
+            section.contains(&format!("| `{file}` |")),
+            allows,
+            "{file} under `Unsafe code` of ARCHITECTURE.md"
+        );
+    }
+}
+
+#[test]
+fn the_readme_has_both_commands() {
+    let readme = document("README.md");
+    for command in ["cargo run --release -p mnist -- train", "make test"] {
+        assert!(readme.contains(&format!("```sh\n{command}\n```")), "{command}");
+    }
+}

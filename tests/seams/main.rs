@@ -1,0 +1,17 @@
+//! The seams between the crates, seen from outside: whole programs, their exit codes, what they say and what they leave behind.
+
+mod absurd_options;
+mod bad_data;
+mod checkpoints;
+mod console;
+mod default_run;
+mod disks;
+mod documents;
+mod inference;
+mod interruptions;
+mod kernels;
+mod model_directory;
+mod python;
+mod report;
+mod same_bits;
+mod spellings;
