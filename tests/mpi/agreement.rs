@@ -22,7 +22,10 @@ fn other_data_on_one_rank_is_an_error() {
 fn a_file_missing_on_one_rank_ends_all_with_its_message() {
     let Some(mpi) = mpi() else { return };
     let outcome = mpi.fails(&[(2, ""), (1, "--data nowhere")], &["rank 2 ", "nowhere"]);
-    assert_eq!(outcome.stderr.matches("nowhere").count(), outcome.stderr.lines().filter(|l| l.contains("rank 2 (")).count());
+    assert_eq!(
+        outcome.stderr.matches("nowhere").count(),
+        outcome.stderr.lines().filter(|l| l.contains("rank 2 (")).count()
+    );
     // The same everywhere is said once, without a rank's name.
     let outcome = mpi.fails(&[(3, "--data nowhere")], &["nowhere"]);
     assert!(!outcome.stderr.contains("rank 0 ("), "{outcome:?}");

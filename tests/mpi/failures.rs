@@ -21,12 +21,14 @@ fn process(mpi: &Mpi, rank: usize) -> String {
     let is_it = |pid: &str| {
         let of_process = |name: &str| fs::read(format!("/proc/{pid}/{name}")).unwrap_or_default();
         let environment = of_process("environ");
-        let has = |name: &str| environment.split(|&b| b == 0).any(|v| v == format!("{name}={rank}").as_bytes());
+        let has =
+            |name: &str| environment.split(|&b| b == 0).any(|v| v == format!("{name}={rank}").as_bytes());
         fs::read_link(format!("/proc/{pid}/cwd")).is_ok_and(|cwd| cwd == directory)
             && of_process("comm") == b"mnist\n"
             && (has("OMPI_COMM_WORLD_RANK") || has("PMI_RANK"))
     };
-    let pids = fs::read_dir("/proc").unwrap().filter_map(|entry| entry.unwrap().file_name().into_string().ok());
+    let pids =
+        fs::read_dir("/proc").unwrap().filter_map(|entry| entry.unwrap().file_name().into_string().ok());
     pids.into_iter().find(|pid| is_it(pid)).expect("the rank runs")
 }
 

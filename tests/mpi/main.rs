@@ -13,8 +13,11 @@ use std::process::Command;
 
 /// One MPI, and a folder to work in.
 pub struct Mpi {
+    /// `openmpi` or `mpich`.
     pub kind: String,
+    /// The program, built with it.
     pub mnist: PathBuf,
+    /// Where ranks run.
     pub sandbox: Sandbox,
 }
 
@@ -58,7 +61,8 @@ impl Mpi {
 
     /// The report of a training on so many ranks, which says everything once.
     pub fn report(&self, ranks: usize, options: &str) -> Value {
-        let outcome = program::run(&mut self.command(&[(ranks, &format!("--no-resume --report r {options}"))]));
+        let outcome =
+            program::run(&mut self.command(&[(ranks, &format!("--no-resume --report r {options}"))]));
         let outcome = outcome.succeeds();
         assert_eq!(outcome.stdout.matches("===== Start").count(), 1, "{outcome:?}");
         self.sandbox.json("r")
@@ -83,5 +87,8 @@ impl Mpi {
 
 /// Whether a line on standard error says all of `parts`.
 pub fn said(outcome: &Outcome, parts: &[&str]) -> bool {
-    outcome.stderr.lines().any(|line| line.starts_with("mnist: ") && parts.iter().all(|part| line.contains(part)))
+    outcome
+        .stderr
+        .lines()
+        .any(|line| line.starts_with("mnist: ") && parts.iter().all(|part| line.contains(part)))
 }

@@ -14,7 +14,9 @@ fn worlds_of_any_size_and_transport_end_with_the_weights_of_one_process() {
             assert_eq!(report["world_size"], ranks);
             let times = report["ranks"].as_array().unwrap();
             assert_eq!(times.len(), ranks);
-            assert!(times[1]["compute"].as_f64().unwrap() > 0.0 && times[1]["waiting"][0].as_f64().unwrap() > 0.0);
+            assert!(
+                times[1]["compute"].as_f64().unwrap() > 0.0 && times[1]["waiting"][0].as_f64().unwrap() > 0.0
+            );
         }
         let report = mpi.report(3, &format!("-e 2 --server-trains --transport {transport}"));
         assert_eq!(report["weights_sha256"], expected, "a server that trains, by {transport}");
@@ -24,7 +26,11 @@ fn worlds_of_any_size_and_transport_end_with_the_weights_of_one_process() {
 #[test]
 fn every_optimizer_and_model_has_the_same_bits() {
     let Some(mpi) = mpi() else { return };
-    for options in ["--optimizer sgd --momentum 0 --hidden none", "--optimizer adagrad", "--optimizer adam --hidden 70,40"] {
+    for options in [
+        "--optimizer sgd --momentum 0 --hidden none",
+        "--optimizer adagrad",
+        "--optimizer adam --hidden 70,40",
+    ] {
         let expected = mpi.alone(&format!("-n 1 -e 1 --no-resume {options}"))["weights_sha256"].clone();
         for transport in ["shared", "messages"] {
             let report = mpi.report(4, &format!("-e 1 --transport {transport} {options}"));
