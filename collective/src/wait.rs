@@ -1,0 +1,68 @@
+//! Waiting for another thread or rank: spin, then yield, then nap.
+//!
+//! A step takes some hundred microseconds and its waits a few, so a waiter spins first: a sleeping thread wakes in 50 µs and more.
+//! When that was not enough it lets other processes run, and after a while it sleeps in naps, so that an idle rank
+//! costs nothing.
+
+use std::hint::spin_loop;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+/// Spins before the first yield: about 2 µs, several times what a waiting pair of cores needs.
+const SPINS: u32 = 1000;
+/// Yields before the first nap: a millisecond or so when nobody else wants the core.
+const YIELDS: u32 = 2000;
+/// Length of a nap.
+const NAP: Duration = Duration::from_micros(100);
+
+/// One wait's patience.
+#[derive(Default)]
+pub struct Patience {
+    turns: u32,
+}
+
+impl Patience {
+    /// Lets a little time pass; more as the wait grows longer.
+    #[inline]
+    pub fn pause(&mut self) {
+        if self.turns < SPINS {
+            spin_loop();
+        } else if self.turns < SPINS + YIELDS {
+            std::thread::yield_now();
+        } else {
+            std::thread::sleep(NAP);
+            return;
+        }
+        self.turns += 1;
+    }
+
+    /// Whether the wait has come to naps: the time to look at clocks and at what else may have gone wrong.
+    pub fn is_long(&self) -> bool {
+        self.turns >= SPINS + YIELDS
+    }
+}
+
+/// A number that only grows, on a cache line of its own; what was written before it grew is seen by whoever saw it grow.
+#[derive(Default)]
+#[repr(align(64))]
+pub struct Counter(AtomicU64);
+
+impl Counter {
+    /// The number now.
+    #[inline]
+    pub fn get(&self) -> u64 {
+        self.0.load(Ordering::Acquire)
+    }
+
+    /// Raises it to `value`.
+    #[inline]
+    pub fn set(&self, value: u64) {
+        self.0.store(value, Ordering::Release);
+    }
+
+    /// Adds one and returns what it was.
+    #[inline]
+    pub fn increment(&self) -> u64 {
+        self.0.fetch_add(1, Ordering::AcqRel)
+    }
+}
