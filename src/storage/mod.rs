@@ -1,7 +1,200 @@
-//! Where bytes lie: whole files as [`Bytes`], written atomically.
+//! Where bytes lie: files of this machine and of HDFS behind one [`Storage`], read by ranges and written atomically.
 //!
-//! [`Bytes`] is a range of a memory map or of a buffer; a sub-range shares it instead of copying.
+//! A path is a [`Path`] of the standard library that may begin with a scheme, so `join` and `file_name` work on every
+//! path alike; [`path::locate`] has the rules. [`Bytes`] is a range of a memory map or of a buffer; a sub-range shares it
+//! instead of copying.
+
+mod hadoop;
+mod hdfs;
+mod local;
 
 pub mod file;
+pub mod path;
+
+use std::collections::BTreeMap;
+use std::io::{self, BufRead, Write};
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
 
 pub use bytes::Bytes;
+pub use hadoop::HadoopConfig;
+
+use crate::error::Error;
+use path::Location;
+
+/// A file or a directory in a listing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// Its name in its directory.
+    pub name: String,
+    /// Bytes in it; 0 for a directory.
+    pub length: u64,
+    /// Whether it is a directory.
+    pub is_dir: bool,
+}
+
+/// An open file. Its content must not change while it is open; a replacement by [`Storage::write_atomic`] is no change.
+pub trait Source: Send + Sync {
+    /// Bytes in the file.
+    fn length(&self) -> u64;
+
+    /// The bytes of `range` at once.
+    ///
+    /// # Errors
+    /// [`io::ErrorKind::UnexpectedEof`] when the range ends beyond the file; else what the file system says.
+    fn bytes(&self, range: Range<u64>) -> io::Result<Bytes>;
+
+    /// The bytes of `range` one after the other, read ahead by a bounded amount; a range that ends beyond the file ends
+    /// with it.
+    fn reader(&self, range: Range<u64>) -> Box<dyn BufRead + Send>;
+}
+
+/// What writes the content of a file. It is called again, from the start, when a first attempt broke off, so it must
+/// write the same bytes each time.
+pub type Content<'a> = dyn FnMut(&mut dyn Write) -> io::Result<()> + 'a;
+
+/// What each file system does; paths are those of the file system itself.
+trait FileSystem: Send + Sync {
+    fn list(&self, directory: &Path) -> io::Result<Vec<Entry>>;
+    fn stat(&self, path: &Path) -> io::Result<Option<Entry>>;
+    fn open(&self, path: &Path) -> io::Result<Box<dyn Source>>;
+    fn write_atomic(&self, path: &Path, content: &mut Content) -> io::Result<()>;
+    fn create_dir(&self, path: &Path) -> io::Result<()>;
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
+    fn delete(&self, path: &Path) -> io::Result<()>;
+}
+
+/// All file systems: each call finds the one that its path means.
+pub struct Storage {
+    config: HadoopConfig,
+    /// Those that were used, by scheme and authority; this machine's is `file://`.
+    file_systems: Mutex<BTreeMap<String, Arc<dyn FileSystem>>>,
+}
+
+impl Storage {
+    /// The storage that the environment's Hadoop configuration describes; see [`HadoopConfig::from_environment`].
+    ///
+    /// # Errors
+    /// [`Error::Io`] when the configuration cannot be read.
+    pub fn from_environment() -> Result<Storage, Error> {
+        HadoopConfig::from_environment().map(Storage::new)
+    }
+
+    /// The storage of a Hadoop configuration; the default one leaves paths without a scheme on this machine.
+    #[must_use]
+    pub fn new(config: HadoopConfig) -> Storage {
+        Storage { config, file_systems: Mutex::default() }
+    }
+
+    /// The configuration in use.
+    #[must_use]
+    pub fn config(&self) -> &HadoopConfig {
+        &self.config
+    }
+
+    /// Where `path` lies.
+    ///
+    /// # Errors
+    /// [`Error::Io`] when the path has an unknown scheme.
+    pub fn locate(&self, path: &Path) -> Result<Location, Error> {
+        path::locate(path, self.config.default_fs()).map_err(Error::io("use", path))
+    }
+
+    /// What lies in a directory, sorted by name.
+    ///
+    /// # Errors
+    /// [`Error::Io`] when `directory` is absent, is a file, or cannot be read.
+    pub fn list(&self, directory: &Path) -> Result<Vec<Entry>, Error> {
+        let mut entries = self.on("list", directory, |fs, directory| fs.list(directory))?;
+        entries.sort_by(|a, b| a.name.cmp(&b.name));
+        Ok(entries)
+    }
+
+    /// The file or directory at `path`, none when it is absent.
+    ///
+    /// # Errors
+    /// [`Error::Io`] when the file system does not answer or does not allow it.
+    pub fn stat(&self, path: &Path) -> Result<Option<Entry>, Error> {
+        self.on("look up", path, |fs, path| fs.stat(path))
+    }
+
+    /// Opens a file for reading.
+    ///
+    /// # Errors
+    /// [`Error::Io`] when `path` is absent, is a directory, or cannot be read.
+    pub fn open(&self, path: &Path) -> Result<Box<dyn Source>, Error> {
+        self.on("read", path, |fs, path| fs.open(path))
+    }
+
+    /// Writes a file so that readers, and a crash at any moment, see the old content or the whole new one: under a
+    /// temporary name beginning with `.`, renamed at the end. Missing parent directories are made.
+    ///
+    /// # Errors
+    /// [`Error::Io`] naming `path`, whether `content` or the file system failed; `path` is then as it was.
+    pub fn write_atomic(&self, path: &Path, content: &mut Content) -> Result<(), Error> {
+        self.on("write", path, |fs, path| fs.write_atomic(path, content))
+    }
+
+    /// Makes a directory and its missing parents; one that is there already is left as it is.
+    ///
+    /// # Errors
+    /// [`Error::Io`] when that is not allowed or a file is in the way.
+    pub fn create_dir(&self, path: &Path) -> Result<(), Error> {
+        self.on("make the directory", path, |fs, path| fs.create_dir(path))
+    }
+
+    /// Renames a file or directory; nothing may be at `to`, and both must be on one file system.
+    ///
+    /// # Errors
+    /// [`Error::Io`] naming `to` when it exists or lies elsewhere, and when renaming fails.
+    pub fn rename(&self, from: &Path, to: &Path) -> Result<(), Error> {
+        let (source, inner_from) = self.file_system(from)?;
+        let (target, inner_to) = self.file_system(to)?;
+        if !Arc::ptr_eq(&source, &target) {
+            let why = format!("{} lies on another file system", from.display());
+            return Err(Error::io("rename to", to)(io::Error::new(io::ErrorKind::CrossesDevices, why)));
+        }
+        source.rename(&inner_from, &inner_to).map_err(Error::io("rename to", to))
+    }
+
+    /// Deletes a file, or a directory with all that is in it; nothing happens when `path` is absent.
+    ///
+    /// # Errors
+    /// [`Error::Io`] when that is not allowed.
+    pub fn delete(&self, path: &Path) -> Result<(), Error> {
+        self.on("delete", path, |fs, path| fs.delete(path))
+    }
+
+    fn on<T>(
+        &self,
+        action: &'static str,
+        path: &Path,
+        call: impl FnOnce(&dyn FileSystem, &Path) -> io::Result<T>,
+    ) -> Result<T, Error> {
+        let (file_system, inner) = self.file_system(path)?;
+        call(&*file_system, &inner).map_err(Error::io(action, path))
+    }
+
+    /// The file system of `path` and what the path is called there.
+    fn file_system(&self, path: &Path) -> Result<(Arc<dyn FileSystem>, PathBuf), Error> {
+        let (key, inner) = match self.locate(path)? {
+            Location::Local(inner) => ("file://".to_owned(), inner),
+            Location::Hdfs { filesystem, path } => (filesystem, PathBuf::from(path)),
+        };
+        let mut file_systems = self.file_systems.lock().unwrap_or_else(PoisonError::into_inner);
+        if !file_systems.contains_key(&key) {
+            let new: Arc<dyn FileSystem> = match key.as_str() {
+                "file://" => Arc::new(local::Local),
+                filesystem => Arc::new(hdfs::Hdfs::new(filesystem, &self.config)),
+            };
+            file_systems.insert(key.clone(), new);
+        }
+        Ok((Arc::clone(&file_systems[&key]), inner))
+    }
+}
+
+fn beyond_the_end(range: &Range<u64>, length: u64) -> io::Error {
+    let what = format!("bytes {} to {} were asked for, but the file has {length}", range.start, range.end);
+    io::Error::new(io::ErrorKind::UnexpectedEof, what)
+}
