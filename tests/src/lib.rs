@@ -1,1 +1,3 @@
 //! The seams between the crates, tested from outside.
+
+pub mod hdfs;

@@ -1,0 +1,138 @@
+//! DataNodes that die, fall silent or hold damaged blocks.
+
+use std::fs::OpenOptions;
+use std::io::Read;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use muster::storage::Storage;
+use muster_tests::hdfs::{Cluster, DATANODES, Disturbed};
+
+use crate::{Test, noise};
+
+pub const TESTS: &[Test] = &[
+    ("a_read_outlives_a_datanode", a_read_outlives_a_datanode),
+    ("a_read_outlives_a_silent_datanode", a_read_outlives_a_silent_datanode),
+    ("a_read_outlives_all_datanodes", a_read_outlives_all_datanodes),
+    ("a_write_outlives_a_datanode", a_write_outlives_a_datanode),
+    ("a_write_outlives_two_datanodes", a_write_outlives_two_datanodes),
+    ("a_write_outlives_a_silent_datanode", a_write_outlives_a_silent_datanode),
+    ("a_damaged_block_is_read_elsewhere", a_damaged_block_is_read_elsewhere),
+];
+
+/// Twelve blocks: more than is read or written ahead.
+const LEN: usize = 48 << 20;
+
+fn write(storage: &Storage, path: &str, bytes: &[u8]) {
+    storage.write_atomic(Path::new(path), &mut |writer| writer.write_all(bytes)).unwrap();
+}
+
+/// Reads a file and disturbs the cluster after the first megabyte.
+fn read_disturbed<T>(cluster: &Cluster, path: &str, disturb: impl FnOnce() -> T) -> Duration {
+    let storage = cluster.storage();
+    let bytes = noise(LEN, 10);
+    write(&storage, path, &bytes);
+    let mut reader = storage.open(Path::new(path)).unwrap().reader(0..LEN as u64);
+    let mut read = vec![0; 1 << 20];
+    reader.read_exact(&mut read).unwrap();
+    let disturbed = disturb();
+    let start = Instant::now();
+    reader.read_to_end(&mut read).unwrap();
+    let took = start.elapsed();
+    drop(disturbed);
+    assert!(read == bytes, "what was read differs");
+    took
+}
+
+fn a_read_outlives_a_datanode(cluster: &Cluster) {
+    let took = read_disturbed(cluster, "/dead", || cluster.kill(DATANODES[0]));
+    assert!(took < Duration::from_secs(5), "{took:?}");
+}
+
+/// Nothing is heard of a frozen process, so its silence is waited out: 1 s for each of two attempts, in these tests.
+fn a_read_outlives_a_silent_datanode(cluster: &Cluster) {
+    let took = read_disturbed(cluster, "/silent", || cluster.freeze(DATANODES[1]));
+    assert!(took < Duration::from_secs(8), "{took:?}");
+}
+
+fn a_read_outlives_all_datanodes(cluster: &Cluster) {
+    let took = read_disturbed(cluster, "/all-dead", || {
+        let killed = DATANODES.map(|node| cluster.kill(node));
+        std::thread::scope(|scope| {
+            // They come back while the reader waits.
+            scope.spawn(|| drop(killed));
+        });
+    });
+    assert!(took < Duration::from_secs(30), "{took:?}");
+}
+
+/// Writes a file and disturbs the cluster once, after half of it; gives how often the content was written, and how long
+/// that took.
+fn write_disturbed<'a>(
+    cluster: &'a Cluster,
+    path: &str,
+    disturb: impl Fn() -> Vec<Disturbed<'a>>,
+) -> (u32, Duration) {
+    let storage = cluster.storage();
+    let bytes = noise(LEN, 11);
+    let (mut attempts, mut disturbed) = (0, Vec::new());
+    let start = Instant::now();
+    storage
+        .write_atomic(Path::new(path), &mut |writer| {
+            attempts += 1;
+            writer.write_all(&bytes[..LEN / 2])?;
+            if attempts == 1 {
+                disturbed = disturb();
+            }
+            writer.write_all(&bytes[LEN / 2..])
+        })
+        .unwrap();
+    let took = start.elapsed();
+    let file = storage.open(Path::new(path)).unwrap();
+    assert!(file.bytes(0..file.length()).unwrap() == bytes, "what was written differs");
+    drop(disturbed);
+    let parent = Path::new(path).parent().unwrap();
+    assert_eq!(storage.list(parent).unwrap().len(), 1, "a temporary file is left over");
+    (attempts, took)
+}
+
+fn a_write_outlives_a_datanode(cluster: &Cluster) {
+    let (attempts, took) = write_disturbed(cluster, "/killed-1/file", || vec![cluster.kill(DATANODES[0])]);
+    println!("a DataNode killed: written {attempts} times in {took:?}");
+    assert!(took < Duration::from_secs(40), "{took:?}");
+}
+
+fn a_write_outlives_two_datanodes(cluster: &Cluster) {
+    let (attempts, took) =
+        write_disturbed(cluster, "/killed-2/file", || DATANODES[..2].iter().map(|node| cluster.kill(node)).collect());
+    println!("two DataNodes killed: written {attempts} times in {took:?}");
+    assert!(took < Duration::from_secs(60), "{took:?}");
+}
+
+fn a_write_outlives_a_silent_datanode(cluster: &Cluster) {
+    let (attempts, took) = write_disturbed(cluster, "/frozen/file", || vec![cluster.freeze(DATANODES[2])]);
+    println!("a DataNode frozen: written {attempts} times in {took:?}");
+    assert!(attempts > 1, "nothing but a new attempt leads past a frozen DataNode");
+    assert!(took < Duration::from_secs(60), "{took:?}");
+}
+
+/// One replica of each block is damaged on one DataNode after the other, so that reading meets some of them.
+fn a_damaged_block_is_read_elsewhere(cluster: &Cluster) {
+    let storage = cluster.storage();
+    let before = DATANODES.map(|node| cluster.block_files(node));
+    let bytes = noise(3 * (4 << 20), 12);
+    write(&storage, "/damaged", &bytes);
+    for (number, node) in DATANODES.into_iter().enumerate() {
+        let mut blocks = cluster.block_files(node);
+        blocks.retain(|block| !before[number].contains(block));
+        blocks.sort();
+        assert_eq!(blocks.len(), 3, "{node} has no replica of each block");
+        let block = OpenOptions::new().write(true).open(&blocks[number]).unwrap();
+        block.write_all_at(&[0; 4096], 1 << 20).unwrap();
+    }
+    for _ in 0..10 {
+        let file = storage.open(Path::new("/damaged")).unwrap();
+        assert!(file.bytes(0..file.length()).unwrap() == bytes, "damage was read");
+    }
+}
