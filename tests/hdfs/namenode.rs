@@ -30,7 +30,7 @@ fn write(storage: &Storage, path: &str, bytes: &[u8]) {
 fn calls_wait_for_a_restart(cluster: &Cluster) {
     let storage = cluster.storage();
     write(&storage, "/restarted/a", b"a");
-    let killed = cluster.kill(NAMENODE);
+    let killed = cluster.kill(&NAMENODE);
     thread::scope(|scope| {
         let restart = scope.spawn(|| {
             thread::sleep(Duration::from_secs(3));
@@ -49,28 +49,34 @@ fn a_read_needs_no_namenode(cluster: &Cluster) {
     let bytes = noise(LEN, 20);
     write(&storage, "/unnamed", &bytes);
     let file = storage.open(Path::new("/unnamed")).unwrap();
-    let killed = cluster.kill(NAMENODE);
+    let killed = cluster.kill(&NAMENODE);
     let mut read = Vec::new();
     file.reader(0..LEN as u64).read_to_end(&mut read).unwrap();
     assert!(read == bytes);
     drop(killed);
 }
 
+/// The NameNode is away for the second half of the file, in which new blocks are asked for.
 fn a_write_outlives_a_restart(cluster: &Cluster) {
     let storage = cluster.storage();
     let bytes = noise(LEN, 21);
     let mut attempts = 0;
-    storage
-        .write_atomic(Path::new("/rewritten/file"), &mut |writer| {
+    thread::scope(|scope| {
+        storage.write_atomic(Path::new("/rewritten/file"), &mut |writer| {
             attempts += 1;
             writer.write_all(&bytes[..LEN / 2])?;
             if attempts == 1 {
-                drop(cluster.kill(NAMENODE));
+                let killed = cluster.kill(&NAMENODE);
+                scope.spawn(|| {
+                    thread::sleep(Duration::from_secs(5));
+                    drop(killed);
+                });
             }
             writer.write_all(&bytes[LEN / 2..])
         })
-        .unwrap();
-    println!("NameNode restarted: written {attempts} times");
+    })
+    .unwrap();
+    println!("NameNode away for some seconds: written {attempts} times");
     let file = storage.open(Path::new("/rewritten/file")).unwrap();
     assert!(file.bytes(0..file.length()).unwrap() == bytes);
     assert_eq!(storage.list(Path::new("/rewritten")).unwrap().len(), 1, "a temporary file is left over");
@@ -79,7 +85,7 @@ fn a_write_outlives_a_restart(cluster: &Cluster) {
 fn calls_outlive_silence(cluster: &Cluster) {
     let storage = cluster.storage();
     write(&storage, "/silence", b"!");
-    let frozen = cluster.freeze(NAMENODE);
+    let frozen = cluster.freeze(&NAMENODE);
     thread::scope(|scope| {
         scope.spawn(|| {
             thread::sleep(Duration::from_secs(12));

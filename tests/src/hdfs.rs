@@ -11,10 +11,11 @@ use tempfile::TempDir;
 /// The DataNodes of a cluster.
 pub const DATANODES: [&str; 3] = ["datanode1", "datanode2", "datanode3"];
 
-/// The NameNode of a cluster.
-pub const NAMENODE: &str = "namenode";
+/// The NameNode of a cluster, alone.
+pub const NAMENODE: [&str; 1] = ["namenode"];
 
-/// A NameNode and three DataNodes, empty at first; they end and their data goes when this is dropped.
+/// A NameNode and three DataNodes, empty at first; they end and their data goes when this is dropped, and with this
+/// process however it ends.
 pub struct Cluster {
     directory: TempDir,
 }
@@ -27,7 +28,7 @@ impl Cluster {
     #[must_use]
     pub fn start() -> Cluster {
         let cluster = Cluster { directory: tempfile::tempdir().expect("a temporary directory") };
-        cluster.script("up", &[]);
+        cluster.script("up", &[&std::process::id().to_string()]);
         cluster
     }
 
@@ -53,18 +54,18 @@ impl Cluster {
         Storage::new(self.config())
     }
 
-    /// Ends a node with SIGKILL; it starts again when the result is dropped.
+    /// Ends nodes with SIGKILL; they start again when the result is dropped.
     #[must_use]
-    pub fn kill(&self, node: &'static str) -> Disturbed<'_> {
-        self.script("signal", &["KILL", node]);
-        Disturbed { cluster: self, node, frozen: false }
+    pub fn kill(&self, nodes: &'static [&'static str]) -> Disturbed<'_> {
+        self.script("signal", &[&["KILL"], nodes].concat());
+        Disturbed { cluster: self, nodes, frozen: false }
     }
 
-    /// Stops a node with SIGSTOP: its connections stay open and nothing answers, until the result is dropped.
+    /// Stops nodes with SIGSTOP: their connections stay open and nothing answers, until the result is dropped.
     #[must_use]
-    pub fn freeze(&self, node: &'static str) -> Disturbed<'_> {
-        self.script("signal", &["STOP", node]);
-        Disturbed { cluster: self, node, frozen: true }
+    pub fn freeze(&self, nodes: &'static [&'static str]) -> Disturbed<'_> {
+        self.script("signal", &[&["STOP"], nodes].concat());
+        Disturbed { cluster: self, nodes, frozen: true }
     }
 
     /// `hdfs dfsadmin` with these arguments; gives what it prints.
@@ -117,18 +118,18 @@ impl Drop for Cluster {
     }
 }
 
-/// A node that is down or frozen; dropping this brings it back and waits for it.
+/// Nodes that are down or frozen; dropping this brings them back and waits for them.
 pub struct Disturbed<'a> {
     cluster: &'a Cluster,
-    node: &'static str,
+    nodes: &'static [&'static str],
     frozen: bool,
 }
 
 impl Drop for Disturbed<'_> {
     fn drop(&mut self) {
         match self.frozen {
-            true => self.cluster.script("signal", &["CONT", self.node]),
-            false => self.cluster.script("start", &[self.node]),
+            true => self.cluster.script("signal", &[&["CONT"], self.nodes].concat()),
+            false => self.cluster.script("start", self.nodes),
         };
         self.cluster.wait();
     }

@@ -26,14 +26,22 @@ enum Failure {
     Final(io::Error),
 }
 
+/// A NameNode hears of a dead DataNode late, after 10 minutes by default, and until then gives it out for new blocks;
+/// hdfs-native cannot exclude it. So once a pipeline broke, one DataNode at a time is asked to take the file, and the
+/// NameNode is told at the end to make the other replicas.
 pub(super) fn write_atomic(link: &Link, path: &Path, content: &mut Content) -> io::Result<()> {
     let mut patience = link.patience();
+    let mut replicas = None;
     loop {
         let temporary = temporary_name(path)?;
-        let failure = match attempt(link, &temporary, &text(path), content) {
+        let failure = match attempt(link, &temporary, &text(path), replicas, content) {
             Ok(()) => return Ok(()),
             Err(failure) => failure,
         };
+        if let Failure::Upload(_) = failure {
+            let status = link.call(async |client| client.get_file_info(&temporary).await);
+            replicas = replicas.or(status.ok().and_then(|status| status.replication));
+        }
         // What is left of the attempt is hidden, so a failure to delete it matters less than the one before.
         let _ = link.call(async |client| client.delete(&temporary, false).await);
         match failure {
@@ -43,8 +51,16 @@ pub(super) fn write_atomic(link: &Link, path: &Path, content: &mut Content) -> i
     }
 }
 
-fn attempt(link: &Link, temporary: &str, path: &str, content: &mut Content) -> Result<(), Failure> {
-    let options = WriteOptions::default().overwrite(true).permission(link.config.masked(0o666));
+/// `replicas` are made after the file was written with one, none when the NameNode should decide as usual.
+fn attempt(
+    link: &Link,
+    temporary: &str,
+    path: &str,
+    replicas: Option<u32>,
+    content: &mut Content,
+) -> Result<(), Failure> {
+    let mut options = WriteOptions::default().overwrite(true).permission(link.config.masked(0o666));
+    options.replication = replicas.map(|_| 1);
     let file = link.call(async |client| client.create(temporary, &options).await).map_err(Failure::Final)?;
     let (sender, chunks) = mpsc::channel(WRITE_BEHIND_CHUNKS);
     let task = RUNTIME.spawn(upload(file, chunks, link.stall_limit()));
@@ -58,6 +74,9 @@ fn attempt(link: &Link, temporary: &str, path: &str, content: &mut Content) -> R
         _ => drop(writer),
     }
     finish(task).map_err(Failure::Upload)?;
+    if let Some(replicas) = replicas {
+        link.call(async |client| client.set_replication(temporary, replicas).await).map_err(Failure::Final)?;
+    }
     link.rename(temporary, path, true).map_err(Failure::Final)
 }
 
