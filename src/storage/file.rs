@@ -49,7 +49,10 @@ pub fn write_atomic(
     try_write_atomic(path, content).map_err(Error::io("write", path))
 }
 
-pub(super) fn try_write_atomic(path: &Path, content: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> io::Result<()> {
+pub(super) fn try_write_atomic(
+    path: &Path,
+    content: impl FnOnce(&mut dyn Write) -> io::Result<()>,
+) -> io::Result<()> {
     let directory = match path.parent() {
         Some(parent) if parent != Path::new("") => parent,
         _ => Path::new("."),

@@ -94,10 +94,6 @@ impl Link {
         Duration::from_millis(4 * socket_limit.unwrap_or(DATANODE_LIMIT_MS))
     }
 
-    fn patience(&self) -> Patience {
-        Patience::new(&self.url, self.answered.load(Ordering::Relaxed))
-    }
-
     /// The client in use, with its number.
     fn client(&self) -> Result<(u64, Client), HdfsError> {
         let mut current = self.client.lock().unwrap_or_else(PoisonError::into_inner);
@@ -146,7 +142,7 @@ impl Link {
     where
         F: Future<Output = Result<T, HdfsError>>,
     {
-        let mut patience = self.patience();
+        let mut patience = Patience::new(&self.url, self.answered.load(Ordering::Relaxed));
         loop {
             let (number, client) = self.client()?;
             let error = match bounded(CALL_LIMIT, "the NameNode", call(client)).await {
@@ -246,7 +242,10 @@ mod tests {
 
     #[test]
     fn names_rotate() {
-        assert_eq!(["a,b,c", "b,c,a", "c,a,b", "a,b,c"], [0, 1, 2, 3].map(|by| rotated("a,b,c", by)).each_ref());
+        assert_eq!(
+            ["a,b,c", "b,c,a", "c,a,b", "a,b,c"],
+            [0, 1, 2, 3].map(|by| rotated("a,b,c", by)).each_ref()
+        );
         assert_eq!(rotated("a", 7), "a");
     }
 

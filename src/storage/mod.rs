@@ -198,3 +198,77 @@ fn beyond_the_end(range: &Range<u64>, length: u64) -> io::Error {
     let what = format!("bytes {} to {} were asked for, but the file has {length}", range.start, range.end);
     io::Error::new(io::ErrorKind::UnexpectedEof, what)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read;
+
+    use super::*;
+
+    fn storage() -> (tempfile::TempDir, Storage) {
+        (tempfile::tempdir().unwrap(), Storage::new(HadoopConfig::default()))
+    }
+
+    #[test]
+    fn what_is_written_is_read_in_ranges() {
+        let (directory, storage) = storage();
+        let path = directory.path().join("new/dir/file");
+        storage.write_atomic(&path, &mut |writer| writer.write_all(b"0123456789")).unwrap();
+        let file = storage.open(&path).unwrap();
+        assert_eq!(file.length(), 10);
+        assert_eq!(&file.bytes(3..7).unwrap()[..], b"3456");
+        assert_eq!(file.bytes(10..10).unwrap().len(), 0);
+        assert_eq!(file.bytes(9..11).unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
+        let mut tail = String::new();
+        file.reader(8..u64::MAX).read_to_string(&mut tail).unwrap();
+        assert_eq!(tail, "89");
+        assert_eq!(file.reader(11..12).read(&mut [0]).unwrap(), 0);
+    }
+
+    #[test]
+    fn a_scheme_makes_no_difference() {
+        let (directory, storage) = storage();
+        let plain = directory.path().join("file");
+        let with_scheme = PathBuf::from(format!("file://{}", plain.display()));
+        storage.write_atomic(&with_scheme, &mut |writer| writer.write_all(b"!")).unwrap();
+        assert_eq!(storage.stat(&plain).unwrap(), storage.stat(&with_scheme).unwrap());
+    }
+
+    #[test]
+    fn listings_are_sorted_and_know_sizes() {
+        let (directory, storage) = storage();
+        for (name, len) in [("b", 2), ("a", 1), ("c", 0)] {
+            std::fs::write(directory.path().join(name), vec![0; len]).unwrap();
+        }
+        storage.create_dir(&directory.path().join("d/e")).unwrap();
+        let entries = storage.list(directory.path()).unwrap();
+        let found: Vec<_> = entries.iter().map(|e| (e.name.as_str(), e.length, e.is_dir)).collect();
+        assert_eq!(found, [("a", 1, false), ("b", 2, false), ("c", 0, false), ("d", 0, true)]);
+        assert!(storage.list(&directory.path().join("a")).is_err());
+        assert!(storage.list(&directory.path().join("absent")).is_err());
+    }
+
+    #[test]
+    fn renaming_spares_what_is_there() {
+        let (directory, storage) = storage();
+        let [a, b, c] = ["a", "b", "c"].map(|name| directory.path().join(name));
+        std::fs::write(&a, "a").unwrap();
+        std::fs::write(&b, "b").unwrap();
+        assert!(storage.rename(&a, &b).unwrap_err().to_string().contains("exists"));
+        storage.rename(&a, &c).unwrap();
+        assert_eq!(std::fs::read_to_string(&c).unwrap(), "a");
+        assert_eq!(storage.stat(&a).unwrap(), None);
+    }
+
+    #[test]
+    fn deleting_takes_all_and_forgives_absence() {
+        let (directory, storage) = storage();
+        let tree = directory.path().join("tree");
+        std::fs::create_dir_all(tree.join("below")).unwrap();
+        std::fs::write(tree.join("below/file"), "!").unwrap();
+        for _ in 0..2 {
+            storage.delete(&tree).unwrap();
+            assert!(!tree.exists());
+        }
+    }
+}

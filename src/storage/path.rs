@@ -58,7 +58,9 @@ fn under_default(path: &str, default_fs: &str) -> io::Result<Location> {
             path: normal(path, path.starts_with('/')),
         }),
         _ if filesystem.starts_with("file:") => Ok(Location::Local(PathBuf::from(path))),
-        _ => Err(invalid("fs.defaultFS of the Hadoop configuration is not one of file:///, hdfs://… and viewfs://…")),
+        _ => Err(invalid(
+            "fs.defaultFS of the Hadoop configuration is not one of file:///, hdfs://… and viewfs://…",
+        )),
     }
 }
 

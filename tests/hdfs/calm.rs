@@ -54,7 +54,9 @@ fn ranges(cluster: &Cluster) {
     write(&storage, "/ranges", &bytes);
     let file = storage.open(Path::new("/ranges")).unwrap();
     let middle = BLOCK_LEN - 5;
-    for (from, to) in [(0, 0), (0, 1), (middle, middle + 10), (1, 2 * BLOCK_LEN + 1), (end - 1, end), (end, end)] {
+    for (from, to) in
+        [(0, 0), (0, 1), (middle, middle + 10), (1, 2 * BLOCK_LEN + 1), (end - 1, end), (end, end)]
+    {
         let range = from as u64..to as u64;
         assert!(file.bytes(range.clone()).unwrap() == bytes[from..to], "bytes {from}..{to} differ");
         let mut read = Vec::new();
@@ -85,7 +87,11 @@ fn listing(cluster: &Cluster) {
     for number in 0..many {
         storage.create_dir(&Path::new("/many").join(number.to_string())).unwrap();
     }
-    assert_eq!(storage.list(Path::new("/many")).unwrap().len(), many, "a NameNode lists 1000 entries at a time");
+    assert_eq!(
+        storage.list(Path::new("/many")).unwrap().len(),
+        many,
+        "a NameNode lists 1000 entries at a time"
+    );
 }
 
 fn a_replacement_is_all_or_nothing(cluster: &Cluster) {
@@ -101,7 +107,11 @@ fn a_replacement_is_all_or_nothing(cluster: &Cluster) {
     assert_eq!(read(&storage, "/replaced/file"), b"old");
     write(&storage, "/replaced/file", b"new!");
     assert_eq!(read(&storage, "/replaced/file"), b"new!");
-    assert_eq!(names(&storage.list(Path::new("/replaced")).unwrap()), ["file"], "temporary files are left over");
+    assert_eq!(
+        names(&storage.list(Path::new("/replaced")).unwrap()),
+        ["file"],
+        "temporary files are left over"
+    );
 }
 
 fn rename_and_delete(cluster: &Cluster) {
@@ -115,7 +125,8 @@ fn rename_and_delete(cluster: &Cluster) {
     storage.delete(Path::new("/renamed/b")).unwrap();
     storage.delete(Path::new("/renamed/b")).unwrap();
     assert_eq!(names(&storage.list(Path::new("/renamed")).unwrap()), ["c"]);
-    let elsewhere = storage.rename(Path::new("/renamed/c"), Path::new("file:///tmp/c")).unwrap_err().to_string();
+    let elsewhere =
+        storage.rename(Path::new("/renamed/c"), Path::new("file:///tmp/c")).unwrap_err().to_string();
     assert!(elsewhere.contains("another file system"), "{elsewhere}");
 }
 

@@ -105,8 +105,7 @@ fn a_write_outlives_a_datanode(cluster: &Cluster) {
 }
 
 fn a_write_outlives_two_datanodes(cluster: &Cluster) {
-    let (attempts, took) =
-        write_disturbed(cluster, "/killed-2/file", || cluster.kill(&DATANODES[..2]));
+    let (attempts, took) = write_disturbed(cluster, "/killed-2/file", || cluster.kill(&DATANODES[..2]));
     println!("two DataNodes killed: written {attempts} times in {took:?}");
     assert!(took < Duration::from_secs(60), "{took:?}");
 }

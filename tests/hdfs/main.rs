@@ -2,6 +2,7 @@
 
 mod calm;
 mod datanodes;
+mod doctor;
 mod namenode;
 mod refusals;
 
@@ -17,7 +18,7 @@ type Test = (&'static str, fn(&Cluster));
 fn main() {
     let mut arguments = Arguments::from_args();
     arguments.test_threads = Some(1);
-    let tests = [calm::TESTS, datanodes::TESTS, namenode::TESTS, refusals::TESTS].concat();
+    let tests = [calm::TESTS, datanodes::TESTS, doctor::TESTS, namenode::TESTS, refusals::TESTS].concat();
     let cluster = (!arguments.list).then(|| Arc::new(Cluster::start()));
     let trials = tests.into_iter().map(|(name, test)| {
         let cluster = cluster.clone();

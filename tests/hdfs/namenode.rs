@@ -91,7 +91,10 @@ fn calls_outlive_silence(cluster: &Cluster) {
             thread::sleep(Duration::from_secs(12));
             drop(frozen);
         });
-        assert_eq!(storage.list(Path::new("/")).unwrap().iter().filter(|entry| entry.name == "silence").count(), 1);
+        assert_eq!(
+            storage.list(Path::new("/")).unwrap().iter().filter(|entry| entry.name == "silence").count(),
+            1
+        );
         storage.rename(Path::new("/silence"), Path::new("/sound")).unwrap();
     });
 }

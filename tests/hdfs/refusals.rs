@@ -36,7 +36,11 @@ fn an_absent_path(cluster: &Cluster) {
     let storage = cluster.storage();
     let path = Path::new("/absent/part-00000");
     assert_eq!(storage.stat(path).unwrap(), None);
-    for message in [refused(|| storage.open(path)), refused(|| storage.list(path)), refused(|| storage.rename(path, Path::new("/x")))] {
+    for message in [
+        refused(|| storage.open(path)),
+        refused(|| storage.list(path)),
+        refused(|| storage.rename(path, Path::new("/x"))),
+    ] {
         assert!(message.contains("check the path"), "{message}");
     }
     assert!(refused(|| storage.open(path)).contains("cannot read /absent/part-00000"));

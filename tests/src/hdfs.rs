@@ -44,7 +44,8 @@ impl Cluster {
     /// When the configuration cannot be read.
     #[must_use]
     pub fn config(&self) -> HadoopConfig {
-        let config = HadoopConfig::from_directory(&self.conf_dir()).expect("the configuration of the cluster");
+        let config =
+            HadoopConfig::from_directory(&self.conf_dir()).expect("the configuration of the cluster");
         config.with("dfs.client.socket-timeout", "1000")
     }
 
@@ -80,7 +81,9 @@ impl Cluster {
         collect(&self.home().join(node), &mut found);
         found.retain(|path| {
             let name = path.file_name().unwrap_or_default().to_string_lossy();
-            name.starts_with("blk_") && !name.ends_with(".meta") && path.components().any(|c| c.as_os_str() == "finalized")
+            name.starts_with("blk_")
+                && !name.ends_with(".meta")
+                && path.components().any(|c| c.as_os_str() == "finalized")
         });
         found
     }

@@ -77,7 +77,8 @@ pub(super) fn is_transient(error: &HdfsError) -> bool {
         | HdfsError::InvalidRPCResponse(_)
         | HdfsError::InternalError(_) => true,
         HdfsError::RPCError(class, message) | HdfsError::FatalRPCError(class, message) => {
-            let busy = ["SafeModeException", "RetriableException", "StandbyException", "NotReplicatedYetException"];
+            let busy =
+                ["SafeModeException", "RetriableException", "StandbyException", "NotReplicatedYetException"];
             // No DataNode has room or is known, as in the first seconds of a NameNode; the class is IOException.
             busy.contains(&simple_name(class)) || message.contains("could only be written to 0 of")
         }
@@ -93,8 +94,12 @@ pub(super) fn to_io(error: HdfsError) -> io::Error {
         HdfsError::FileNotFound(_) => Kind::NotFound,
         HdfsError::AlreadyExists(_) => Kind::AlreadyExists,
         HdfsError::IsADirectoryError(_) => Kind::IsADirectory,
-        HdfsError::InvalidPath(_) | HdfsError::InvalidArgument(_) | HdfsError::UrlParseError(_) => Kind::InvalidInput,
-        HdfsError::SASLError(_) | HdfsError::GSSAPIError(..) | HdfsError::NoSASLMechanism => Kind::PermissionDenied,
+        HdfsError::InvalidPath(_) | HdfsError::InvalidArgument(_) | HdfsError::UrlParseError(_) => {
+            Kind::InvalidInput
+        }
+        HdfsError::SASLError(_) | HdfsError::GSSAPIError(..) | HdfsError::NoSASLMechanism => {
+            Kind::PermissionDenied
+        }
         HdfsError::UnsupportedFeature(_) | HdfsError::UnsupportedErasureCodingPolicy(_) => Kind::Unsupported,
         HdfsError::RPCError(class, _) | HdfsError::FatalRPCError(class, _) => kind_of(simple_name(class)),
         _ => Kind::Other,
@@ -146,15 +151,24 @@ mod tests {
         assert_eq!(error.kind(), io::ErrorKind::NotFound);
         assert_eq!(error.to_string(), "FileNotFoundException: File does not exist: /x");
         let kind = |class| to_io(rpc(class, "")).kind();
-        assert_eq!(kind("org.apache.hadoop.security.AccessControlException"), io::ErrorKind::PermissionDenied);
-        assert_eq!(kind("org.apache.hadoop.hdfs.protocol.DSQuotaExceededException"), io::ErrorKind::QuotaExceeded);
+        assert_eq!(
+            kind("org.apache.hadoop.security.AccessControlException"),
+            io::ErrorKind::PermissionDenied
+        );
+        assert_eq!(
+            kind("org.apache.hadoop.hdfs.protocol.DSQuotaExceededException"),
+            io::ErrorKind::QuotaExceeded
+        );
         assert_eq!(kind("java.lang.IllegalStateException"), io::ErrorKind::Other);
     }
 
     #[test]
     fn refusals_are_final_and_disturbances_are_not() {
         assert!(is_transient(&rpc("org.apache.hadoop.hdfs.server.namenode.SafeModeException", "")));
-        assert!(is_transient(&rpc("java.io.IOException", "File /x could only be written to 0 of the 1 minReplication nodes")));
+        assert!(is_transient(&rpc(
+            "java.io.IOException",
+            "File /x could only be written to 0 of the 1 minReplication nodes"
+        )));
         assert!(is_transient(&HdfsError::IOError(io::ErrorKind::ConnectionAborted.into())));
         assert!(!is_transient(&rpc("java.io.FileNotFoundException", "")));
         assert!(!is_transient(&rpc("org.apache.hadoop.security.AccessControlException", "")));

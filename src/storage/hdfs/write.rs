@@ -12,7 +12,7 @@ use hdfs_native::{HdfsError, WriteOptions};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
-use super::failure::{bounded, to_io};
+use super::failure::{Patience, bounded, to_io};
 use super::{Link, RUNTIME, text};
 use crate::storage::Content;
 
@@ -30,7 +30,7 @@ enum Failure {
 /// hdfs-native cannot exclude it. So once a pipeline broke, one DataNode at a time is asked to take the file, and the
 /// NameNode is told at the end to make the other replicas.
 pub(super) fn write_atomic(link: &Link, path: &Path, content: &mut Content) -> io::Result<()> {
-    let mut patience = link.patience();
+    let mut patience = Patience::new(&link.url, true);
     let mut replicas = None;
     loop {
         let temporary = temporary_name(path)?;
@@ -75,13 +75,18 @@ fn attempt(
     }
     finish(task).map_err(Failure::Upload)?;
     if let Some(replicas) = replicas {
-        link.call(async |client| client.set_replication(temporary, replicas).await).map_err(Failure::Final)?;
+        link.call(async |client| client.set_replication(temporary, replicas).await)
+            .map_err(Failure::Final)?;
     }
     link.rename(temporary, path, true).map_err(Failure::Final)
 }
 
 /// Writes chunks until their sender is dropped, then closes the file.
-async fn upload(mut file: FileWriter, mut chunks: mpsc::Receiver<Bytes>, limit: Duration) -> Result<(), HdfsError> {
+async fn upload(
+    mut file: FileWriter,
+    mut chunks: mpsc::Receiver<Bytes>,
+    limit: Duration,
+) -> Result<(), HdfsError> {
     while let Some(chunk) = chunks.recv().await {
         bounded(limit, "its DataNodes", file.write_bytes(chunk)).await?;
     }
