@@ -68,9 +68,9 @@ fn examine_path(storage: &Storage, path: &Path, findings: &mut Vec<Finding>) {
         }
         let directory = match storage.stat(path)? {
             Some(entry) if !entry.is_dir => {
-                let file = storage.open(path)?;
+                let file = storage.file(path)?;
                 file.bytes(0..file.length().min(1)).map_err(Error::io("read", path))?;
-                good(format!("{}: a file of {} bytes that can be read", path.display(), entry.length));
+                good(format!("{}: a file of {} bytes that can be read", path.display(), entry.bytes));
                 return Ok(());
             }
             Some(_) => path.to_owned(),
@@ -105,9 +105,9 @@ fn try_out(storage: &Storage, directory: &Path) -> Result<(), Error> {
         .into();
     let probe = b"muster doctor";
     let tried = (|| {
-        storage.write_atomic(&written, &mut |writer| writer.write_all(probe))?;
+        storage.create(&written, &|writer| writer.write_all(probe))?;
         let bytes =
-            storage.open(&written)?.bytes(0..probe.len() as u64).map_err(Error::io("read", &written))?;
+            storage.file(&written)?.bytes(0..probe.len() as u64).map_err(Error::io("read", &written))?;
         if bytes[..] != probe[..] {
             let what = "other bytes came back than were written; check the disks with `hdfs fsck`";
             return Err(Error::io("read", &written)(io::Error::new(io::ErrorKind::InvalidData, what)));

@@ -19,7 +19,7 @@ use hdfs_native::client::FileStatus;
 use hdfs_native::{Client, ClientBuilder, HdfsError};
 use tokio::runtime::{Builder, Runtime};
 
-use super::{Content, Entry, FileSystem, HadoopConfig, Source};
+use super::{Entry, FileSystem, Fill, HadoopConfig, Source};
 use failure::{Patience, bounded, is_transient, to_io};
 
 /// How long one call to a NameNode may take. A healthy one answers within milliseconds, a loaded one within seconds.
@@ -191,13 +191,8 @@ impl FileSystem for Hdfs {
         Ok(Box::new(read::HdfsFile::open(&self.link, &text(path))?))
     }
 
-    fn write_atomic(&self, path: &Path, content: &mut Content) -> io::Result<()> {
-        write::write_atomic(&self.link, path, content)
-    }
-
-    fn create_dir(&self, path: &Path) -> io::Result<()> {
-        let (path, mode) = (text(path), self.link.config.masked(0o777));
-        self.link.call(async |client| client.mkdirs(&path, mode, true).await)
+    fn create(&self, path: &Path, fill: &Fill) -> io::Result<()> {
+        write::create(&self.link, path, fill)
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
@@ -233,7 +228,7 @@ fn text(path: &Path) -> String {
 
 fn entry_of(status: FileStatus) -> Entry {
     let name = status.path.rsplit('/').next().unwrap_or_default().to_owned();
-    Entry { name, length: if status.isdir { 0 } else { status.length as u64 }, is_dir: status.isdir }
+    Entry { name, bytes: if status.isdir { 0 } else { status.length as u64 }, is_dir: status.isdir }
 }
 
 #[cfg(test)]

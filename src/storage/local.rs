@@ -7,7 +7,7 @@ use std::path::Path;
 
 use bytes::{Buf, Bytes};
 
-use super::{Content, Entry, FileSystem, Source, file};
+use super::{Entry, FileSystem, Fill, Source, file};
 
 /// Paths as the operating system knows them.
 pub(super) struct Local;
@@ -28,15 +28,11 @@ impl FileSystem for Local {
         file::try_map(path).map(|map| Box::new(map) as Box<dyn Source>)
     }
 
-    fn write_atomic(&self, path: &Path, content: &mut Content) -> io::Result<()> {
+    fn create(&self, path: &Path, fill: &Fill) -> io::Result<()> {
         if let Some(parent) = path.parent() {
             fs::create_dir_all(parent)?;
         }
-        file::try_write_atomic(path, content)
-    }
-
-    fn create_dir(&self, path: &Path) -> io::Result<()> {
-        fs::create_dir_all(path)
+        file::try_write_atomic(path, fill)
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
@@ -59,7 +55,7 @@ impl FileSystem for Local {
 fn entry_of(path: &Path) -> io::Result<Entry> {
     let found = fs::metadata(path)?;
     let name = path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned();
-    Ok(Entry { name, length: if found.is_dir() { 0 } else { found.len() }, is_dir: found.is_dir() })
+    Ok(Entry { name, bytes: if found.is_dir() { 0 } else { found.len() }, is_dir: found.is_dir() })
 }
 
 /// A whole file, mapped.

@@ -28,13 +28,14 @@ use path::Location;
 pub struct Entry {
     /// Its name in its directory.
     pub name: String,
-    /// Bytes in it; 0 for a directory.
-    pub length: u64,
+    /// Length of a file; 0 for a directory.
+    pub bytes: u64,
     /// Whether it is a directory.
     pub is_dir: bool,
 }
 
-/// An open file. Its content must not change while it is open; a replacement by [`Storage::write_atomic`] is no change.
+/// An open file. Its content must not change while it is open; a replacement of the file by
+/// [`Storage::create`] is no change.
 pub trait Source: Send + Sync {
     /// Bytes in the file.
     fn length(&self) -> u64;
@@ -50,17 +51,16 @@ pub trait Source: Send + Sync {
     fn reader(&self, range: Range<u64>) -> Box<dyn BufRead + Send>;
 }
 
-/// What writes the content of a file. It is called again, from the start, when a first attempt broke off, so it must
-/// write the same bytes each time.
-pub type Content<'a> = dyn FnMut(&mut dyn Write) -> io::Result<()> + 'a;
+/// Writes the content of a file. It is called again, from the start, when a first attempt broke off, and must then write
+/// the same bytes. An [`Error`] that it wraps by [`io::Error::other`] comes out of [`Storage::create`] as it is.
+pub type Fill<'a> = dyn Fn(&mut dyn Write) -> io::Result<()> + 'a;
 
 /// What each file system does; paths are those of the file system itself.
 trait FileSystem: Send + Sync {
     fn list(&self, directory: &Path) -> io::Result<Vec<Entry>>;
     fn stat(&self, path: &Path) -> io::Result<Option<Entry>>;
     fn open(&self, path: &Path) -> io::Result<Box<dyn Source>>;
-    fn write_atomic(&self, path: &Path, content: &mut Content) -> io::Result<()>;
-    fn create_dir(&self, path: &Path) -> io::Result<()>;
+    fn create(&self, path: &Path, fill: &Fill) -> io::Result<()>;
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
     fn delete(&self, path: &Path) -> io::Result<()>;
 }
@@ -97,16 +97,16 @@ impl Storage {
     ///
     /// # Errors
     /// [`Error::Io`] when the path has an unknown scheme.
-    pub fn locate(&self, path: &Path) -> Result<Location, Error> {
-        path::locate(path, self.config.default_fs()).map_err(Error::io("use", path))
+    pub fn locate(&self, path: impl AsRef<Path>) -> Result<Location, Error> {
+        path::locate(path.as_ref(), self.config.default_fs()).map_err(Error::io("use", path.as_ref()))
     }
 
     /// What lies in a directory, sorted by name.
     ///
     /// # Errors
-    /// [`Error::Io`] when `directory` is absent, is a file, or cannot be read.
-    pub fn list(&self, directory: &Path) -> Result<Vec<Entry>, Error> {
-        let mut entries = self.on("list", directory, |fs, directory| fs.list(directory))?;
+    /// [`Error::Io`] when `directory` is absent, is a file, or may not be read.
+    pub fn list(&self, directory: impl AsRef<Path>) -> Result<Vec<Entry>, Error> {
+        let mut entries = self.on("list", directory.as_ref(), |fs, directory| fs.list(directory))?;
         entries.sort_by(|a, b| a.name.cmp(&b.name));
         Ok(entries)
     }
@@ -115,40 +115,46 @@ impl Storage {
     ///
     /// # Errors
     /// [`Error::Io`] when the file system does not answer or does not allow it.
-    pub fn stat(&self, path: &Path) -> Result<Option<Entry>, Error> {
-        self.on("look up", path, |fs, path| fs.stat(path))
+    pub fn stat(&self, path: impl AsRef<Path>) -> Result<Option<Entry>, Error> {
+        self.on("look up", path.as_ref(), |fs, path| fs.stat(path))
     }
 
-    /// Opens a file for reading.
+    /// Opens a file for several readings.
     ///
     /// # Errors
-    /// [`Error::Io`] when `path` is absent, is a directory, or cannot be read.
-    pub fn open(&self, path: &Path) -> Result<Box<dyn Source>, Error> {
-        self.on("read", path, |fs, path| fs.open(path))
+    /// [`Error::Io`] when `path` is absent, is a directory, or may not be read.
+    pub fn file(&self, path: impl AsRef<Path>) -> Result<Box<dyn Source>, Error> {
+        self.on("read", path.as_ref(), |fs, path| fs.open(path))
     }
 
-    /// Writes a file so that readers, and a crash at any moment, see the old content or the whole new one: under a
-    /// temporary name beginning with `.`, renamed at the end. Missing parent directories are made.
+    /// Reads the bytes `range` of a file one after the other, as [`Source::reader`] does.
     ///
     /// # Errors
-    /// [`Error::Io`] naming `path`, whether `content` or the file system failed; `path` is then as it was.
-    pub fn write_atomic(&self, path: &Path, content: &mut Content) -> Result<(), Error> {
-        self.on("write", path, |fs, path| fs.write_atomic(path, content))
+    /// Those of [`Storage::file`].
+    pub fn open(&self, path: impl AsRef<Path>, range: Range<u64>) -> Result<Box<dyn BufRead + Send>, Error> {
+        Ok(self.file(path)?.reader(range))
     }
 
-    /// Makes a directory and its missing parents; one that is there already is left as it is.
+    /// Writes a file whole or not at all, and the directories that lead to it: under a temporary name that begins with
+    /// `.`, renamed at the end. Whoever reads meanwhile, or finds what a crash left, sees the old file or the new one.
     ///
     /// # Errors
-    /// [`Error::Io`] when that is not allowed or a file is in the way.
-    pub fn create_dir(&self, path: &Path) -> Result<(), Error> {
-        self.on("make the directory", path, |fs, path| fs.create_dir(path))
+    /// That of `fill`, or [`Error::Io`] naming `path`; what was at `path` is then as it was.
+    pub fn create(&self, path: impl AsRef<Path>, fill: &Fill) -> Result<(), Error> {
+        let path = path.as_ref();
+        let (file_system, inner) = self.file_system(path)?;
+        file_system.create(&inner, fill).map_err(|error| match error.downcast::<Error>() {
+            Ok(of_fill) => of_fill,
+            Err(error) => Error::io("write", path)(error),
+        })
     }
 
     /// Renames a file or directory; nothing may be at `to`, and both must be on one file system.
     ///
     /// # Errors
     /// [`Error::Io`] naming `to` when it exists or lies elsewhere, and when renaming fails.
-    pub fn rename(&self, from: &Path, to: &Path) -> Result<(), Error> {
+    pub fn rename(&self, from: impl AsRef<Path>, to: impl AsRef<Path>) -> Result<(), Error> {
+        let (from, to) = (from.as_ref(), to.as_ref());
         let (source, inner_from) = self.file_system(from)?;
         let (target, inner_to) = self.file_system(to)?;
         if !Arc::ptr_eq(&source, &target) {
@@ -162,8 +168,8 @@ impl Storage {
     ///
     /// # Errors
     /// [`Error::Io`] when that is not allowed.
-    pub fn delete(&self, path: &Path) -> Result<(), Error> {
-        self.on("delete", path, |fs, path| fs.delete(path))
+    pub fn delete(&self, path: impl AsRef<Path>) -> Result<(), Error> {
+        self.on("delete", path.as_ref(), |fs, path| fs.delete(path))
     }
 
     fn on<T>(
@@ -213,8 +219,8 @@ mod tests {
     fn what_is_written_is_read_in_ranges() {
         let (directory, storage) = storage();
         let path = directory.path().join("new/dir/file");
-        storage.write_atomic(&path, &mut |writer| writer.write_all(b"0123456789")).unwrap();
-        let file = storage.open(&path).unwrap();
+        storage.create(&path, &|writer| writer.write_all(b"0123456789")).unwrap();
+        let file = storage.file(&path).unwrap();
         assert_eq!(file.length(), 10);
         assert_eq!(&file.bytes(3..7).unwrap()[..], b"3456");
         assert_eq!(file.bytes(10..10).unwrap().len(), 0);
@@ -230,7 +236,7 @@ mod tests {
         let (directory, storage) = storage();
         let plain = directory.path().join("file");
         let with_scheme = PathBuf::from(format!("file://{}", plain.display()));
-        storage.write_atomic(&with_scheme, &mut |writer| writer.write_all(b"!")).unwrap();
+        storage.create(&with_scheme, &|writer| writer.write_all(b"!")).unwrap();
         assert_eq!(storage.stat(&plain).unwrap(), storage.stat(&with_scheme).unwrap());
     }
 
@@ -240,12 +246,25 @@ mod tests {
         for (name, len) in [("b", 2), ("a", 1), ("c", 0)] {
             std::fs::write(directory.path().join(name), vec![0; len]).unwrap();
         }
-        storage.create_dir(&directory.path().join("d/e")).unwrap();
+        std::fs::create_dir(directory.path().join("d")).unwrap();
         let entries = storage.list(directory.path()).unwrap();
-        let found: Vec<_> = entries.iter().map(|e| (e.name.as_str(), e.length, e.is_dir)).collect();
+        let found: Vec<_> = entries.iter().map(|e| (e.name.as_str(), e.bytes, e.is_dir)).collect();
         assert_eq!(found, [("a", 1, false), ("b", 2, false), ("c", 0, false), ("d", 0, true)]);
-        assert!(storage.list(&directory.path().join("a")).is_err());
-        assert!(storage.list(&directory.path().join("absent")).is_err());
+        assert!(storage.list(directory.path().join("a")).is_err());
+        assert!(storage.list(directory.path().join("absent")).is_err());
+    }
+
+    #[test]
+    fn the_error_of_the_content_comes_out() {
+        let (directory, storage) = storage();
+        let path = directory.path().join("file");
+        std::fs::write(&path, "old").unwrap();
+        let own = || Error::io("read", Path::new("/source"))(io::ErrorKind::NotFound.into());
+        let failed = storage.create(&path, &|_| Err(io::Error::other(own()))).unwrap_err();
+        assert_eq!(failed.to_string(), own().to_string());
+        let failed = storage.create(&path, &|_| Err(io::Error::other("no more"))).unwrap_err();
+        assert!(failed.to_string().contains("no more") && failed.to_string().contains("file"), "{failed}");
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "old");
     }
 
     #[test]

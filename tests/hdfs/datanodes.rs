@@ -1,9 +1,9 @@
 //! DataNodes that die, fall silent or hold damaged blocks.
 
-use std::fs::OpenOptions;
+use std::cell::{Cell, RefCell};
+use std::fs::{self, OpenOptions};
 use std::io::Read;
 use std::os::unix::fs::FileExt;
-use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -22,11 +22,14 @@ pub const TESTS: &[Test] = &[
     ("a_damaged_block_is_read_elsewhere", a_damaged_block_is_read_elsewhere),
 ];
 
+/// Blocks of the cluster are this long.
+const BLOCK_LEN: usize = 4 << 20;
+
 /// Twelve blocks: more than is read or written ahead.
-const LEN: usize = 48 << 20;
+const LEN: usize = 12 * BLOCK_LEN;
 
 fn write(storage: &Storage, path: &str, bytes: &[u8]) {
-    storage.write_atomic(Path::new(path), &mut |writer| writer.write_all(bytes)).unwrap();
+    storage.create(path, &|writer| writer.write_all(bytes)).unwrap();
 }
 
 /// Reads a file and disturbs the cluster after the first megabyte.
@@ -34,7 +37,7 @@ fn read_disturbed<T>(cluster: &Cluster, path: &str, disturb: impl FnOnce() -> T)
     let storage = cluster.storage();
     let bytes = noise(LEN, 10);
     write(&storage, path, &bytes);
-    let mut reader = storage.open(Path::new(path)).unwrap().reader(0..LEN as u64);
+    let mut reader = storage.file(path).unwrap().reader(0..LEN as u64);
     let mut read = vec![0; 1 << 20];
     reader.read_exact(&mut read).unwrap();
     let disturbed = disturb();
@@ -77,25 +80,25 @@ fn write_disturbed<'a>(
 ) -> (u32, Duration) {
     let storage = cluster.storage();
     let bytes = noise(LEN, 11);
-    let (mut attempts, mut disturbed) = (0, None);
+    let (attempts, disturbed) = (Cell::new(0), RefCell::new(None));
     let start = Instant::now();
     storage
-        .write_atomic(Path::new(path), &mut |writer| {
-            attempts += 1;
+        .create(path, &|writer| {
+            attempts.set(attempts.get() + 1);
             writer.write_all(&bytes[..LEN / 2])?;
-            if attempts == 1 {
-                disturbed = Some(disturb());
+            if attempts.get() == 1 {
+                disturbed.replace(Some(disturb()));
             }
             writer.write_all(&bytes[LEN / 2..])
         })
         .unwrap();
     let took = start.elapsed();
-    let file = storage.open(Path::new(path)).unwrap();
+    let file = storage.file(path).unwrap();
     assert!(file.bytes(0..file.length()).unwrap() == bytes, "what was written differs");
     drop(disturbed);
-    let parent = Path::new(path).parent().unwrap();
+    let parent = path.trim_end_matches("/file");
     assert_eq!(storage.list(parent).unwrap().len(), 1, "a temporary file is left over");
-    (attempts, took)
+    (attempts.get(), took)
 }
 
 fn a_write_outlives_a_datanode(cluster: &Cluster) {
@@ -117,22 +120,21 @@ fn a_write_outlives_a_silent_datanode(cluster: &Cluster) {
     assert!(took < Duration::from_secs(60), "{took:?}");
 }
 
-/// One replica of each block is damaged on one DataNode after the other, so that reading meets some of them.
+/// Each DataNode has one replica of another block damaged, so that reading meets some of them.
 fn a_damaged_block_is_read_elsewhere(cluster: &Cluster) {
     let storage = cluster.storage();
     let before = DATANODES.map(|node| cluster.block_files(node));
-    let bytes = noise(3 * (4 << 20), 12);
+    let bytes = noise(3 * BLOCK_LEN, 12);
     write(&storage, "/damaged", &bytes);
     for (number, node) in DATANODES.into_iter().enumerate() {
+        let content = &bytes[number * BLOCK_LEN..][..BLOCK_LEN];
         let mut blocks = cluster.block_files(node);
-        blocks.retain(|block| !before[number].contains(block));
-        blocks.sort();
-        assert_eq!(blocks.len(), 3, "{node} has no replica of each block");
-        let block = OpenOptions::new().write(true).open(&blocks[number]).unwrap();
-        block.write_all_at(&[0; 4096], 1 << 20).unwrap();
+        blocks.retain(|block| !before[number].contains(block) && fs::read(block).unwrap() == content);
+        assert_eq!(blocks.len(), 1, "{node} has no replica of block {number}");
+        OpenOptions::new().write(true).open(&blocks[0]).unwrap().write_all_at(&[0; 4096], 1 << 20).unwrap();
     }
     for _ in 0..10 {
-        let file = storage.open(Path::new("/damaged")).unwrap();
+        let file = storage.file("/damaged").unwrap();
         assert!(file.bytes(0..file.length()).unwrap() == bytes, "damage was read");
     }
 }

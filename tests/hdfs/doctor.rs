@@ -24,12 +24,12 @@ fn examined(storage: &Storage, path: &str) -> Vec<Finding> {
 
 fn a_healthy_cluster_is_found_so(cluster: &Cluster) {
     let storage = cluster.storage();
-    let before = storage.list("/".as_ref()).unwrap();
+    let before = storage.list("/").unwrap();
     let findings = examined(&storage, "/not/there/yet");
     assert!(findings.iter().all(|finding| finding.good));
     assert!(findings[0].what.contains("core-site.xml") && findings[0].what.contains("hdfs://127.0.0.1:"));
     assert!(findings.last().unwrap().what.starts_with("/: files in it can be written"));
-    assert_eq!(storage.list("/".as_ref()).unwrap(), before, "something is left over");
+    assert_eq!(storage.list("/").unwrap(), before, "something is left over");
 }
 
 fn a_missing_permission_is_found(cluster: &Cluster) {

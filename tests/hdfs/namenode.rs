@@ -1,8 +1,8 @@
 //! A NameNode that restarts, falls silent, is in safe mode or was never there.
 
+use std::cell::Cell;
 use std::io::Read;
 use std::net::TcpListener;
-use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -24,7 +24,7 @@ pub const TESTS: &[Test] = &[
 const LEN: usize = 32 << 20;
 
 fn write(storage: &Storage, path: &str, bytes: &[u8]) {
-    storage.write_atomic(Path::new(path), &mut |writer| writer.write_all(bytes)).unwrap();
+    storage.create(path, &|writer| writer.write_all(bytes)).unwrap();
 }
 
 fn calls_wait_for_a_restart(cluster: &Cluster) {
@@ -37,7 +37,7 @@ fn calls_wait_for_a_restart(cluster: &Cluster) {
             drop(killed);
         });
         let start = Instant::now();
-        assert_eq!(storage.stat(Path::new("/restarted/a")).unwrap().unwrap().length, 1);
+        assert_eq!(storage.stat("/restarted/a").unwrap().unwrap().bytes, 1);
         let took = start.elapsed();
         assert!(took >= Duration::from_secs(2), "the NameNode was not down");
         restart.join().unwrap();
@@ -48,7 +48,7 @@ fn a_read_needs_no_namenode(cluster: &Cluster) {
     let storage = cluster.storage();
     let bytes = noise(LEN, 20);
     write(&storage, "/unnamed", &bytes);
-    let file = storage.open(Path::new("/unnamed")).unwrap();
+    let file = storage.file("/unnamed").unwrap();
     let killed = cluster.kill(&NAMENODE);
     let mut read = Vec::new();
     file.reader(0..LEN as u64).read_to_end(&mut read).unwrap();
@@ -60,12 +60,12 @@ fn a_read_needs_no_namenode(cluster: &Cluster) {
 fn a_write_outlives_a_restart(cluster: &Cluster) {
     let storage = cluster.storage();
     let bytes = noise(LEN, 21);
-    let mut attempts = 0;
+    let attempts = Cell::new(0);
     thread::scope(|scope| {
-        storage.write_atomic(Path::new("/rewritten/file"), &mut |writer| {
-            attempts += 1;
+        storage.create("/rewritten/file", &|writer| {
+            attempts.set(attempts.get() + 1);
             writer.write_all(&bytes[..LEN / 2])?;
-            if attempts == 1 {
+            if attempts.get() == 1 {
                 let killed = cluster.kill(&NAMENODE);
                 scope.spawn(|| {
                     thread::sleep(Duration::from_secs(5));
@@ -76,10 +76,10 @@ fn a_write_outlives_a_restart(cluster: &Cluster) {
         })
     })
     .unwrap();
-    println!("NameNode away for some seconds: written {attempts} times");
-    let file = storage.open(Path::new("/rewritten/file")).unwrap();
+    println!("NameNode away for some seconds: written {} times", attempts.get());
+    let file = storage.file("/rewritten/file").unwrap();
     assert!(file.bytes(0..file.length()).unwrap() == bytes);
-    assert_eq!(storage.list(Path::new("/rewritten")).unwrap().len(), 1, "a temporary file is left over");
+    assert_eq!(storage.list("/rewritten").unwrap().len(), 1, "a temporary file is left over");
 }
 
 fn calls_outlive_silence(cluster: &Cluster) {
@@ -91,11 +91,8 @@ fn calls_outlive_silence(cluster: &Cluster) {
             thread::sleep(Duration::from_secs(12));
             drop(frozen);
         });
-        assert_eq!(
-            storage.list(Path::new("/")).unwrap().iter().filter(|entry| entry.name == "silence").count(),
-            1
-        );
-        storage.rename(Path::new("/silence"), Path::new("/sound")).unwrap();
+        assert_eq!(storage.list("/").unwrap().iter().filter(|entry| entry.name == "silence").count(), 1);
+        storage.rename("/silence", "/sound").unwrap();
     });
 }
 
@@ -129,14 +126,14 @@ fn a_silent_namenode_of_two_is_left(cluster: &Cluster) {
     write(&storage, "hdfs://service/two", b"!");
     let took = start.elapsed();
     assert!(took < Duration::from_secs(15), "{took:?}");
-    assert_eq!(storage.stat(Path::new("/two")).unwrap().unwrap().length, 1);
+    assert_eq!(storage.stat("/two").unwrap().unwrap().bytes, 1);
 }
 
 fn a_namenode_that_is_not_there_is_named(_: &Cluster) {
     let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let storage = Storage::new(HadoopConfig::default());
     let start = Instant::now();
-    let message = storage.stat(Path::new(&format!("hdfs://{free}/x"))).unwrap_err().to_string();
+    let message = storage.stat(&format!("hdfs://{free}/x")).unwrap_err().to_string();
     assert!(message.contains(&free.to_string()) && message.contains("refused"), "{message}");
     assert!(start.elapsed() < Duration::from_secs(30));
 }

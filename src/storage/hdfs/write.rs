@@ -14,7 +14,7 @@ use tokio::task::JoinHandle;
 
 use super::failure::{Patience, bounded, to_io};
 use super::{Link, RUNTIME, text};
-use crate::storage::Content;
+use crate::storage::Fill;
 
 /// What is handed to the uploading task at a time, and how much of it may wait there.
 const CHUNK_LEN: usize = 1 << 20;
@@ -29,12 +29,12 @@ enum Failure {
 /// A NameNode hears of a dead DataNode late, after 10 minutes by default, and until then gives it out for new blocks;
 /// hdfs-native cannot exclude it. So once a pipeline broke, one DataNode at a time is asked to take the file, and the
 /// NameNode is told at the end to make the other replicas.
-pub(super) fn write_atomic(link: &Link, path: &Path, content: &mut Content) -> io::Result<()> {
+pub(super) fn create(link: &Link, path: &Path, fill: &Fill) -> io::Result<()> {
     let mut patience = Patience::new(&link.url, true);
     let mut replicas = None;
     loop {
         let temporary = temporary_name(path)?;
-        let failure = match attempt(link, &temporary, &text(path), replicas, content) {
+        let failure = match attempt(link, &temporary, &text(path), replicas, fill) {
             Ok(()) => return Ok(()),
             Err(failure) => failure,
         };
@@ -57,7 +57,7 @@ fn attempt(
     temporary: &str,
     path: &str,
     replicas: Option<u32>,
-    content: &mut Content,
+    fill: &Fill,
 ) -> Result<(), Failure> {
     let mut options = WriteOptions::default().overwrite(true).permission(link.config.masked(0o666));
     options.replication = replicas.map(|_| 1);
@@ -65,7 +65,7 @@ fn attempt(
     let (sender, chunks) = mpsc::channel(WRITE_BEHIND_CHUNKS);
     let task = RUNTIME.spawn(upload(file, chunks, link.stall_limit()));
     let mut writer = ChunkWriter { chunk: BytesMut::with_capacity(CHUNK_LEN), sender, broken: false };
-    match content(&mut writer).and_then(|()| writer.flush()) {
+    match fill(&mut writer).and_then(|()| writer.flush()) {
         Err(error) if !writer.broken => {
             task.abort();
             return Err(Failure::Final(error));
