@@ -149,45 +149,56 @@ fn viewfs(cluster: &Cluster) {
     assert_eq!(names(&storage.list("/data").unwrap()), ["file"]);
 }
 
-/// The best of several readings, taken in turn so that both see the same disturbances.
+/// Readings in turn, until the best of ours is at nine tenths of the best of hdfs-native alone: the machine may be busy
+/// with other things, but not each time.
 fn reading_is_as_fast_as_hdfs_native(cluster: &Cluster) {
     let storage = cluster.storage();
     let len = 64 << 20;
     write(&storage, "/speed", &noise(len, 4));
     let runtime = tokio::runtime::Runtime::new().unwrap();
-    let url = cluster.config().default_fs().to_owned();
-    let client = hdfs_native::ClientBuilder::new().with_url(url).build().unwrap();
+    let client = hdfs_native::ClientBuilder::new().with_url(cluster.config().default_fs()).build().unwrap();
     let mut buffer = vec![0; 1 << 20];
-    let (mut best, mut best_bare) = (f64::MAX, f64::MAX);
-    for _ in 0..8 {
+    let (mut best, mut best_alone) = (f64::MAX, f64::MAX);
+    for round in 1.. {
         let start = Instant::now();
-        let bare: usize = runtime.block_on(async {
-            let reader = client.read("/speed").await.unwrap();
-            let mut stream = std::pin::pin!(reader.read_range_stream(0, len));
-            let mut sum = 0;
-            while let Some(packet) = stream.next().await {
-                let packet = packet.unwrap();
-                buffer[..packet.len()].copy_from_slice(&packet);
-                sum += packet.len();
-            }
-            sum
-        });
-        best_bare = best_bare.min(start.elapsed().as_secs_f64());
+        assert_eq!(runtime.block_on(read_alone(&client, "/speed", len, &mut buffer)), len);
+        best_alone = best_alone.min(start.elapsed().as_secs_f64());
 
         let start = Instant::now();
-        let file = storage.file("/speed").unwrap();
-        let mut reader = file.reader(0..file.length());
-        let mut sum = 0;
-        loop {
-            match reader.read(&mut buffer).unwrap() {
-                0 => break,
-                read => sum += read,
-            }
-        }
+        let mut reader = storage.open("/speed", 0..len as u64).unwrap();
+        let lengths = std::iter::repeat_with(|| reader.read(&mut buffer).unwrap());
+        assert_eq!(lengths.take_while(|&read| read > 0).sum::<usize>(), len);
         best = best.min(start.elapsed().as_secs_f64());
-        assert_eq!((bare, sum), (len, len));
+
+        if round >= 8 && best <= best_alone / 0.9 {
+            break;
+        }
+        assert!(
+            round < 40,
+            "{:.0} MB/s, hdfs-native alone {:.0} MB/s",
+            mb_per_s(len, best),
+            mb_per_s(len, best_alone)
+        );
     }
-    let rate = |seconds: f64| len as f64 / seconds / 1e6;
-    println!("HDFS: {:.0} MB/s, hdfs-native alone {:.0} MB/s", rate(best), rate(best_bare));
-    assert!(best <= best_bare / 0.8, "{:.0} MB/s is much less than {:.0} MB/s", rate(best), rate(best_bare));
+    println!(
+        "HDFS: {:.0} MB/s, hdfs-native alone {:.0} MB/s",
+        mb_per_s(len, best),
+        mb_per_s(len, best_alone)
+    );
+}
+
+async fn read_alone(client: &hdfs_native::Client, path: &str, len: usize, buffer: &mut [u8]) -> usize {
+    let file = client.read(path).await.unwrap();
+    let mut stream = std::pin::pin!(file.read_range_stream(0, len));
+    let mut sum = 0;
+    while let Some(packet) = stream.next().await {
+        let packet = packet.unwrap();
+        buffer[..packet.len()].copy_from_slice(&packet);
+        sum += packet.len();
+    }
+    sum
+}
+
+fn mb_per_s(len: usize, seconds: f64) -> f64 {
+    len as f64 / seconds / 1e6
 }

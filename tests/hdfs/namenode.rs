@@ -133,7 +133,7 @@ fn a_namenode_that_is_not_there_is_named(_: &Cluster) {
     let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let storage = Storage::new(HadoopConfig::default());
     let start = Instant::now();
-    let message = storage.stat(&format!("hdfs://{free}/x")).unwrap_err().to_string();
+    let message = storage.stat(format!("hdfs://{free}/x")).unwrap_err().to_string();
     assert!(message.contains(&free.to_string()) && message.contains("refused"), "{message}");
     assert!(start.elapsed() < Duration::from_secs(30));
 }

@@ -4,6 +4,7 @@ use std::io::{self, BufRead, Read};
 use std::ops::Range;
 use std::pin::pin;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::vec;
 
 use bytes::{Buf, Bytes, BytesMut};
 use futures_util::StreamExt;
@@ -15,8 +16,12 @@ use super::failure::{Patience, bounded, to_io};
 use super::{Link, RUNTIME};
 use crate::storage::{Source, beyond_the_end};
 
-/// Packets of up to 64 KiB that wait for the reader, beside the 100 that hdfs-native holds.
-const READ_AHEAD_PACKETS: usize = 16;
+/// Packets have up to 64 KiB. Those that are there together are handed over together, because waking a thread takes as long
+/// as receiving some packets; and so many batches may wait for the reader, beside the 100 packets that hdfs-native holds.
+const BATCH_PACKETS_MAX: usize = 16;
+const READ_AHEAD_BATCHES: usize = 2;
+
+type Batch = Vec<Bytes>;
 
 /// An open file.
 #[derive(Clone)]
@@ -54,16 +59,16 @@ impl HdfsFile {
     }
 
     /// Sends the bytes of `range`, which lies within the file, until they are through or nobody receives them.
-    async fn send(self, mut range: Range<u64>, packets: mpsc::Sender<io::Result<Bytes>>) {
+    async fn send(self, mut range: Range<u64>, batches: mpsc::Sender<io::Result<Batch>>) {
         let mut patience = Patience::new(&self.link.url, true);
-        while let Err(error) = self.send_some(&mut range, &packets, &mut patience).await {
+        while let Err(error) = self.send_some(&mut range, &batches, &mut patience).await {
             let next = match patience.wait_after(error).await {
                 Ok(()) => self.look_up_blocks().await,
                 Err(error) => Err(error),
             };
             if let Err(error) = next {
                 // A receiver that is gone has no use for the error.
-                let _ = packets.send(Err(to_io(error))).await;
+                let _ = batches.send(Err(to_io(error))).await;
                 return;
             }
         }
@@ -73,20 +78,30 @@ impl HdfsFile {
     async fn send_some(
         &self,
         range: &mut Range<u64>,
-        packets: &mpsc::Sender<io::Result<Bytes>>,
+        batches: &mpsc::Sender<io::Result<Batch>>,
         patience: &mut Patience,
     ) -> Result<(), HdfsError> {
         let wanted = (range.end - range.start) as usize;
-        let mut stream = pin!(self.blocks().read_range_stream(range.start as usize, wanted));
+        let stream = self.blocks().read_range_stream(range.start as usize, wanted);
+        let mut stream = pin!(stream.ready_chunks(BATCH_PACKETS_MAX));
         while !range.is_empty() {
-            let ended = || HdfsError::DataTransferError("a block ended early".to_owned());
-            let next = async { stream.next().await.unwrap_or_else(|| Err(ended())) };
-            let packet = bounded(self.link.stall_limit(), "its DataNodes", next).await?;
-            range.start += packet.len() as u64;
+            let next =
+                bounded(self.link.stall_limit(), "its DataNodes", async { Ok(stream.next().await) }).await?;
+            let mut failure = None;
+            let mut batch = Batch::with_capacity(BATCH_PACKETS_MAX);
+            for packet in next.unwrap_or_default() {
+                packet.map_or_else(|error| failure = Some(error), |packet| batch.push(packet));
+            }
+            if batch.is_empty() {
+                let early = || HdfsError::DataTransferError("a block ended early".to_owned());
+                return Err(failure.unwrap_or_else(early));
+            }
+            range.start += batch.iter().map(|packet| packet.len() as u64).sum::<u64>();
             patience.restore();
-            if packets.send(Ok(packet)).await.is_err() {
+            if batches.send(Ok(batch)).await.is_err() {
                 break;
             }
+            failure.map_or(Ok(()), Err)?;
         }
         Ok(())
     }
@@ -118,30 +133,36 @@ impl Source for HdfsFile {
 
 /// The bytes of a range in the packets in which they come.
 struct PacketReader {
-    packets: mpsc::Receiver<io::Result<Bytes>>,
-    /// What is left of the packet last received.
+    batches: mpsc::Receiver<io::Result<Batch>>,
+    batch: vec::IntoIter<Bytes>,
+    /// What is left of the packet taken last.
     packet: Bytes,
-    /// Bytes of the range that were not yet received.
+    /// Bytes of the range in packets that were not yet taken.
     missing: u64,
 }
 
 impl PacketReader {
     fn start(file: HdfsFile, range: Range<u64>) -> PacketReader {
-        let (sender, packets) = mpsc::channel(READ_AHEAD_PACKETS);
+        let (sender, batches) = mpsc::channel(READ_AHEAD_BATCHES);
         let missing = range.end - range.start;
         RUNTIME.spawn(file.send(range, sender));
-        PacketReader { packets, packet: Bytes::new(), missing }
+        PacketReader { batches, batch: Batch::new().into_iter(), packet: Bytes::new(), missing }
     }
 
-    /// Receives the next packet if the last one is used up; says whether there are bytes left.
+    /// Takes the next packet if the last one is used up; says whether there are bytes left.
     fn fill(&mut self) -> io::Result<bool> {
         while self.packet.is_empty() && self.missing > 0 {
-            // The task sends an error before it ends early, unless hdfs-native panicked.
-            self.packet = self
-                .packets
-                .blocking_recv()
-                .unwrap_or_else(|| Err(io::Error::other("the HDFS client failed; its message is above")))?;
-            self.missing -= self.packet.len() as u64;
+            match self.batch.next() {
+                Some(packet) => {
+                    self.missing -= packet.len() as u64;
+                    self.packet = packet;
+                }
+                // The task sends an error before it ends early, unless hdfs-native panicked.
+                None => {
+                    let panicked = || Err(io::Error::other("the HDFS client failed; its message is above"));
+                    self.batch = self.batches.blocking_recv().unwrap_or_else(panicked)?.into_iter();
+                }
+            }
         }
         Ok(!self.packet.is_empty())
     }
