@@ -59,12 +59,22 @@ impl Hdfs {
     /// Nothing is connected before the first call.
     pub(super) fn new(url: &str, config: &HadoopConfig) -> Hdfs {
         let link = Link {
-            url: url.to_owned(),
+            url: with_port(url, config),
             config: with_defaults(config.clone()),
             client: Mutex::default(),
             answered: AtomicBool::new(false),
         };
         Hdfs { link: Arc::new(link) }
+    }
+}
+
+/// Hadoop's port for a NameNode where none is given, and the name is not that of a name service; hdfs-native has no default.
+fn with_port(url: &str, config: &HadoopConfig) -> String {
+    match url.strip_prefix("hdfs://") {
+        Some(host) if !host.contains(':') && config.get(&format!("dfs.ha.namenodes.{host}")).is_none() => {
+            format!("{url}:8020")
+        }
+        _ => url.to_owned(),
     }
 }
 
@@ -142,7 +152,8 @@ impl Link {
     where
         F: Future<Output = Result<T, HdfsError>>,
     {
-        let mut patience = Patience::new(&self.url, self.answered.load(Ordering::Relaxed));
+        let what = format!("asking the NameNode of {}", self.url);
+        let mut patience = Patience::new(what, self.answered.load(Ordering::Relaxed));
         loop {
             let (number, client) = self.client()?;
             let error = match bounded(CALL_LIMIT, "the NameNode", call(client)).await {
@@ -242,6 +253,16 @@ mod tests {
             [0, 1, 2, 3].map(|by| rotated("a,b,c", by)).each_ref()
         );
         assert_eq!(rotated("a", 7), "a");
+    }
+
+    #[test]
+    fn a_namenode_has_a_port_and_a_name_service_has_none() {
+        let config = HadoopConfig::default().with("dfs.ha.namenodes.service", "a,b");
+        let with_port = |url| with_port(url, &config);
+        assert_eq!(with_port("hdfs://host"), "hdfs://host:8020");
+        assert_eq!(with_port("hdfs://host:9000"), "hdfs://host:9000");
+        assert_eq!(with_port("hdfs://service"), "hdfs://service");
+        assert_eq!(with_port("viewfs://cluster"), "viewfs://cluster");
     }
 
     #[test]

@@ -21,16 +21,17 @@ const PAUSE_MAX: Duration = Duration::from_secs(3);
 
 /// Counts failed attempts in a row.
 pub(super) struct Patience {
-    url: String,
+    /// What is attempted, for messages.
+    what: String,
     limit: Duration,
     first_failure: Option<Instant>,
     attempts: u32,
 }
 
 impl Patience {
-    pub(super) fn new(url: &str, answered_before: bool) -> Patience {
+    pub(super) fn new(what: String, answered_before: bool) -> Patience {
         let limit = if answered_before { PATIENCE } else { FIRST_PATIENCE };
-        Patience { url: url.to_owned(), limit, first_failure: None, attempts: 0 }
+        Patience { what, limit, first_failure: None, attempts: 0 }
     }
 
     /// Something went well: what fails from here on is waited for as long again.
@@ -38,18 +39,27 @@ impl Patience {
         (self.first_failure, self.attempts) = (None, 0);
     }
 
-    /// Waits before the next attempt, or gives the error back when there should be none.
+    /// Waits before the next attempt, or says why there should be none.
     pub(super) async fn wait_after(&mut self, error: HdfsError) -> Result<(), HdfsError> {
-        let since = *self.first_failure.get_or_insert_with(Instant::now);
-        let lasts_long = since.elapsed() >= self.limit && self.attempts >= ATTEMPTS_MIN;
-        if !is_transient(&error) || lasts_long {
+        if !is_transient(&error) {
             return Err(error);
         }
-        if self.attempts == 0 {
-            log::warn!("{}: {}; trying again for up to {} s", self.url, to_io(error), self.limit.as_secs());
-        }
-        tokio::time::sleep(PAUSE_MAX.min(PAUSE_MIN * 2_u32.pow(self.attempts.min(10)))).await;
         self.attempts += 1;
+        let past = self.first_failure.get_or_insert_with(Instant::now).elapsed();
+        if past >= self.limit && self.attempts > ATTEMPTS_MIN {
+            let error = to_io(error);
+            let message = format!(
+                "{} failed {} times in {} s, at last: {error}",
+                self.what,
+                self.attempts,
+                past.as_secs()
+            );
+            return Err(HdfsError::IOError(io::Error::new(error.kind(), message)));
+        }
+        if self.attempts == 1 {
+            log::warn!("{} failed, trying again for {} s: {}", self.what, self.limit.as_secs(), to_io(error));
+        }
+        tokio::time::sleep(PAUSE_MAX.min(PAUSE_MIN * 2_u32.pow(self.attempts.min(10) - 1))).await;
         Ok(())
     }
 }

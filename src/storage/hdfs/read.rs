@@ -60,7 +60,7 @@ impl HdfsFile {
 
     /// Sends the bytes of `range`, which lies within the file, until they are through or nobody receives them.
     async fn send(self, mut range: Range<u64>, batches: mpsc::Sender<io::Result<Batch>>) {
-        let mut patience = Patience::new(&self.link.url, true);
+        let mut patience = Patience::new(format!("reading from DataNodes of {}", self.link.url), true);
         while let Err(error) = self.send_some(&mut range, &batches, &mut patience).await {
             let next = match patience.wait_after(error).await {
                 Ok(()) => self.look_up_blocks().await,

@@ -30,7 +30,7 @@ enum Failure {
 /// hdfs-native cannot exclude it. So once a pipeline broke, one DataNode at a time is asked to take the file, and the
 /// NameNode is told at the end to make the other replicas.
 pub(super) fn create(link: &Link, path: &Path, fill: &Fill) -> io::Result<()> {
-    let mut patience = Patience::new(&link.url, true);
+    let mut patience = Patience::new(format!("writing to DataNodes of {}", link.url), true);
     let mut replicas = None;
     loop {
         let temporary = temporary_name(path)?;
