@@ -34,8 +34,8 @@ pub struct Entry {
     pub is_dir: bool,
 }
 
-/// An open file. Its content must not change while it is open; a replacement of the file by
-/// [`Storage::create`] is no change.
+/// An open file, whose content must not change while it is open. A replacement by [`Storage::create`] leaves a file of
+/// this machine open as it was; on HDFS the blocks of the old file go after a while, and reading it then fails.
 pub trait Source: Send + Sync {
     /// Bytes in the file.
     fn length(&self) -> u64;

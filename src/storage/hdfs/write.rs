@@ -38,9 +38,13 @@ pub(super) fn create(link: &Link, path: &Path, fill: &Fill) -> io::Result<()> {
             Ok(()) => return Ok(()),
             Err(failure) => failure,
         };
-        if let Failure::Upload(_) = failure {
-            let status = link.call(async |client| client.get_file_info(&temporary).await);
-            replicas = replicas.or(status.ok().and_then(|status| status.replication));
+        if matches!(failure, Failure::Upload(_)) && replicas.is_none() {
+            match link.call(async |client| client.get_file_info(&temporary).await) {
+                Ok(status) => replicas = status.replication,
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                // The NameNode is away for longer than it is waited for.
+                Err(error) => return Err(error),
+            }
         }
         // What is left of the attempt is hidden, so a failure to delete it matters less than the one before.
         let _ = link.call(async |client| client.delete(&temporary, false).await);
