@@ -7,12 +7,14 @@
 //! - [`model`]: layers and where their parameters lie; [`pass`]: forward and backward; [`gradient`]: one rank's share of a step.
 //! - [`optimizer`]: update rules; [`train`]: the loop, with [`server`] and [`worker`] for worlds of several ranks.
 //! - [`conductor`]: when to evaluate, save and end; [`evaluate`]: forward passes over a whole data set; [`team`]: threads in step.
+//! - [`doctor`]: what a run needs of its storage.
 //! - [`checkpoint`] and [`store`]: what a training needs to go on, and where it lies; [`report`]: what a run was and what came out.
 
 pub mod batch;
 pub mod checkpoint;
 pub mod conductor;
 pub mod dataset;
+pub mod doctor;
 pub mod error;
 pub mod evaluate;
 pub mod format;
