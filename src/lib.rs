@@ -1,1 +1,4 @@
 //! Distributed training and inference of dense models on CPU clusters.
+
+pub mod error;
+pub mod format;
