@@ -1,70 +1,133 @@
 //! The fast path of csv: a line of integers from 0 to 255.
 //!
 //! The careful reader in `csv` is the specification: whatever this one refuses goes there, for the answer or for the error.
-//! Commas are found 64 bytes at a time, so that the place of a field does not wait for the length of the one before it, and
-//! a field's digits are turned into its value without a branch on their number.
+//! 64 bytes are looked at together: for every byte the value of a field that began there is computed, without a branch on
+//! the number of its digits and without waiting for the field before; the values at the bytes where fields do begin are kept.
 
-/// Bytes whose commas are found together: one bit each of a `u64`.
+use wide::u8x16;
+
+use super::Element;
+
+/// Bytes looked at together: as many as a `u64` has bits.
 const BLOCK: usize = 64;
-/// A field's digits are loaded as one word, so it must begin this far from the end of the line.
-const WORD: usize = 4;
+/// A field may begin at the last byte of a block and has up to three digits.
+const LOADED: usize = BLOCK + 2;
+/// The commas of a block of fields of one digit: backgrounds are runs of zeros.
+const ONE_DIGIT_FIELDS: u64 = 0xaaaa_aaaa_aaaa_aaaa;
 
 /// Reads `row.len()` fields of one to three digits each; false when `line` is anything else.
-pub(super) fn parse_line(line: &[u8], row: &mut [u8]) -> bool {
-    let mut fields = Fields { line, start: 0, invalid: 0 };
-    let mut filled = 0;
-    for (block, base) in line.chunks_exact(BLOCK).zip((0..).step_by(BLOCK)) {
-        let mut commas = comma_mask(block);
-        let count = commas.count_ones() as usize;
-        let Some(values) = row.get_mut(filled..filled + count) else { return false };
-        for value in values {
-            *value = fields.until(base + commas.trailing_zeros() as usize);
-            commas &= commas - 1;
+pub(super) fn parse_line(mut line: &[u8], mut row: &mut [u8]) -> bool {
+    let mut invalid = 0;
+    while let Some(bytes) = line.first_chunk() {
+        let block = Block::of(bytes);
+        let Some(last_comma) = block.commas.checked_ilog2() else { return false };
+        let Some((fields, rest)) = row.split_at_mut_checked(block.commas.count_ones() as usize) else { return false };
+        invalid |= block.invalid(last_comma);
+        block.copy_values(fields);
+        line = &line[last_comma as usize + 1..];
+        row = rest;
+    }
+    invalid == 0 && parse_rest(line, row)
+}
+
+/// Reads the fields that are too near to the end of the line to look at 64 bytes.
+fn parse_rest(line: &[u8], row: &mut [u8]) -> bool {
+    let mut fields = line.split(|&byte| byte == b',');
+    let read = row.iter_mut().all(|value| match fields.next() {
+        Some(&[ones @ b'0'..=b'9']) => {
+            *value = ones - b'0';
+            true
         }
-        filled += count;
-    }
-    let rest = line.len() / BLOCK * BLOCK;
-    for (end, _) in line.iter().enumerate().skip(rest).filter(|&(_, &byte)| byte == b',') {
-        let Some(value) = row.get_mut(filled) else { return false };
-        *value = fields.until(end);
-        filled += 1;
-    }
-    let [last] = &mut row[filled..] else { return false };
-    *last = fields.until(line.len());
-    fields.invalid == 0
+        Some(field) => u8::from_text(field).map(|parsed| *value = parsed).is_some(),
+        None => false,
+    });
+    read && fields.next().is_none()
 }
 
-/// Bit `i` says whether byte `i` is a comma.
-#[inline]
-fn comma_mask(block: &[u8]) -> u64 {
-    block.iter().rev().fold(0, |mask, &byte| mask << 1 | u64::from(byte == b','))
+/// What is known of 64 bytes of which the first begins a field. Bit `i` of a mask tells of byte `i`.
+struct Block {
+    commas: u64,
+    digits: u64,
+    /// A field of three digits that began here would be at most 255.
+    fits: u64,
+    /// The value of a field that began at each byte.
+    values: [u8; BLOCK],
 }
 
-/// The fields of a line, from left to right.
-struct Fields<'a> {
-    line: &'a [u8],
-    start: usize,
-    /// Not zero once a field was not one to three digits that make a `u8`.
-    invalid: u32,
-}
-
-impl Fields<'_> {
-    /// The value of the field that ends before `end`.
+impl Block {
     #[inline]
-    fn until(&mut self, end: usize) -> u8 {
-        let length = end - self.start;
-        let word = match self.line.get(self.start..self.start + WORD) {
-            Some(bytes) => u32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]),
-            None => self.line[self.start..].iter().rev().fold(0, |word, &byte| word << 8 | u32::from(byte)),
-        };
-        self.start = end + 1;
-        // The digits move to the top of the word, ones last; what follows them falls out, zeros come in below.
-        let digits = (word ^ 0x3030_3030) << ((WORD.wrapping_sub(length) as u32).wrapping_mul(8) & 31);
-        let above_nine = (digits.wrapping_add(0x7676_7676) | digits) & 0x8080_8080;
-        let value = (digits >> 24) + 10 * (digits >> 16 & 0xff) + 100 * (digits >> 8 & 0xff);
-        self.invalid |= above_nine | (value >> 8) | u32::from(length.wrapping_sub(1) > 2);
-        value as u8
+    fn of(bytes: &[u8; LOADED]) -> Block {
+        let mut block = Block { commas: 0, digits: 0, fits: 0, values: [0; BLOCK] };
+        for part in 0..BLOCK / 16 {
+            let load = |at: usize| {
+                let mut bytes16 = [0; 16];
+                bytes16.copy_from_slice(&bytes[16 * part + at..][..16]);
+                u8x16::new(bytes16)
+            };
+            let (commas, values, digits, fits) = values_at(load(0), load(1), load(2));
+            block.commas |= u64::from(commas.to_bitmask()) << (16 * part);
+            block.digits |= u64::from(digits.to_bitmask()) << (16 * part);
+            block.fits |= u64::from(fits.to_bitmask()) << (16 * part);
+            block.values[16 * part..][..16].copy_from_slice(values.as_array());
+        }
+        block
     }
+
+    /// Where fields begin that end up to `last_comma`.
+    fn starts(&self, last_comma: u32) -> u64 {
+        (self.commas << 1 | 1) & (u64::MAX >> (63 - last_comma))
+    }
+
+    /// Not zero when a byte up to `last_comma` is neither digit nor comma, or a field has no digit, more than three, or
+    /// three that make more than 255.
+    #[inline]
+    fn invalid(&self, last_comma: u32) -> u64 {
+        let starts = self.starts(last_comma);
+        let whole = u64::MAX >> (63 - last_comma);
+        let three_digits = starts & !(self.commas >> 1 | self.commas >> 2);
+        whole & !(self.commas | self.digits) | starts & self.commas | three_digits & !(self.commas >> 3 & self.fits)
+    }
+
+    /// Copies the values of the `fields.len()` fields that the block ends.
+    #[inline]
+    fn copy_values(&self, fields: &mut [u8]) {
+        if self.commas == ONE_DIGIT_FIELDS {
+            for (field, pair) in fields.iter_mut().zip(self.values.as_chunks::<2>().0) {
+                *field = pair[0];
+            }
+            return;
+        }
+        let mut starts = self.commas << 1 | 1;
+        for field in fields {
+            *field = self.values[starts.trailing_zeros() as usize % BLOCK];
+            starts &= starts - 1;
+        }
+    }
+}
+
+/// For 16 bytes and the two after each: commas, values of fields that begin there, digits, and whether three digits fit.
+#[inline]
+fn values_at(first: u8x16, second: u8x16, third: u8x16) -> (u8x16, u8x16, u8x16, u8x16) {
+    let (comma, zero) = (u8x16::splat(b','), u8x16::splat(b'0'));
+    let (hundreds, tens, ones) = (first ^ zero, second ^ zero, third ^ zero);
+    let one_digit = second.simd_eq(comma);
+    let two_digits = third.simd_eq(comma);
+    let hundred = hundreds.simd_eq(u8x16::splat(1)) & u8x16::splat(100);
+    let two_hundred = hundreds.simd_eq(u8x16::splat(2)) & u8x16::splat(200);
+    let below_hundred = times_ten(tens) + ones;
+    let three = (hundred | two_hundred) + below_hundred;
+    let fits = three.simd_eq((hundred | two_hundred).saturating_add(below_hundred))
+        & hundreds.simd_eq(hundreds.min(u8x16::splat(2)));
+    let two = times_ten(hundreds) + tens;
+    let values = one_digit.select(hundreds, two_digits.select(two, three));
+    (first.simd_eq(comma), values, hundreds.simd_eq(hundreds.min(u8x16::splat(9))), fits)
+}
+
+#[inline]
+fn times_ten(digits: u8x16) -> u8x16 {
+    let twice = digits + digits;
+    let four_times = twice + twice;
+    twice + four_times + four_times
 }
 
 #[cfg(test)]
@@ -103,11 +166,15 @@ mod tests {
     }
 
     #[test]
-    fn refuses_what_is_not_one_to_three_digits() {
-        for line in ["", ",", "1,", ",1", "256,0", "999,0", "1.0,0", "0001,0", "1 ,0", "-1,0", "1,2,3", "1", "a,0", "0,a", "::,0"] {
+    fn refuses_what_is_not_a_row_of_pixels() {
+        for line in ["", ",", "1,", ",1", "256,0", "999,0", "1.0,0", "1 ,0", "-1,0", "1,2,3", "1", "a,0", "0,a", "::,0"] {
             assert!(!parse_line(line.as_bytes(), &mut [0; 2]), "{line:?}");
         }
         assert!(!parse_line(b"0", &mut []));
+        for field in ["256", "0000", "", "x", "300", "999"] {
+            let line = format!("{}{field},{}0", "0,".repeat(10), "7,".repeat(89));
+            assert!(!parse_line(line.as_bytes(), &mut [0; 101]), "{field:?}");
+        }
         let long = "0,".repeat(100) + "0";
         assert!(!parse_line(long.as_bytes(), &mut [0; 100]) && parse_line(long.as_bytes(), &mut [0; 101]));
     }

@@ -6,6 +6,8 @@
 
 use std::io::{self, Read, Write};
 
+use wide::u8x16;
+
 use super::tfrecord::{self, write_record};
 use super::{Element, ReadRows, RowSchema, Rows, RowsView, malformed};
 use crate::error::Result;
@@ -243,45 +245,51 @@ impl<'a> Message<'a> {
 
 /// Reads `row.len()` varints from 0 to 255; false when `packed` is anything else.
 ///
-/// The varint of a value from 128 on is that very byte and then a 1, so the pixels are the bytes without the ones behind
-/// high bytes. Eight low bytes at once are the common case: backgrounds are zero.
+/// The varint of a value from 128 on is that very byte and then a 1, so the pixels are the bytes without those behind high
+/// ones. Sixteen bytes are looked at together: where none is dropped, which backgrounds make the common case, they are
+/// copied at once.
 pub(super) fn unpack_pixels(packed: &[u8], row: &mut [u8]) -> bool {
-    const HIGH: u64 = 0x8080_8080_8080_8080;
-    let (words, rest) = packed.as_chunks::<8>();
-    let mut unpacked = Unpacked { row, filled: 0, after_high: false, valid: true };
-    for word in words {
-        if !unpacked.after_high && u64::from_le_bytes(*word) & HIGH == 0 {
-            let Some(pixels) = unpacked.row.get_mut(unpacked.filled..unpacked.filled + 8) else { return false };
-            pixels.copy_from_slice(word);
-            unpacked.filled += 8;
-        } else {
-            word.iter().for_each(|&byte| unpacked.push(byte));
-        }
+    let (mut filled, mut invalid, mut after_high) = (0, 0, 0);
+    let (chunks, rest) = packed.as_chunks();
+    for chunk in chunks {
+        let bytes = u8x16::new(*chunk);
+        let high = bytes.to_bitmask();
+        let dropped = (high << 1 | after_high) & 0xffff;
+        invalid |= dropped & !bytes.simd_eq(u8x16::splat(1)).to_bitmask();
+        after_high = high >> 15;
+        filled += match row.get_mut(filled..).and_then(<[u8]>::first_chunk_mut) {
+            Some(pixels) if dropped == 0 => {
+                *pixels = *chunk;
+                pixels.len()
+            }
+            Some(pixels) => compact(chunk, dropped, pixels),
+            None => copy_kept(chunk, dropped, row.get_mut(filled..).unwrap_or_default()),
+        };
     }
-    rest.iter().for_each(|&byte| unpacked.push(byte));
-    unpacked.valid && !unpacked.after_high && unpacked.filled == unpacked.row.len()
+    let high = rest.iter().rev().fold(0, |mask, &byte| mask << 1 | u32::from(byte >> 7));
+    let dropped = high << 1 | after_high;
+    invalid |= rest.iter().enumerate().fold(0, |wrong, (at, &byte)| wrong | (dropped >> at & u32::from(byte != 1)));
+    filled += copy_kept(rest, dropped, row.get_mut(filled..).unwrap_or_default());
+    invalid == 0 && dropped >> rest.len() == 0 && filled == row.len()
 }
 
-/// Pixels unpacked so far.
-struct Unpacked<'a> {
-    row: &'a mut [u8],
-    filled: usize,
-    /// The last byte began a varint of two bytes.
-    after_high: bool,
-    valid: bool,
+/// Moves the bytes that are not `dropped` to the front of `pixels`, and returns how many there are.
+#[inline]
+fn compact(bytes: &[u8; 16], dropped: u32, pixels: &mut [u8; 16]) -> usize {
+    let mut kept = 0;
+    for (at, &byte) in bytes.iter().enumerate() {
+        pixels[kept % 16] = byte;
+        kept += (!dropped >> at & 1) as usize;
+    }
+    kept
 }
 
-impl Unpacked<'_> {
-    #[inline]
-    fn push(&mut self, byte: u8) {
-        match self.row.get_mut(self.filled) {
-            Some(pixel) => *pixel = byte,
-            None => self.valid &= self.after_high,
-        }
-        self.valid &= !self.after_high | (byte == 1);
-        self.filled += usize::from(!self.after_high);
-        self.after_high = !self.after_high & (byte >= 0x80);
-    }
+/// As [`compact`] for the end of a row: counts the bytes that do not fit, too.
+fn copy_kept(bytes: &[u8], dropped: u32, pixels: &mut [u8]) -> usize {
+    let kept = bytes.iter().enumerate().filter(|(at, _)| dropped >> at & 1 == 0);
+    let count = kept.clone().count();
+    kept.zip(pixels).for_each(|((_, &byte), pixel)| *pixel = byte);
+    count
 }
 
 /// Writes records as the seed of 2017 did: features as they are, the label one-hot.
