@@ -2,3 +2,5 @@
 
 pub mod error;
 pub mod format;
+pub mod parts;
+pub mod storage;

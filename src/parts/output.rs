@@ -1,0 +1,158 @@
+//! Writing directories that appear whole or not at all.
+
+use std::io::{self, Write};
+use std::sync::Mutex;
+
+use rayon::prelude::*;
+
+use super::manifest::{Checksum, MANIFEST, Manifest, PartEntry};
+use super::{Format, split};
+use crate::error::{Error, Result};
+use crate::format::{Element, RowSchema, RowsView, csv, example, pickle};
+use crate::storage::{Fill, Storage, parent_and_name};
+
+/// Says that all parts are there.
+const SUCCESS: &str = "_SUCCESS";
+
+/// Writes the records of one file.
+type WriteRows<T> = fn(RowsView<'_, T>, RowSchema, &mut dyn Write) -> io::Result<()>;
+
+/// One kind of file of a format: the directory below the data set's, what names begin with, and how it is written.
+struct FileKind<T> {
+    dir: &'static str,
+    prefix: &'static str,
+    write: WriteRows<T>,
+}
+
+fn file_kinds<T: Element>(format: Format) -> Vec<FileKind<T>> {
+    let kind = |dir, prefix, write| FileKind { dir, prefix, write };
+    match format {
+        Format::Csv => vec![
+            kind("/images", "part-", csv::write_features as WriteRows<T>),
+            kind("/labels", "part-", csv::write_labels),
+        ],
+        Format::Csv2 => vec![kind("", "part-", csv::write_csv2)],
+        Format::Pickle => vec![
+            kind("/images", "part-", pickle::write_features as WriteRows<T>),
+            kind("/labels", "part-", pickle::write_labels),
+        ],
+        Format::TfRecord => vec![kind("", "part-r-", example::write)],
+    }
+}
+
+/// A directory on its way: everything is written under a temporary name beside it, which one rename turns into its own.
+/// Dropped before [`commit`](Output::commit) it leaves nothing behind, and what was there before is still there.
+pub struct Output<'a> {
+    storage: &'a dyn Storage,
+    target: String,
+    staging: String,
+    replaced: String,
+}
+
+impl<'a> Output<'a> {
+    /// Begins to write the directory `target`.
+    ///
+    /// # Errors
+    /// When there is something at `target` already and `overwrite` does not allow to replace it.
+    pub fn begin(storage: &'a dyn Storage, target: &str, overwrite: bool) -> Result<Output<'a>> {
+        let target = target.trim_end_matches('/');
+        if !overwrite && storage.stat(target)?.is_some() {
+            return Err(Error::OutputExists(target.into()));
+        }
+        let (dir, name) = parent_and_name(target);
+        let beside = |suffix| format!("{}/.{name}.{suffix}", dir.trim_end_matches('/'));
+        let output = Output { storage, target: target.into(), staging: beside("partial"), replaced: beside("replaced") };
+        storage.delete(&output.staging)?;
+        Ok(output)
+    }
+
+    /// Writes `rows` as a data set of `parts` parts below `dir` (relative to the output, may be empty), several files at
+    /// a time; calls `written` with the number of records of each file that is done.
+    ///
+    /// # Errors
+    /// Those of the storage.
+    pub fn write_records<T: Element>(
+        &self,
+        dir: &str,
+        format: Format,
+        schema: RowSchema,
+        rows: RowsView<'_, T>,
+        parts: usize,
+        written: &(dyn Fn(usize) + Sync),
+    ) -> Result<()> {
+        if parts == 0 {
+            return Err(Error::Invalid("a data set has at least one part".into()));
+        }
+        let ranges = split(rows.labels.len(), parts);
+        for kind in file_kinds::<T>(format) {
+            let dir = format!("{dir}{}", kind.dir);
+            let entries = ranges.par_iter().enumerate().map(|(part, range)| {
+                let name = format!("{}{part:05}", kind.prefix);
+                let part_rows = rows.slice(range.clone(), schema.width);
+                let entry = self.write_part(&format!("{dir}/{name}"), range.len() as u64, &|out| {
+                    Ok((kind.write)(part_rows, schema, out)?)
+                });
+                entry.inspect(|_| written(range.len()))
+            });
+            let parts = entries.collect::<Result<Vec<_>>>()?;
+            self.finish_parts(&dir, &Manifest { rows: rows.labels.len() as u64, parts })?;
+        }
+        Ok(())
+    }
+
+    /// Writes the file `path` (relative to the output) of `rows` records, and returns its entry of the manifest.
+    ///
+    /// # Errors
+    /// Those of `fill` and of the storage.
+    pub fn write_part(&self, path: &str, rows: u64, fill: &Fill) -> Result<PartEntry> {
+        let sum = Mutex::new((0, String::new()));
+        self.storage.create(&self.path(path), &|out| {
+            let mut checked = Checksum::new(out);
+            fill(&mut checked)?;
+            // A panic elsewhere does not make this sum wrong.
+            *sum.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = checked.finish();
+            Ok(())
+        })?;
+        let (bytes, sha256) = sum.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
+        Ok(PartEntry { name: parent_and_name(path).1.into(), rows, bytes, sha256 })
+    }
+
+    /// Writes the manifest of the parts in `dir` (relative to the output) and, last, `_SUCCESS`.
+    ///
+    /// # Errors
+    /// Those of the storage.
+    pub fn finish_parts(&self, dir: &str, manifest: &Manifest) -> Result<()> {
+        let json = serde_json::to_vec_pretty(manifest).map_err(io::Error::from)?;
+        self.storage.create(&self.path(&format!("{dir}/{MANIFEST}")), &|out| Ok(out.write_all(&json)?))?;
+        self.storage.create(&self.path(&format!("{dir}/{SUCCESS}")), &|_| Ok(()))
+    }
+
+    /// Makes the directory appear at its place; what was there before is deleted after that.
+    ///
+    /// # Errors
+    /// When it cannot be moved there; what was there before is then put back.
+    pub fn commit(self) -> Result<()> {
+        let replaces = self.storage.stat(&self.target)?.is_some();
+        if replaces {
+            self.storage.delete(&self.replaced)?;
+            self.storage.rename(&self.target, &self.replaced)?;
+        }
+        let moved = self.storage.rename(&self.staging, &self.target);
+        if replaces && moved.is_err() {
+            self.storage.rename(&self.replaced, &self.target)?;
+        }
+        moved?;
+        if replaces { self.storage.delete(&self.replaced) } else { Ok(()) }
+    }
+
+    fn path(&self, relative: &str) -> String {
+        format!("{}/{}", self.staging, relative.trim_start_matches('/'))
+    }
+}
+
+impl Drop for Output<'_> {
+    fn drop(&mut self) {
+        // The error that stopped the writing is the one to tell; a leftover is deleted by the next attempt.
+        drop(self.storage.delete(&self.staging));
+    }
+}
