@@ -61,7 +61,8 @@ impl<R: Read> Reader<R> {
             }
             searched = bytes.len();
             if searched > limit {
-                let what = format!("expected {} columns, found no line end in {searched} bytes", self.schema.width);
+                let what =
+                    format!("expected {} columns, found no line end in {searched} bytes", self.schema.width);
                 return Err(malformed("line", self.line + 1, what));
             }
             if !self.window.fill()? {
@@ -88,16 +89,34 @@ impl<T: Element, R: Read> ReadRows<T> for Reader<R> {
     }
 }
 
-fn parse_line<T: Element>(line: &[u8], layout: Layout, schema: RowSchema, rows: &mut Rows<T>) -> Result<(), String> {
+fn parse_line<T: Element>(
+    line: &[u8],
+    layout: Layout,
+    schema: RowSchema,
+    rows: &mut Rows<T>,
+) -> Result<(), String> {
     match layout {
-        Layout::Features | Layout::FeaturesOrLabelFirst => parse_features(line, rows.extend_row(schema.width)),
+        Layout::Features | Layout::FeaturesOrLabelFirst => {
+            parse_features(line, rows.extend_row(schema.width))
+        }
         Layout::LabelFirst | Layout::LabelBar => {
             let bar = if layout == Layout::LabelBar { b'|' } else { b',' };
             let Some((label, features)) = split_once(line, bar) else {
-                return Err(format!("expected a label, `{}` and {} columns, found {}", bar as char, schema.width, quote(line)));
+                return Err(format!(
+                    "expected a label, `{}` and {} columns, found {}",
+                    bar as char,
+                    schema.width,
+                    quote(line)
+                ));
             };
             let class = std::str::from_utf8(label).ok().and_then(|text| text.parse().ok());
             rows.labels.push(schema.class(class, &quote(label))?);
+            if layout == Layout::LabelFirst && columns(line) == schema.width {
+                return Err(format!(
+                    "expected a label and {} columns, found {0} in all; labels that lie apart are named with --labels",
+                    schema.width
+                ));
+            }
             parse_features(features, rows.extend_row(schema.width))
         }
         Layout::OneHot => {
@@ -150,7 +169,11 @@ fn quote(text: &[u8]) -> String {
 ///
 /// # Errors
 /// Those of `out`.
-pub fn write_features<T: Element>(rows: RowsView<'_, T>, schema: RowSchema, out: &mut dyn Write) -> io::Result<()> {
+pub fn write_features<T: Element>(
+    rows: RowsView<'_, T>,
+    schema: RowSchema,
+    out: &mut dyn Write,
+) -> io::Result<()> {
     write_lines(rows, schema, out, |row, _, text| put_features(row, text))
 }
 
@@ -158,7 +181,11 @@ pub fn write_features<T: Element>(rows: RowsView<'_, T>, schema: RowSchema, out:
 ///
 /// # Errors
 /// Those of `out`.
-pub fn write_labels<T: Element>(rows: RowsView<'_, T>, schema: RowSchema, out: &mut dyn Write) -> io::Result<()> {
+pub fn write_labels<T: Element>(
+    rows: RowsView<'_, T>,
+    schema: RowSchema,
+    out: &mut dyn Write,
+) -> io::Result<()> {
     write_lines(rows, schema, out, |_, label, text| {
         for class in 0..schema.classes {
             text.extend_from_slice(if class == label as usize { b"1.0," } else { b"0.0," });
@@ -171,7 +198,11 @@ pub fn write_labels<T: Element>(rows: RowsView<'_, T>, schema: RowSchema, out: &
 ///
 /// # Errors
 /// Those of `out`.
-pub fn write_csv2<T: Element>(rows: RowsView<'_, T>, schema: RowSchema, out: &mut dyn Write) -> io::Result<()> {
+pub fn write_csv2<T: Element>(
+    rows: RowsView<'_, T>,
+    schema: RowSchema,
+    out: &mut dyn Write,
+) -> io::Result<()> {
     write_lines(rows, schema, out, |row, label, text| {
         text.extend_from_slice(format!("{label}|").as_bytes());
         put_features(row, text);
@@ -267,6 +298,11 @@ mod tests {
             ("x,0,0\n", Features, "line 1: column 1: expected an integer from 0 to 255, found `x`"),
             ("10|0,0,0\n", LabelBar, "line 1: expected a label below 10, found `10`"),
             ("-1,0,0,0\n", LabelFirst, "line 1: expected a label below 10, found `-1`"),
+            (
+                "1,0,0\n",
+                LabelFirst,
+                "line 1: expected a label and 3 columns, found 3 in all; labels that lie apart are named with --labels",
+            ),
             ("5,0,0,0\n", LabelBar, "line 1: expected a label, `|` and 3 columns, found `5,0,0,0`"),
             ("1.0,0.0\n", OneHot, "line 1: expected a one-hot label of 10 columns, found 2"),
             ("0,0,0,0,0,0,0,0,0,0\n", OneHot, "line 1: expected a one-hot label: one 1, the others 0"),

@@ -21,7 +21,9 @@ pub(super) fn parse_line(mut line: &[u8], mut row: &mut [u8]) -> bool {
     while let Some(bytes) = line.first_chunk() {
         let block = Block::of(bytes);
         let Some(last_comma) = block.commas.checked_ilog2() else { return false };
-        let Some((fields, rest)) = row.split_at_mut_checked(block.commas.count_ones() as usize) else { return false };
+        let Some((fields, rest)) = row.split_at_mut_checked(block.commas.count_ones() as usize) else {
+            return false;
+        };
         invalid |= block.invalid(last_comma);
         block.copy_values(fields);
         line = &line[last_comma as usize + 1..];
@@ -85,7 +87,9 @@ impl Block {
         let starts = self.starts(last_comma);
         let whole = u64::MAX >> (63 - last_comma);
         let three_digits = starts & !(self.commas >> 1 | self.commas >> 2);
-        whole & !(self.commas | self.digits) | starts & self.commas | three_digits & !(self.commas >> 3 & self.fits)
+        whole & !(self.commas | self.digits)
+            | starts & self.commas
+            | three_digits & !(self.commas >> 3 & self.fits)
     }
 
     /// Copies the values of the `fields.len()` fields that the block ends.
@@ -137,7 +141,8 @@ mod tests {
     use super::*;
 
     fn careful(line: &[u8], width: usize) -> Option<Vec<u8>> {
-        let fields: Option<Vec<u8>> = std::str::from_utf8(line).ok()?.split(',').map(|f| f.parse().ok()).collect();
+        let fields: Option<Vec<u8>> =
+            std::str::from_utf8(line).ok()?.split(',').map(|f| f.parse().ok()).collect();
         fields.filter(|row| row.len() == width)
     }
 
@@ -167,7 +172,10 @@ mod tests {
 
     #[test]
     fn refuses_what_is_not_a_row_of_pixels() {
-        for line in ["", ",", "1,", ",1", "256,0", "999,0", "1.0,0", "1 ,0", "-1,0", "1,2,3", "1", "a,0", "0,a", "::,0"] {
+        for line in [
+            "", ",", "1,", ",1", "256,0", "999,0", "1.0,0", "1 ,0", "-1,0", "1,2,3", "1", "a,0", "0,a",
+            "::,0",
+        ] {
             assert!(!parse_line(line.as_bytes(), &mut [0; 2]), "{line:?}");
         }
         assert!(!parse_line(b"0", &mut []));

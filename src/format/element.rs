@@ -116,7 +116,10 @@ mod tests {
     fn values_outside_of_the_type_are_refused() {
         assert_eq!((u8::from_i64(255), u8::from_i64(256), u8::from_i64(-1)), (Some(255), None, None));
         assert_eq!((u8::from_f64(7.0), u8::from_f64(7.5), u8::from_f64(256.0)), (Some(7), None, None));
-        assert_eq!((u8::from_f64(f64::NAN), f32::from_f64(1e300), f32::from_text(b"nan")), (None, None, None));
+        assert_eq!(
+            (u8::from_f64(f64::NAN), f32::from_f64(1e300), f32::from_text(b"nan")),
+            (None, None, None)
+        );
         assert_eq!((u8::from_text(b"256"), u8::from_text(b""), u8::from_text(b"1.0")), (None, None, None));
         assert_eq!(f32::from_text(b" 2.5e-3 "), Some(0.0025));
     }

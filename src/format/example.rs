@@ -154,7 +154,9 @@ impl List<'_> {
             [class] if schema.classes > 1 => {
                 schema.class((class.fract() == 0.0).then_some(class as i64), &class)
             }
-            _ if count != schema.classes => Err(format!("expected 1 or {} values, found {count}", schema.classes)),
+            _ if count != schema.classes => {
+                Err(format!("expected 1 or {} values, found {count}", schema.classes))
+            }
             _ => schema.one_hot(values.into_iter().map(Some)),
         }
     }
@@ -218,7 +220,9 @@ impl<'a> Message<'a> {
                 let bytes = self.take(4)?;
                 Field::Fixed32(u32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]))
             }
-            wire_type => return Err(format!("expected a tf.train.Example, found a field of wire type {wire_type}")),
+            wire_type => {
+                return Err(format!("expected a tf.train.Example, found a field of wire type {wire_type}"));
+            }
         };
         Ok(Some((tag >> 3, field)))
     }
@@ -239,7 +243,11 @@ impl<'a> Message<'a> {
                 return Ok(value);
             }
         }
-        Err(if self.0.len() < 10 { CUT.into() } else { "expected a varint, found more than 10 bytes of one".into() })
+        Err(if self.0.len() < 10 {
+            CUT.into()
+        } else {
+            "expected a varint, found more than 10 bytes of one".into()
+        })
     }
 }
 
@@ -268,7 +276,8 @@ pub(super) fn unpack_pixels(packed: &[u8], row: &mut [u8]) -> bool {
     }
     let high = rest.iter().rev().fold(0, |mask, &byte| mask << 1 | u32::from(byte >> 7));
     let dropped = high << 1 | after_high;
-    invalid |= rest.iter().enumerate().fold(0, |wrong, (at, &byte)| wrong | (dropped >> at & u32::from(byte != 1)));
+    invalid |=
+        rest.iter().enumerate().fold(0, |wrong, (at, &byte)| wrong | (dropped >> at & u32::from(byte != 1)));
     filled += copy_kept(rest, dropped, row.get_mut(filled..).unwrap_or_default());
     invalid == 0 && dropped >> rest.len() == 0 && filled == row.len()
 }
@@ -350,7 +359,14 @@ mod tests {
     }
 
     fn example(image: Vec<u8>, label: Vec<u8>) -> Vec<u8> {
-        field(1, &[field(1, &[field(1, b"image"), field(2, &image)].concat()), field(1, &[field(1, b"label"), field(2, &label)].concat())].concat())
+        field(
+            1,
+            &[
+                field(1, &[field(1, b"image"), field(2, &image)].concat()),
+                field(1, &[field(1, b"label"), field(2, &label)].concat()),
+            ]
+            .concat(),
+        )
     }
 
     fn ints(values: &[i64]) -> Vec<u8> {
@@ -385,7 +401,10 @@ mod tests {
     fn negative_numbers_take_ten_bytes() {
         let mut packed = Vec::new();
         put_varint(-1i64 as u64, &mut packed);
-        assert_eq!(field(1, &feature("x", ListKind::Int64, &packed)), bytes("0a150a130a0178120e1a0c0a0affffffffffffffffff01"));
+        assert_eq!(
+            field(1, &feature("x", ListKind::Int64, &packed)),
+            bytes("0a150a130a0178120e1a0c0a0affffffffffffffffff01")
+        );
     }
 
     #[test]
@@ -397,7 +416,8 @@ mod tests {
         assert_eq!(read(&example(ints(&[1, 200, 3, 4]), one_hot)), row([1, 200, 3, 4], 3));
         assert_eq!(read(&example(unpacked, ints(&[9]))), row([9, 0, 128, 1], 9));
         assert_eq!(read(&example(unpacked_float, floats(&[2.0]))), row([10; 4], 2));
-        let unknown = [field(9, b"x"), vec![0x51, 1, 2, 3, 4, 5, 6, 7, 8], example(ints(&[7; 4]), ints(&[0]))].concat();
+        let unknown =
+            [field(9, b"x"), vec![0x51, 1, 2, 3, 4, 5, 6, 7, 8], example(ints(&[7; 4]), ints(&[0]))].concat();
         assert_eq!(read(&unknown), row([7; 4], 0));
         let floats = read::<f32>(&example(floats(&[0.5, -1.0, 2.0, 3.0]), ints(&[0]))).unwrap();
         assert_eq!(floats.features, [0.5, -1.0, 2.0, 3.0]);
@@ -412,10 +432,16 @@ mod tests {
             (example(ints(&[1, 2, 3, 4, 5]), label()), "`image`: expected 4 values, found 5"),
             (example(ints(&[1, 2, 3, 256]), label()), "`image`: value 4: expected an integer from 0 to 255"),
             (example(ints(&[1, -2, 3, 4]), label()), "`image`: value 2: expected an integer from 0 to 255"),
-            (example(field(1, b""), label()), "`image`: expected an Int64List or a FloatList, found a BytesList"),
+            (
+                example(field(1, b""), label()),
+                "`image`: expected an Int64List or a FloatList, found a BytesList",
+            ),
             (example(vec![], label()), "expected a list of values, found none"),
             (example(ints(&[0; 4]), ints(&[10])), "`label`: expected a label below 10, found 10"),
-            (example(ints(&[0; 4]), ints(&[0; 10])), "`label`: expected a one-hot label: one 1, the others 0"),
+            (
+                example(ints(&[0; 4]), ints(&[0; 10])),
+                "`label`: expected a one-hot label: one 1, the others 0",
+            ),
             (example(ints(&[0; 4]), ints(&[0; 9])), "`label`: expected 1 or 10 values, found 9"),
             (vec![0x0a, 200, 1], CUT),
             (vec![0xff; 11], "expected a varint, found more than 10 bytes of one"),

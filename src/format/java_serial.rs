@@ -3,7 +3,8 @@
 
 /// Magic and version of the stream, then `TC_ARRAY` with the description of `[[B`: its name, `serialVersionUID`, flags, no
 /// fields, no superclass.
-const OUTER: &[u8] = b"\xac\xed\x00\x05\x75\x72\x00\x03[[B\x4b\xfd\x19\x15\x67\x67\xdb\x37\x02\x00\x00\x78\x70";
+const OUTER: &[u8] =
+    b"\xac\xed\x00\x05\x75\x72\x00\x03[[B\x4b\xfd\x19\x15\x67\x67\xdb\x37\x02\x00\x00\x78\x70";
 /// `TC_ARRAY` with the description of `[B`, as it comes the first time.
 const FIRST: &[u8] = b"\x75\x72\x00\x02[B\xac\xf3\x17\xf8\x06\x08\x54\xe0\x02\x00\x00\x78\x70";
 /// `TC_ARRAY` with a reference to that description: it is the third object of the stream.
@@ -14,14 +15,15 @@ const NEXT: &[u8] = b"\x75\x71\x00\x7e\x00\x02";
 /// # Errors
 /// Says what was expected.
 pub fn read(data: &[u8]) -> Result<Vec<&[u8]>, String> {
-    let mut rest = data.strip_prefix(OUTER).ok_or("expected a Java-serialized byte[][], found another object")?;
+    let mut rest =
+        data.strip_prefix(OUTER).ok_or("expected a Java-serialized byte[][], found another object")?;
     let count = take_length(&mut rest)?;
     let mut arrays = Vec::new();
     for index in 0..count {
         let head = if index == 0 { FIRST } else { NEXT };
-        rest = rest
-            .strip_prefix(head)
-            .ok_or_else(|| format!("expected byte[] number {} of {count}, found another object", index + 1))?;
+        rest = rest.strip_prefix(head).ok_or_else(|| {
+            format!("expected byte[] number {} of {count}, found another object", index + 1)
+        })?;
         let length = take_length(&mut rest)?;
         let (array, after) = rest
             .split_at_checked(length)
@@ -73,6 +75,9 @@ mod tests {
         let mut negative = good;
         negative[OUTER.len()] = 0xff;
         assert_eq!(read(&negative).unwrap_err(), "expected the length of an array, found -16777214");
-        assert_eq!(read(b"\xac\xed\x00\x05sr").unwrap_err(), "expected a Java-serialized byte[][], found another object");
+        assert_eq!(
+            read(b"\xac\xed\x00\x05sr").unwrap_err(),
+            "expected a Java-serialized byte[][], found another object"
+        );
     }
 }

@@ -17,6 +17,8 @@ mod window;
 
 pub mod csv;
 pub mod example;
+#[doc(hidden)]
+pub mod fuzz;
 pub mod java_serial;
 pub mod pickle;
 pub mod sequence_file;

@@ -51,7 +51,12 @@ impl Dtype {
             b"u1" | b"u2" | b"u4" => (Kind::Unsigned, name[1] - b'0'),
             b"i1" | b"i2" | b"i4" | b"i8" => (Kind::Signed, name[1] - b'0'),
             b"f4" | b"f8" => (Kind::Float, name[1] - b'0'),
-            _ => return Err(format!("expected a dtype u1, u2, u4, i1, i2, i4, i8, f4 or f8, found `{}`", name.escape_ascii())),
+            _ => {
+                return Err(format!(
+                    "expected a dtype u1, u2, u4, i1, i2, i4, i8, f4 or f8, found `{}`",
+                    name.escape_ascii()
+                ));
+            }
         };
         Ok(Dtype { kind, bytes: bytes.into(), big_endian: false })
     }
@@ -107,7 +112,9 @@ impl Array<'_> {
     /// The numbers of the row.
     pub fn numbers(&self) -> impl Iterator<Item = Number> {
         let (numpy, list) = match self {
-            Array::Numpy { dtype, data } => (Some(data.chunks_exact(dtype.bytes).map(|bytes| dtype.number(bytes))), None),
+            Array::Numpy { dtype, data } => {
+                (Some(data.chunks_exact(dtype.bytes).map(|bytes| dtype.number(bytes))), None)
+            }
             Array::Numbers(numbers) => (None, Some(numbers.iter().copied())),
         };
         numpy.into_iter().flatten().chain(list.into_iter().flatten())
@@ -157,7 +164,10 @@ mod tests {
     fn rows_are_of_the_width_and_range_asked_for() {
         let row = Array::Numbers(vec![Number::Int(3), Number::Float(4.0), Number::Int(300)]);
         assert_eq!(row.read_features::<u8>(2, &mut vec![]).unwrap_err(), "expected 2 values, found 3");
-        assert_eq!(row.read_features::<u8>(3, &mut vec![]).unwrap_err(), "value 3: expected an integer from 0 to 255");
+        assert_eq!(
+            row.read_features::<u8>(3, &mut vec![]).unwrap_err(),
+            "value 3: expected an integer from 0 to 255"
+        );
         let mut features = Vec::new();
         row.read_features::<f32>(3, &mut features).unwrap();
         assert_eq!(features, [3.0, 4.0, 300.0]);

@@ -61,7 +61,9 @@ impl<R: Read, T: Element> ReadRows<T> for Reader<R, T> {
         }
         let (given, width) = (self.given, self.schema.width);
         match self.content {
-            Content::Features => rows.features.extend_from_slice(&self.rows.features[given * width..][..width]),
+            Content::Features => {
+                rows.features.extend_from_slice(&self.rows.features[given * width..][..width])
+            }
             Content::Labels => rows.labels.push(self.rows.labels[given]),
         }
         self.given += 1;
@@ -69,7 +71,12 @@ impl<R: Read, T: Element> ReadRows<T> for Reader<R, T> {
     }
 }
 
-fn read_value<T: Element>(value: &[u8], content: Content, schema: RowSchema, rows: &mut Rows<T>) -> Result<(), String> {
+fn read_value<T: Element>(
+    value: &[u8],
+    content: Content,
+    schema: RowSchema,
+    rows: &mut Rows<T>,
+) -> Result<(), String> {
     for (index, pickle) in java_serial::read(value)?.into_iter().enumerate() {
         let arrays = read_rows(pickle).map_err(|what| format!("pickle {}: {what}", index + 1))?;
         for (row, array) in arrays.iter().enumerate() {
@@ -80,7 +87,12 @@ fn read_value<T: Element>(value: &[u8], content: Content, schema: RowSchema, row
     Ok(())
 }
 
-fn read_array<T: Element>(array: &Array, content: Content, schema: RowSchema, rows: &mut Rows<T>) -> Result<(), String> {
+fn read_array<T: Element>(
+    array: &Array,
+    content: Content,
+    schema: RowSchema,
+    rows: &mut Rows<T>,
+) -> Result<(), String> {
     match content {
         Content::Features => array.read_features(schema.width, &mut rows.features),
         Content::Labels => {
@@ -94,17 +106,28 @@ fn read_array<T: Element>(array: &Array, content: Content, schema: RowSchema, ro
 ///
 /// # Errors
 /// Those of `out`.
-pub fn write_features<T: Element>(rows: RowsView<'_, T>, schema: RowSchema, out: &mut dyn Write) -> io::Result<()> {
-    write(rows, schema, out, T::NUMPY, schema.width, |row, _, data| row.iter().for_each(|value| value.put_bytes(data)))
+pub fn write_features<T: Element>(
+    rows: RowsView<'_, T>,
+    schema: RowSchema,
+    out: &mut dyn Write,
+) -> io::Result<()> {
+    write(rows, schema, out, T::NUMPY, schema.width, |row, _, data| {
+        row.iter().for_each(|value| value.put_bytes(data))
+    })
 }
 
 /// Writes labels, one-hot, so that `sc.pickleFile` reads them.
 ///
 /// # Errors
 /// Those of `out`.
-pub fn write_labels<T: Element>(rows: RowsView<'_, T>, schema: RowSchema, out: &mut dyn Write) -> io::Result<()> {
+pub fn write_labels<T: Element>(
+    rows: RowsView<'_, T>,
+    schema: RowSchema,
+    out: &mut dyn Write,
+) -> io::Result<()> {
     write(rows, schema, out, "f8", schema.classes, |_, label, data| {
-        (0..schema.classes as u32).for_each(|class| data.extend(f64::from(u8::from(class == label)).to_le_bytes()));
+        (0..schema.classes as u32)
+            .for_each(|class| data.extend(f64::from(u8::from(class == label)).to_le_bytes()));
     })
 }
 
@@ -189,7 +212,8 @@ impl<'a> Pickle<'a> {
 /// `numpy.dtype(name, False, True)` with its order of bytes filled in.
 fn dtype_program(name: &str) -> Vec<u8> {
     let order = if name == "u1" { b"|" } else { b"<" };
-    let (call, state) = (b"\x89\x88\x87R(K\x03X\x01\x00\x00\x00", b"NNNJ\xff\xff\xff\xffJ\xff\xff\xff\xffK\x00tb");
+    let (call, state) =
+        (b"\x89\x88\x87R(K\x03X\x01\x00\x00\x00", b"NNNJ\xff\xff\xff\xffJ\xff\xff\xff\xffK\x00tb");
     [b"cnumpy\ndtype\nX\x02\x00\x00\x00", name.as_bytes(), call, order, state].concat()
 }
 
@@ -225,7 +249,10 @@ mod tests {
             assert_eq!(read::<u8>(&features, Content::Features).unwrap().features, rows.features);
             assert_eq!(read::<u8>(&labels, Content::Labels).unwrap().labels, rows.labels);
 
-            let rows = Rows { features: rows.features.iter().map(|&x| f32::from(x) - 0.5).collect(), labels: rows.labels };
+            let rows = Rows {
+                features: rows.features.iter().map(|&x| f32::from(x) - 0.5).collect(),
+                labels: rows.labels,
+            };
             features.clear();
             write_features(rows.view(), SCHEMA, &mut features).unwrap();
             assert_eq!(read::<f32>(&features, Content::Features).unwrap().features, rows.features);
@@ -235,12 +262,18 @@ mod tests {
     #[test]
     fn bad_rows_are_named() {
         let error = |pickle: &[u8], content| read::<u8>(&file_of(pickle), content).unwrap_err().to_string();
-        assert_eq!(error(b"](](K\x01ee.", Content::Features), "value 1: pickle 1, row 1: expected 4 values, found 1");
+        assert_eq!(
+            error(b"](](K\x01ee.", Content::Features),
+            "value 1: pickle 1, row 1: expected 4 values, found 1"
+        );
         let large = b"](](K\x01K\x02K\x03M\x00\x01ee.";
         let message = "value 1: pickle 1, row 1: value 4: expected an integer from 0 to 255";
         assert_eq!(error(large, Content::Features), message);
         let message = "value 1: pickle 1, row 1: expected a one-hot label of 3 columns, found 4";
         assert_eq!(error(large, Content::Labels), message);
-        assert!(error(b"cos\nsystem\n.", Content::Features).starts_with("value 1: pickle 1: byte 0 of the pickle: the global"));
+        assert!(
+            error(b"cos\nsystem\n.", Content::Features)
+                .starts_with("value 1: pickle 1: byte 0 of the pickle: the global")
+        );
     }
 }

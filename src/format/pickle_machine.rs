@@ -36,7 +36,9 @@ enum Global {
 impl Global {
     fn named(module: &[u8], name: &[u8]) -> Result<Global, String> {
         match (module, name) {
-            (b"numpy.core.multiarray" | b"numpy._core.multiarray", b"_reconstruct") => Ok(Global::Reconstruct),
+            (b"numpy.core.multiarray" | b"numpy._core.multiarray", b"_reconstruct") => {
+                Ok(Global::Reconstruct)
+            }
             (b"numpy.core.numeric" | b"numpy._core.numeric", b"_frombuffer") => Ok(Global::FromBuffer),
             (b"numpy", b"ndarray") => Ok(Global::Ndarray),
             (b"numpy", b"dtype") => Ok(Global::Dtype),
@@ -112,12 +114,16 @@ impl<'a> Machine<'a> {
             b'N' => self.stack.push(Value::None),
             0x88 | 0x89 => self.push_int(i64::from(opcode == 0x88)),
             b'I' | b'L' | b'J' | b'K' | b'M' | 0x8a | b'F' | b'G' => self.number(opcode)?,
-            b'S' | b'V' | b'T' | b'U' | b'X' | 0x8c | 0x8d | b'B' | b'C' | 0x8e | 0x96 => self.bytes(opcode)?,
+            b'S' | b'V' | b'T' | b'U' | b'X' | 0x8c | 0x8d | b'B' | b'C' | 0x8e | 0x96 => {
+                self.bytes(opcode)?
+            }
             b']' => self.push(Object::List(vec![])),
             b')' => self.push(Object::Tuple(vec![])),
             b'l' => self.pop_mark().map(|items| self.push(Object::List(items)))?,
             b't' => self.pop_mark().map(|items| self.push(Object::Tuple(items)))?,
-            0x85..=0x87 => self.pop_many(usize::from(opcode - 0x84)).map(|items| self.push(Object::Tuple(items)))?,
+            0x85..=0x87 => {
+                self.pop_many(usize::from(opcode - 0x84)).map(|items| self.push(Object::Tuple(items)))?
+            }
             b'a' => self.pop_many(1).and_then(|items| self.append(items))?,
             b'e' => self.pop_mark().and_then(|items| self.append(items))?,
             b'p' | b'q' | b'r' | 0x94 => self.put(opcode)?,
@@ -208,7 +214,10 @@ impl<'a> Machine<'a> {
 
     fn get(&mut self, opcode: u8) -> Result<(), String> {
         let key = self.memo_key(opcode, *b"ghj")?;
-        let value = *self.memo.get(&key).ok_or_else(|| format!("expected a remembered value, number {key} is none"))?;
+        let value = *self
+            .memo
+            .get(&key)
+            .ok_or_else(|| format!("expected a remembered value, number {key} is none"))?;
         self.stack.push(value);
         Ok(())
     }
@@ -292,14 +301,18 @@ impl<'a> Machine<'a> {
         let Some(&Object::Dtype(dtype)) = self.object(dtype) else { return Err("expected a dtype".into()) };
         let mut bytes = dtype.bytes() as i64;
         for &length in shape {
-            let Value::Number(Number::Int(length @ 0..)) = length else { return Err("expected a shape".into()) };
+            let Value::Number(Number::Int(length @ 0..)) = length else {
+                return Err("expected a shape".into());
+            };
             bytes = bytes.checked_mul(length).ok_or("expected a shape that fits into memory")?;
         }
         match self.object(data) {
             Some(Object::Bytes(data)) if data.len() as i64 == bytes => {
                 Ok(Array::Numpy { dtype, data: Rc::clone(data) })
             }
-            Some(Object::Bytes(data)) => Err(format!("expected an array of {bytes} bytes, found {}", data.len())),
+            Some(Object::Bytes(data)) => {
+                Err(format!("expected an array of {bytes} bytes, found {}", data.len()))
+            }
             _ => Err("expected the data of an array".into()),
         }
     }
@@ -326,10 +339,11 @@ impl<'a> Machine<'a> {
         if let Some(Object::Array(array)) = self.object(item) {
             return array.clone().ok_or_else(|| "expected an array, found one without data".into());
         }
-        let numbers = self.items(item, "a row: an array, a list or a tuple")?.iter().map(|&value| match value {
-            Value::Number(number) => Ok(number),
-            _ => Err("expected a number in each column of a row".to_string()),
-        });
+        let numbers =
+            self.items(item, "a row: an array, a list or a tuple")?.iter().map(|&value| match value {
+                Value::Number(number) => Ok(number),
+                _ => Err("expected a number in each column of a row".to_string()),
+            });
         numbers.collect::<Result<_, _>>().map(Array::Numbers)
     }
 
@@ -443,7 +457,9 @@ fn hex(digits: Option<&[u8]>) -> Option<u32> {
 /// The bytes that `text`, of code points up to 255, stands for.
 fn latin1(text: &[u8]) -> Result<Vec<u8>, String> {
     let text = std::str::from_utf8(text).map_err(|_| "expected text in UTF-8")?;
-    text.chars().map(|c| u8::try_from(c).map_err(|_| format!("expected text in latin1, found {c:?}"))).collect()
+    text.chars()
+        .map(|c| u8::try_from(c).map_err(|_| format!("expected text in latin1, found {c:?}")))
+        .collect()
 }
 
 /// The name of an instruction that is refused, as `pickletools` has it.
@@ -524,7 +540,10 @@ mod tests {
     #[test]
     fn nothing_else_is_understood_and_nothing_is_run() {
         let never = "is not one of numpy's arrays; pickles are never executed";
-        assert_eq!(error(b"cos\nsystem\n(S'true'\ntR."), format!("byte 0 of the pickle: the global `os.system` {never}"));
+        assert_eq!(
+            error(b"cos\nsystem\n(S'true'\ntR."),
+            format!("byte 0 of the pickle: the global `os.system` {never}")
+        );
         let stack_global = b"\x80\x04\x8c\x08builtins\x8c\x04eval\x93.";
         assert_eq!(error(stack_global), format!("byte 18 of the pickle: the global `builtins.eval` {never}"));
         for (pickle, opcode) in [
@@ -535,7 +554,11 @@ mod tests {
             (b"\x80\x05]2.", "DUP (0x32)"),
             (b"\xff", "unknown (0xff)"),
         ] {
-            assert!(error(pickle).contains(&format!("the opcode {opcode} is none that")), "{}", error(pickle));
+            assert!(
+                error(pickle).contains(&format!("the opcode {opcode} is none that")),
+                "{}",
+                error(pickle)
+            );
         }
     }
 
@@ -544,7 +567,9 @@ mod tests {
         let row = [b"\x80\x03](](".to_vec(), b"K\x01".repeat(1000), b"eq\x00".to_vec()].concat();
         assert_eq!(numbers(&[&row[..], b"e."].concat()).unwrap(), [vec![1.0; 1000]]);
         assert!(error(&[&row[..], &b"h\x00".repeat(1000), b"e."].concat()).contains("repeats its rows"));
-        let text = [b"(X\xe8\x03\x00\x00".to_vec(), vec![b'a'; 1000], b"q\x00X\x06\x00\x00\x00latin1q\x01".to_vec()].concat();
+        let text =
+            [b"(X\xe8\x03\x00\x00".to_vec(), vec![b'a'; 1000], b"q\x00X\x06\x00\x00\x00latin1q\x01".to_vec()]
+                .concat();
         let encode = b"c_codecs\nencode\nh\x00h\x01\x86R".repeat(1000);
         assert!(error(&[text, encode, b"l.".to_vec()].concat()).contains("encodes more text than it holds"));
     }
@@ -564,9 +589,15 @@ mod tests {
             (b"\x80\x06.", "expected protocol 0 to 5, found 6"),
             (b"\x8a\x09123456789.", "expected an integer of at most 8 bytes, found 9"),
             (b"\x8e\xff\xff\xff\xff\xff\xff\xff\xff.", ENDS),
-            (b"cnumpy\ndtype\n(U\x02O8K\x00K\x01tR.", "expected a dtype u1, u2, u4, i1, i2, i4, i8, f4 or f8, found `O8`"),
+            (
+                b"cnumpy\ndtype\n(U\x02O8K\x00K\x01tR.",
+                "expected a dtype u1, u2, u4, i1, i2, i4, i8, f4 or f8, found `O8`",
+            ),
             (b"cnumpy\nndarray\n)R.", "a global is called with arguments it does not take"),
-            (b"](cnumpy.core.multiarray\n_reconstruct\n(cnumpy\nndarray\nK\x00\x85C\x01btRe.", "expected an array, found one without data"),
+            (
+                b"](cnumpy.core.multiarray\n_reconstruct\n(cnumpy\nndarray\nK\x00\x85C\x01btRe.",
+                "expected an array, found one without data",
+            ),
         ] {
             assert!(error(pickle).contains(message), "{}", error(pickle));
         }

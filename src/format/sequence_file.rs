@@ -91,7 +91,9 @@ impl<R: Read> Reader<R> {
             )));
         }
         if value as usize > MESSAGE_BYTES_MAX {
-            return Err(self.damaged(format!("expected at most {MESSAGE_BYTES_MAX} bytes, its length says {value}")));
+            return Err(
+                self.damaged(format!("expected at most {MESSAGE_BYTES_MAX} bytes, its length says {value}"))
+            );
         }
         Ok(value as usize)
     }

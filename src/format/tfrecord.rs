@@ -49,13 +49,17 @@ impl<R: Read> Reader<R> {
         if !self.window.demand(HEADER_BYTES)? {
             return match self.window.bytes().len() {
                 0 => Ok(None),
-                found => damaged(format!("expected a header of {HEADER_BYTES} bytes, the file ends after {found}")),
+                found => {
+                    damaged(format!("expected a header of {HEADER_BYTES} bytes, the file ends after {found}"))
+                }
             };
         }
         let header = self.window.bytes();
         let length = u64::from(le_u32(header)) | u64::from(le_u32(&header[4..])) << 32;
         if masked_crc(&header[..8]) != le_u32(&header[8..]) {
-            return damaged("the checksum of its length does not match: the file is damaged, or no TFRecord".into());
+            return damaged(
+                "the checksum of its length does not match: the file is damaged, or no TFRecord".into(),
+            );
         }
         if length > MESSAGE_BYTES_MAX as u64 {
             return damaged(format!("expected at most {MESSAGE_BYTES_MAX} bytes, its length says {length}"));
@@ -65,7 +69,8 @@ impl<R: Read> Reader<R> {
             let found = self.window.bytes().len() - HEADER_BYTES;
             return damaged(format!("expected {length} bytes and a checksum, the file ends after {found}"));
         }
-        let (data, crc) = self.window.take(HEADER_BYTES + length + FOOTER_BYTES)[HEADER_BYTES..].split_at(length);
+        let (data, crc) =
+            self.window.take(HEADER_BYTES + length + FOOTER_BYTES)[HEADER_BYTES..].split_at(length);
         if masked_crc(data) != le_u32(crc) {
             return damaged("the checksum of its data does not match: the file is damaged".into());
         }
@@ -102,7 +107,10 @@ mod tests {
     #[test]
     fn frames_are_those_of_tensorflow() {
         assert_eq!(crc32c::crc32c(b"123456789"), 0xe306_9283);
-        assert_eq!(framed(b""), 0u64.to_be_bytes().into_iter().chain(*b"\x29\x03\x98\x07\xd8\xea\x82\xa2").collect::<Vec<_>>());
+        assert_eq!(
+            framed(b""),
+            0u64.to_be_bytes().into_iter().chain(*b"\x29\x03\x98\x07\xd8\xea\x82\xa2").collect::<Vec<_>>()
+        );
     }
 
     #[test]

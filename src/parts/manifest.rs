@@ -42,8 +42,13 @@ impl Manifest {
         let path = format!("{}/{MANIFEST}", dir.trim_end_matches('/'));
         let Some(entry) = storage.stat(&path)? else { return Ok(None) };
         let mut text = Vec::new();
-        storage.open(&path, 0..entry.bytes)?.read_to_end(&mut text).map_err(|error| Error::from(error).in_file(&path))?;
-        serde_json::from_slice(&text).map(Some).map_err(|error| Error::Invalid(error.to_string()).in_file(path))
+        storage
+            .open(&path, 0..entry.bytes)?
+            .read_to_end(&mut text)
+            .map_err(|error| Error::from(error).in_file(&path))?;
+        serde_json::from_slice(&text)
+            .map(Some)
+            .map_err(|error| Error::Invalid(error.to_string()).in_file(path))
     }
 
     /// Reads every part in `dir` again and compares its bytes with the manifest.

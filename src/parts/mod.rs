@@ -11,6 +11,8 @@
 pub mod manifest;
 pub mod output;
 pub mod source;
+#[cfg(test)]
+mod tests;
 
 use std::fmt;
 use std::ops::Range;
@@ -63,42 +65,4 @@ pub fn split(rows: usize, parts: usize) -> Vec<Range<usize>> {
     let blocks = rows.div_ceil(batch);
     let start = |part: usize| (part * blocks / parts * batch).min(rows);
     (0..parts).map(|part| start(part)..start(part + 1)).collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-
-    fn lengths(rows: usize, parts: usize) -> Vec<usize> {
-        split(rows, parts).iter().map(ExactSizeIterator::len).collect()
-    }
-
-    #[test]
-    fn parts_are_those_of_spark() {
-        assert_eq!(lengths(60_000, 10), [&[5120][..], &[6144; 8], &[5728]].concat());
-        assert_eq!(lengths(10_000, 10), [1000; 10]);
-        assert_eq!(lengths(3, 5), [0, 1, 0, 1, 1]);
-        assert_eq!(lengths(0, 2), [0, 0]);
-    }
-
-    proptest! {
-        #[test]
-        fn every_row_is_in_one_part(rows in 0usize..200_000, parts in 1usize..50) {
-            let ranges = split(rows, parts);
-            prop_assert_eq!(ranges.len(), parts);
-            prop_assert_eq!((ranges[0].start, ranges[parts - 1].end), (0, rows));
-            prop_assert!(ranges.windows(2).all(|pair| pair[0].end == pair[1].start));
-        }
-    }
-
-    #[test]
-    fn formats_have_names() {
-        for name in ["csv", "csv2", "pickle", "tfr"] {
-            assert_eq!(name.parse::<Format>().unwrap().to_string(), name);
-        }
-        assert_eq!("tf".parse::<Format>().unwrap(), Format::TfRecord);
-        assert!("idx".parse::<Format>().unwrap_err().to_string().contains("`idx` is no format"));
-    }
 }

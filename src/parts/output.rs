@@ -45,8 +45,11 @@ fn file_kinds<T: Element>(format: Format) -> Vec<FileKind<T>> {
 pub struct Output<'a> {
     storage: &'a dyn Storage,
     target: String,
+    /// Where it is written.
     staging: String,
+    /// Where what it replaces is kept until it is in place.
     replaced: String,
+    overwrite: bool,
 }
 
 impl<'a> Output<'a> {
@@ -55,15 +58,19 @@ impl<'a> Output<'a> {
     /// # Errors
     /// When there is something at `target` already and `overwrite` does not allow to replace it.
     pub fn begin(storage: &'a dyn Storage, target: &str, overwrite: bool) -> Result<Output<'a>> {
-        let target = target.trim_end_matches('/');
-        if !overwrite && storage.stat(target)?.is_some() {
-            return Err(Error::OutputExists(target.into()));
-        }
-        let (dir, name) = parent_and_name(target);
+        let target = target.trim_end_matches('/').to_string();
+        let (dir, name) = parent_and_name(&target);
         let beside = |suffix| format!("{}/.{name}.{suffix}", dir.trim_end_matches('/'));
-        let output = Output { storage, target: target.into(), staging: beside("partial"), replaced: beside("replaced") };
-        storage.delete(&output.staging)?;
-        Ok(output)
+        let (staging, replaced) = (beside("partial"), beside("replaced"));
+        if storage.stat(&target)?.is_none() && storage.stat(&replaced)?.is_some() {
+            // An earlier run died between the two renames of `commit`.
+            storage.rename(&replaced, &target)?;
+        }
+        if !overwrite && storage.stat(&target)?.is_some() {
+            return Err(Error::OutputExists(target));
+        }
+        storage.delete(&staging)?;
+        Ok(Output { storage, target, staging, replaced, overwrite })
     }
 
     /// Writes `rows` as a data set of `parts` parts below `dir` (relative to the output, may be empty), several files at
@@ -133,6 +140,9 @@ impl<'a> Output<'a> {
     /// When it cannot be moved there; what was there before is then put back.
     pub fn commit(self) -> Result<()> {
         let replaces = self.storage.stat(&self.target)?.is_some();
+        if replaces && !self.overwrite {
+            return Err(Error::OutputExists(self.target.clone()));
+        }
         if replaces {
             self.storage.delete(&self.replaced)?;
             self.storage.rename(&self.target, &self.replaced)?;

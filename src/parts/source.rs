@@ -99,7 +99,8 @@ impl<'a> Source<'a> {
     /// # Errors
     /// The first error of the first part that has one.
     pub fn read_all<T: Element>(&self) -> Result<Rows<T>> {
-        let parts: Vec<Result<Rows<T>>> = (0..self.parts.len()).into_par_iter().map(|part| self.read_part(part)).collect();
+        let parts: Vec<Result<Rows<T>>> =
+            (0..self.parts.len()).into_par_iter().map(|part| self.read_part(part)).collect();
         let parts = parts.into_iter().collect::<Result<Vec<_>>>()?;
         let mut all = Rows::default();
         all.features.reserve_exact(parts.iter().map(|part| part.features.len()).sum());
@@ -139,9 +140,13 @@ fn encodings(location: Location) -> Result<(Encoding, Encoding)> {
         (Format::Csv, Some(_)) => Encoding::Csv(Layout::Features),
         (Format::Csv, None) if labels_required => Encoding::Csv(Layout::LabelFirst),
         (Format::Csv, None) => Encoding::Csv(Layout::FeaturesOrLabelFirst),
-        (Format::Pickle, None) if labels_required => return invalid("labels lie apart, name them with --labels"),
+        (Format::Pickle, None) if labels_required => {
+            return invalid("labels lie apart, name them with --labels");
+        }
         (Format::Pickle, _) => Encoding::Pickle(pickle::Content::Features),
-        (Format::Csv2 | Format::TfRecord, Some(_)) => return invalid("files hold their labels, leave --labels out"),
+        (Format::Csv2 | Format::TfRecord, Some(_)) => {
+            return invalid("files hold their labels, leave --labels out");
+        }
         (Format::Csv2, None) => Encoding::Csv(Layout::LabelBar),
         (Format::TfRecord, None) => Encoding::TfRecord,
     };
@@ -163,10 +168,15 @@ fn part_files(storage: &dyn Storage, dir: &str) -> Result<Vec<PartFile>> {
     entries.retain(|entry| !entry.is_dir && entry.name.starts_with("part-") && !entry.name.ends_with(".crc"));
     entries.sort_by_cached_key(|entry| (part_number(&entry.name), entry.name.clone()));
     if entries.is_empty() {
-        return Err(Error::Invalid(format!("{dir} holds no part-* files: name the directory right above them")));
+        return Err(Error::Invalid(format!(
+            "{dir} holds no part-* files: name the directory right above them"
+        )));
     }
     let dir = dir.trim_end_matches('/');
-    Ok(entries.into_iter().map(|entry| PartFile { path: format!("{dir}/{}", entry.name), bytes: entry.bytes }).collect())
+    Ok(entries
+        .into_iter()
+        .map(|entry| PartFile { path: format!("{dir}/{}", entry.name), bytes: entry.bytes })
+        .collect())
 }
 
 /// The number in `part-00012` and in `part-r-00012`.
@@ -176,12 +186,21 @@ fn part_number(name: &str) -> u64 {
     digits[..end].parse().unwrap_or(u64::MAX)
 }
 
-fn pair(features_dir: &str, features: Vec<PartFile>, labels_dir: &str, labels: Vec<PartFile>) -> Result<Vec<Part>> {
+fn pair(
+    features_dir: &str,
+    features: Vec<PartFile>,
+    labels_dir: &str,
+    labels: Vec<PartFile>,
+) -> Result<Vec<Part>> {
     if features.len() != labels.len() {
         let what = format!("{} and {} parts", features.len(), labels.len());
         return Err(Error::Unpaired { features: features_dir.into(), labels: labels_dir.into(), what });
     }
-    Ok(features.into_iter().zip(labels).map(|(features, labels)| Part { features, labels: Some(labels) }).collect())
+    Ok(features
+        .into_iter()
+        .zip(labels)
+        .map(|(features, labels)| Part { features, labels: Some(labels) })
+        .collect())
 }
 
 /// The records of one part.
@@ -197,21 +216,20 @@ impl<T: Element> PartReader<T> {
     pub fn name(&self) -> &str {
         parent_and_name(&self.features.path).1
     }
-
-    fn unpaired(&self, labels: &FileReader<T>, more: &str) -> Error {
-        let what = format!("{} records, the file of {more} goes on", self.rows);
-        Error::Unpaired { features: self.features.path.clone(), labels: labels.path.clone(), what }
-    }
 }
 
 impl<T: Element> ReadRows<T> for PartReader<T> {
     fn read_row(&mut self, rows: &mut Rows<T>) -> Result<bool> {
         let read = self.features.read_row(rows)?;
-        if let Some(labels) = &mut self.labels {
-            let labelled = labels.read_row(rows)?;
-            if let (Some(labels), true) = (&self.labels, read != labelled) {
-                return Err(self.unpaired(labels, if read { "features" } else { "labels" }));
-            }
+        if let Some(labels) = &mut self.labels
+            && labels.read_row(rows)? != read
+        {
+            let (shorter, longer) = if read { ("labels", "features") } else { ("features", "labels") };
+            return Err(Error::Unpaired {
+                features: self.features.path.clone(),
+                labels: labels.path.clone(),
+                what: format!("the {shorter} end after {} records, the {longer} go on", self.rows),
+            });
         }
         self.rows += u64::from(read);
         Ok(read)

@@ -66,7 +66,8 @@ pub struct Local;
 
 impl Storage for Local {
     fn list(&self, dir: &str) -> Result<Vec<Entry>> {
-        let entries = fs::read_dir(dir).and_then(|entries| entries.map(|entry| entry_of(&entry?.path())).collect());
+        let entries =
+            fs::read_dir(dir).and_then(|entries| entries.map(|entry| entry_of(&entry?.path())).collect());
         named(dir, entries)
     }
 
