@@ -44,9 +44,14 @@ type OpenRows = fn(&[u8]) -> Box<dyn ReadRows<u8> + '_>;
 
 fn formats(criterion: &mut Criterion) {
     let sparse = records();
-    let dense = Rows { features: (0..sparse.features.len()).map(|i| (i * 167 % 256) as u8).collect(), ..sparse.clone() };
+    let dense = Rows {
+        features: (0..sparse.features.len()).map(|i| (i * 167 % 256) as u8).collect(),
+        ..sparse.clone()
+    };
     let formats: [(&str, WriteRows, OpenRows); 4] = [
-        ("csv", csv::write_features, |bytes| Box::new(csv::Reader::new(bytes, csv::Layout::Features, SCHEMA))),
+        ("csv", csv::write_features, |bytes| {
+            Box::new(csv::Reader::new(bytes, csv::Layout::Features, SCHEMA))
+        }),
         ("csv2", csv::write_csv2, |bytes| Box::new(csv::Reader::new(bytes, csv::Layout::LabelBar, SCHEMA))),
         ("tfr", example::write, |bytes| Box::new(example::Reader::new(bytes, SCHEMA))),
         ("pickle", pickle::write_features, |bytes| {
@@ -58,7 +63,10 @@ fn formats(criterion: &mut Criterion) {
         for (data, rows) in [("digits", &sparse), ("dense", &dense)] {
             let mut bytes = Vec::new();
             write(rows.view(), SCHEMA, &mut bytes).unwrap();
-            group.throughput(Throughput::ElementsAndBytes { elements: RECORDS as u64, bytes: bytes.len() as u64 });
+            group.throughput(Throughput::ElementsAndBytes {
+                elements: RECORDS as u64,
+                bytes: bytes.len() as u64,
+            });
             let mut read = Rows::default();
             group.bench_function(BenchmarkId::new("read", data), |bencher| {
                 bencher.iter(|| {

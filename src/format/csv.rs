@@ -174,7 +174,7 @@ pub fn write_features<T: Element>(
     schema: RowSchema,
     out: &mut dyn Write,
 ) -> io::Result<()> {
-    write_lines(rows, schema, out, |row, _, text| put_features(row, text))
+    write_lines(rows, schema, out, |row, _, text| T::put_line(row, text))
 }
 
 /// Writes labels, one-hot, one row a line.
@@ -205,16 +205,8 @@ pub fn write_csv2<T: Element>(
 ) -> io::Result<()> {
     write_lines(rows, schema, out, |row, label, text| {
         text.extend_from_slice(format!("{label}|").as_bytes());
-        put_features(row, text);
+        T::put_line(row, text);
     })
-}
-
-fn put_features<T: Element>(row: &[T], text: &mut Vec<u8>) {
-    for &value in row {
-        value.put_text(text);
-        text.push(b',');
-    }
-    text.pop();
 }
 
 fn write_lines<T: Element>(

@@ -1,6 +1,6 @@
 //! What a feature may be: `u8` (pixels) or `f32`.
 
-use super::{csv_pixels, example};
+use super::{csv_pixels, example, protobuf};
 
 /// A type of feature: what text, protobuf and numpy arrays hold, as one Rust type.
 pub trait Element: Copy + Default + PartialEq + std::fmt::Debug + Send + Sync + 'static {
@@ -25,8 +25,8 @@ pub trait Element: Copy + Default + PartialEq + std::fmt::Debug + Send + Sync + 
         false
     }
 
-    /// Appends the value as text.
-    fn put_text(self, out: &mut Vec<u8>);
+    /// Appends `row` as text, with commas between.
+    fn put_line(row: &[Self], text: &mut Vec<u8>);
     /// Appends the value's little-endian bytes.
     fn put_bytes(self, out: &mut Vec<u8>);
     /// Appends `row` as the packed values of an `Int64List` or a `FloatList`, and says which.
@@ -54,18 +54,11 @@ impl Element for u8 {
     }
 
     fn unpack_varints(packed: &[u8], row: &mut [u8]) -> bool {
-        example::unpack_pixels(packed, row)
+        protobuf::unpack_pixels(packed, row)
     }
 
-    fn put_text(self, out: &mut Vec<u8>) {
-        let (hundreds, tens, ones) = (self / 100, self / 10 % 10, self % 10);
-        if self >= 100 {
-            out.push(b'0' + hundreds);
-        }
-        if self >= 10 {
-            out.push(b'0' + tens);
-        }
-        out.push(b'0' + ones);
+    fn put_line(row: &[u8], text: &mut Vec<u8>) {
+        csv_pixels::put_line(row, text);
     }
 
     fn put_bytes(self, out: &mut Vec<u8>) {
@@ -73,7 +66,7 @@ impl Element for u8 {
     }
 
     fn put_list(row: &[u8], out: &mut Vec<u8>) -> example::ListKind {
-        row.iter().for_each(|&pixel| example::put_varint(u64::from(pixel), out));
+        row.iter().for_each(|&pixel| protobuf::put_varint(u64::from(pixel), out));
         example::ListKind::Int64
     }
 }
@@ -94,8 +87,11 @@ impl Element for f32 {
         std::str::from_utf8(text).ok()?.trim().parse().ok().filter(|value: &f32| value.is_finite())
     }
 
-    fn put_text(self, out: &mut Vec<u8>) {
-        out.extend_from_slice(format!("{self:?}").as_bytes());
+    fn put_line(row: &[f32], text: &mut Vec<u8>) {
+        for (at, value) in row.iter().enumerate() {
+            let comma = if at == 0 { "" } else { "," };
+            text.extend_from_slice(format!("{comma}{value:?}").as_bytes());
+        }
     }
 
     fn put_bytes(self, out: &mut Vec<u8>) {

@@ -13,6 +13,7 @@ mod csv_pixels;
 mod element;
 mod ndarray;
 mod pickle_machine;
+mod protobuf;
 mod window;
 
 pub mod csv;

@@ -4,10 +4,15 @@
 //! that Python 2 and 3 write for a list of numpy arrays, or of lists of numbers, in protocols 0 to 5, and four global names, which it
 //! does not look up but understands. Any other instruction or name is an error, so that no pickle is ever executed.
 
+mod numpy;
+mod text;
+
 use std::borrow::Cow;
 use std::collections::HashMap;
 use std::rc::Rc;
 
+use self::numpy::Global;
+use self::text::{Escapes, unescape};
 use super::ndarray::{Array, Dtype, Number};
 
 /// A value on the stack or in the memo.
@@ -18,38 +23,6 @@ enum Value {
     Global(Global),
     /// An index into the objects.
     Object(usize),
-}
-
-/// What may be named.
-#[derive(Clone, Copy, PartialEq)]
-enum Global {
-    /// `numpy.core.multiarray._reconstruct`: an array that is filled in later.
-    Reconstruct,
-    /// `numpy.core.numeric._frombuffer`: an array.
-    FromBuffer,
-    Ndarray,
-    Dtype,
-    /// `_codecs.encode`: how Python 3 spells bytes in protocols 0 to 2.
-    Encode,
-}
-
-impl Global {
-    fn named(module: &[u8], name: &[u8]) -> Result<Global, String> {
-        match (module, name) {
-            (b"numpy.core.multiarray" | b"numpy._core.multiarray", b"_reconstruct") => {
-                Ok(Global::Reconstruct)
-            }
-            (b"numpy.core.numeric" | b"numpy._core.numeric", b"_frombuffer") => Ok(Global::FromBuffer),
-            (b"numpy", b"ndarray") => Ok(Global::Ndarray),
-            (b"numpy", b"dtype") => Ok(Global::Dtype),
-            (b"_codecs", b"encode") => Ok(Global::Encode),
-            _ => Err(format!(
-                "the global `{}.{}` is not one of numpy's arrays; pickles are never executed",
-                module.escape_ascii(),
-                name.escape_ascii()
-            )),
-        }
-    }
 }
 
 /// A value that the program may change, or that is too large to copy.
@@ -244,79 +217,6 @@ impl<'a> Machine<'a> {
         Ok(())
     }
 
-    /// Calls a global.
-    fn reduce(&mut self) -> Result<(), String> {
-        let operands = self.pop_many(2)?;
-        let Value::Global(global) = operands[0] else { return Err("expected a global to call".into()) };
-        let arguments = self.items(operands[1], "a tuple of arguments")?;
-        let object = match (global, arguments) {
-            (Global::Reconstruct, [Value::Global(Global::Ndarray), _, _]) => Object::Array(None),
-            (Global::FromBuffer, &[data, dtype, shape, order]) => {
-                let fortran = self.text(order)? == b"F";
-                Object::Array(Some(self.array(shape, dtype, fortran, data)?))
-            }
-            (Global::Dtype, &[name, _, _]) => Object::Dtype(Dtype::named(self.text(name)?)?),
-            (Global::Encode, &[text, encoding]) => {
-                if self.text(encoding)? != b"latin1" {
-                    return Err("expected the encoding latin1".into());
-                }
-                let bytes = latin1(self.text(text)?)?;
-                self.encoded += bytes.len();
-                if self.encoded > self.pickle_bytes {
-                    return Err("the pickle encodes more text than it holds".into());
-                }
-                Object::Bytes(Rc::new(Cow::Owned(bytes)))
-            }
-            _ => return Err("a global is called with arguments it does not take".into()),
-        };
-        self.push(object);
-        Ok(())
-    }
-
-    /// Fills in a dtype or an array.
-    fn build(&mut self) -> Result<(), String> {
-        let state = self.pop_many(1)?[0];
-        let target = match self.stack.last() {
-            Some(&Value::Object(at)) => at,
-            _ => return Err("expected a dtype or an array to fill in".into()),
-        };
-        let object = match (&self.objects[target], self.items(state, "a tuple of state")?) {
-            (Object::Dtype(dtype), &[_, order, Value::None, Value::None, Value::None, ..]) => {
-                Object::Dtype(dtype.ordered(self.text(order)?)?)
-            }
-            (Object::Array(None), &[_, shape, dtype, Value::Number(fortran), data]) => {
-                Object::Array(Some(self.array(shape, dtype, fortran != Number::Int(0), data)?))
-            }
-            _ => return Err("expected a dtype or an array to fill in, with its state".into()),
-        };
-        self.objects[target] = object;
-        Ok(())
-    }
-
-    fn array(&self, shape: Value, dtype: Value, fortran: bool, data: Value) -> Result<Array<'a>, String> {
-        let shape = self.items(shape, "a shape")?;
-        if fortran && shape.len() > 1 {
-            return Err("expected an array in C order, found Fortran's".into());
-        }
-        let Some(&Object::Dtype(dtype)) = self.object(dtype) else { return Err("expected a dtype".into()) };
-        let mut bytes = dtype.bytes() as i64;
-        for &length in shape {
-            let Value::Number(Number::Int(length @ 0..)) = length else {
-                return Err("expected a shape".into());
-            };
-            bytes = bytes.checked_mul(length).ok_or("expected a shape that fits into memory")?;
-        }
-        match self.object(data) {
-            Some(Object::Bytes(data)) if data.len() as i64 == bytes => {
-                Ok(Array::Numpy { dtype, data: Rc::clone(data) })
-            }
-            Some(Object::Bytes(data)) => {
-                Err(format!("expected an array of {bytes} bytes, found {}", data.len()))
-            }
-            _ => Err("expected the data of an array".into()),
-        }
-    }
-
     /// The rows of the list on the stack.
     fn rows(mut self) -> Result<Vec<Array<'a>>, String> {
         let list = self.pop_many(1)?[0];
@@ -407,59 +307,6 @@ impl<'a> Machine<'a> {
         let line = self.take(end + 1)?;
         Ok(&line[..end])
     }
-}
-
-/// How text is escaped in protocol 0.
-#[derive(Clone, Copy, PartialEq)]
-enum Escapes {
-    /// As `repr` of a Python 2 string: quoted; bytes.
-    Python2Str,
-    /// `\uXXXX` alone; code points up to 255, which become UTF-8.
-    RawUnicode,
-}
-
-fn unescape(line: &[u8], escapes: Escapes) -> Result<Vec<u8>, String> {
-    let wrong = || format!("expected an escaped string, found `{}`", line.escape_ascii());
-    let mut rest = line;
-    if escapes == Escapes::Python2Str {
-        let quoted = |quote: &[u8]| line.strip_prefix(quote)?.strip_suffix(quote);
-        rest = quoted(b"'").or_else(|| quoted(b"\"")).ok_or_else(wrong)?;
-    }
-    let mut bytes = Vec::with_capacity(rest.len());
-    while let Some((&byte, after)) = rest.split_first() {
-        let (value, used) = match (byte, after.first(), escapes) {
-            (b'\\', Some(b'u'), Escapes::RawUnicode) => (hex(after.get(1..5)).ok_or_else(wrong)?, 5),
-            (b'\\', Some(b'x'), Escapes::Python2Str) => (hex(after.get(1..3)).ok_or_else(wrong)?, 3),
-            (b'\\', Some(b'n'), Escapes::Python2Str) => (u32::from(b'\n'), 1),
-            (b'\\', Some(b'r'), Escapes::Python2Str) => (u32::from(b'\r'), 1),
-            (b'\\', Some(b't'), Escapes::Python2Str) => (u32::from(b'\t'), 1),
-            (b'\\', Some(&same @ (b'\\' | b'\'' | b'"')), Escapes::Python2Str) => (u32::from(same), 1),
-            (b'\\', _, Escapes::Python2Str) => return Err(wrong()),
-            _ => (u32::from(byte), 0),
-        };
-        match escapes {
-            Escapes::Python2Str => bytes.push(value as u8),
-            Escapes::RawUnicode => {
-                let character = char::from_u32(value).ok_or_else(wrong)?;
-                bytes.extend(character.encode_utf8(&mut [0; 4]).bytes());
-            }
-        }
-        rest = &after[used..];
-    }
-    Ok(bytes)
-}
-
-fn hex(digits: Option<&[u8]>) -> Option<u32> {
-    let digits = digits.filter(|digits| digits.iter().all(u8::is_ascii_hexdigit))?;
-    u32::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()
-}
-
-/// The bytes that `text`, of code points up to 255, stands for.
-fn latin1(text: &[u8]) -> Result<Vec<u8>, String> {
-    let text = std::str::from_utf8(text).map_err(|_| "expected text in UTF-8")?;
-    text.chars()
-        .map(|c| u8::try_from(c).map_err(|_| format!("expected text in latin1, found {c:?}")))
-        .collect()
 }
 
 /// The name of an instruction that is refused, as `pickletools` has it.
