@@ -28,7 +28,7 @@ pub mod tfrecord;
 use crate::error::{Error, Result};
 pub use element::Element;
 
-/// The shape of a record.
+/// The shape of a record; both numbers are at least 1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RowSchema {
     /// Features a record.
@@ -99,7 +99,7 @@ impl<T: Element> Rows<T> {
     }
 }
 
-/// Records to write.
+/// Records to write, each of which has a label.
 #[derive(Clone, Copy, Debug)]
 pub struct RowsView<'a, T> {
     /// `[rows, width]`, row-major.
@@ -119,6 +119,7 @@ impl<'a, T: Element> RowsView<'a, T> {
 
     /// Features and label of each record.
     fn records(&self, width: usize) -> impl Iterator<Item = (&'a [T], u32)> {
+        assert_eq!(self.features.len(), self.labels.len() * width, "every record to write has its label");
         self.features.chunks_exact(width).zip(self.labels.iter().copied())
     }
 }

@@ -59,7 +59,8 @@ impl Manifest {
         for part in &self.parts {
             let path = format!("{}/{}", dir.trim_end_matches('/'), part.name);
             let mut sum = Checksum::new(io::sink());
-            let mut input = storage.open(&path, 0..u64::MAX)?;
+            let length = storage.stat(&path)?.map_or(0, |entry| entry.bytes);
+            let mut input = storage.open(&path, 0..length)?;
             io::copy(&mut input, &mut sum).map_err(|error| Error::from(error).in_file(&path))?;
             let (bytes, sha256) = sum.finish();
             if (bytes, &sha256) != (part.bytes, &part.sha256) {

@@ -40,6 +40,23 @@ fn file_kinds<T: Element>(format: Format) -> Vec<FileKind<T>> {
     }
 }
 
+/// Refuses what would be written and could not be read.
+fn check<T>(rows: RowsView<'_, T>, schema: RowSchema, parts: usize) -> Result<()> {
+    let RowSchema { width, classes } = schema;
+    let invalid = |what: String| Err(Error::Invalid(what));
+    if parts == 0 {
+        return invalid("a data set has at least one part".into());
+    }
+    if rows.features.len() != rows.labels.len() * width {
+        let (features, labels) = (rows.features.len(), rows.labels.len());
+        return invalid(format!("{features} features in rows of {width} do not go with {labels} labels"));
+    }
+    match rows.labels.iter().find(|&&label| label as usize >= classes) {
+        Some(label) => invalid(format!("label {label} is not below {classes}")),
+        None => Ok(()),
+    }
+}
+
 /// A directory on its way: everything is written under a temporary name beside it, which one rename turns into its own.
 /// Dropped before [`commit`](Output::commit) it leaves nothing behind, and what was there before is still there.
 pub struct Output<'a> {
@@ -87,9 +104,7 @@ impl<'a> Output<'a> {
         parts: usize,
         written: &(dyn Fn(usize) + Sync),
     ) -> Result<()> {
-        if parts == 0 {
-            return Err(Error::Invalid("a data set has at least one part".into()));
-        }
+        check(rows, schema, parts)?;
         let ranges = split(rows.labels.len(), parts);
         for kind in file_kinds::<T>(format) {
             let dir = format!("{dir}{}", kind.dir);

@@ -251,6 +251,21 @@ fn an_output_appears_whole_or_not_at_all() {
 }
 
 #[test]
+fn records_that_could_not_be_read_back_are_not_written() {
+    let place = Place::new();
+    let write = |rows: &Rows<u8>, parts| {
+        place.write("out", Format::Csv2, rows, parts, false).unwrap_err().to_string()
+    };
+    assert_eq!(write(&records(3), 0), "a data set has at least one part");
+    assert_eq!(
+        write(&Rows { labels: vec![], ..records(3) }, 1),
+        "18 features in rows of 6 do not go with 0 labels"
+    );
+    assert_eq!(write(&Rows { labels: vec![0, 3, 0], ..records(3) }, 1), "label 3 is not below 3");
+    assert_eq!(place.files(), [""; 0]);
+}
+
+#[test]
 fn what_a_killed_run_was_replacing_is_put_back() {
     let place = Place::new();
     place.write("out", Format::Csv2, &records(3), 1, false).unwrap();

@@ -36,7 +36,7 @@ pub trait Storage: Send + Sync {
     /// When that cannot be told.
     fn stat(&self, path: &str) -> Result<Option<Entry>>;
 
-    /// Reads the bytes `range` of a file, or those of them that there are.
+    /// Reads the bytes `range` of a file, which holds all of them.
     ///
     /// # Errors
     /// When there is no such file, or it may not be read.
