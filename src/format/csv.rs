@@ -9,6 +9,7 @@
 //!
 //! Lines end in `\n` or `\r\n`; the last one may end with the file.
 
+use std::fmt;
 use std::io::{self, Read, Write};
 
 use super::window::Window;
@@ -106,24 +107,27 @@ fn parse_line<T: Element>(
                     "expected a label, `{}` and {} columns, found {}",
                     bar as char,
                     schema.width,
-                    quote(line)
+                    Quoted(line)
                 ));
             };
             let class = std::str::from_utf8(label).ok().and_then(|text| text.parse().ok());
-            rows.labels.push(schema.class(class, &quote(label))?);
-            if layout == Layout::LabelFirst && columns(line) == schema.width {
-                return Err(format!(
-                    "expected a label and {} columns, found {0} in all; labels that lie apart are named with --labels",
-                    schema.width
-                ));
-            }
-            parse_features(features, rows.extend_row(schema.width))
+            rows.labels.push(schema.class(class, &Quoted(label))?);
+            let read = parse_features(features, rows.extend_row(schema.width));
+            let apart = || layout == Layout::LabelFirst && columns(line) == schema.width;
+            read.map_err(|what| if apart() { label_lies_apart(schema) } else { what })
         }
         Layout::OneHot => {
             rows.labels.push(schema.one_hot(line.split(|&byte| byte == b',').map(parse_hot))?);
             Ok(())
         }
     }
+}
+
+/// What is said of features alone where a label should come first.
+fn label_lies_apart(RowSchema { width, .. }: RowSchema) -> String {
+    format!(
+        "expected a label and {width} columns, found {width} in all; labels that lie apart are named with --labels"
+    )
 }
 
 /// Reads one line of `row.len()` features.
@@ -135,8 +139,9 @@ fn parse_features<T: Element>(line: &[u8], row: &mut [T]) -> Result<(), String> 
         return Err(format!("expected {} columns, found {}", row.len(), columns(line)));
     }
     for ((column, field), value) in line.split(|&byte| byte == b',').enumerate().zip(row) {
-        *value = T::from_text(field)
-            .ok_or_else(|| format!("column {}: expected {}, found {}", column + 1, T::RANGE, quote(field)))?;
+        *value = T::from_text(field).ok_or_else(|| {
+            format!("column {}: expected {}, found {}", column + 1, T::RANGE, Quoted(field))
+        })?;
     }
     Ok(())
 }
@@ -159,10 +164,14 @@ fn split_once(line: &[u8], separator: u8) -> Option<(&[u8], &[u8])> {
     Some((&line[..at], &line[at + 1..]))
 }
 
-/// The beginning of `text`, fit for a message.
-fn quote(text: &[u8]) -> String {
-    let start = &text[..text.len().min(COLUMN_BYTES_MAX)];
-    format!("`{}`{}", start.escape_ascii(), if start.len() < text.len() { "…" } else { "" })
+/// Text in a message: its beginning, escaped.
+struct Quoted<'a>(&'a [u8]);
+
+impl fmt::Display for Quoted<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        let start = &self.0[..self.0.len().min(COLUMN_BYTES_MAX)];
+        write!(f, "`{}`{}", start.escape_ascii(), if start.len() < self.0.len() { "…" } else { "" })
+    }
 }
 
 /// Writes features, one row a line.
@@ -288,6 +297,7 @@ mod tests {
             ("0,0,0,0,0\n", FeaturesOrLabelFirst, "line 1: expected 3 columns, found 5"),
             ("1,0,256\n", Features, "line 1: column 3: expected an integer from 0 to 255, found `256`"),
             ("x,0,0\n", Features, "line 1: column 1: expected an integer from 0 to 255, found `x`"),
+            ("5|0,0,256\n", LabelBar, "line 1: column 3: expected an integer from 0 to 255, found `256`"),
             ("10|0,0,0\n", LabelBar, "line 1: expected a label below 10, found `10`"),
             ("-1,0,0,0\n", LabelFirst, "line 1: expected a label below 10, found `-1`"),
             (

@@ -1,8 +1,8 @@
 //! The pickle machine, for rows of numbers and nothing else.
 //!
 //! A pickle is a program for a stack machine (PEP 307, PEP 3154, PEP 574, `pickletools`). This one knows the instructions
-//! that Python 2 and 3 write for a list of numpy arrays, or of lists of numbers, in protocols 0 to 5, and four global names, which it
-//! does not look up but understands. Any other instruction or name is an error, so that no pickle is ever executed.
+//! that Python 2 and 3 write for a list of numpy arrays, or of lists of numbers, in protocols 0 to 5, and five global names, which
+//! it does not look up but understands. Any other instruction or name is an error, so that no pickle is ever executed.
 
 mod numpy;
 mod text;
@@ -118,10 +118,10 @@ impl<'a> Machine<'a> {
 
     fn number(&mut self, opcode: u8) -> Result<(), String> {
         let number = match opcode {
-            b'J' => Number::Int(self.take(4)?.try_into().map(i32::from_le_bytes).unwrap_or_default().into()),
+            b'J' => Number::Int(i32::from_le_bytes(self.take_array()?).into()),
             b'K' => Number::Int(self.take_length(1)? as i64),
             b'M' => Number::Int(self.take_length(2)? as i64),
-            b'G' => Number::Float(self.take(8)?.try_into().map(f64::from_be_bytes).unwrap_or_default()),
+            b'G' => Number::Float(f64::from_be_bytes(self.take_array()?)),
             0x8a => self.long()?,
             _ => {
                 let line = self.take_line()?;
@@ -294,6 +294,12 @@ impl<'a> Machine<'a> {
         let (bytes, rest) = self.rest.split_at_checked(length).ok_or(ENDS)?;
         self.rest = rest;
         Ok(bytes)
+    }
+
+    fn take_array<const N: usize>(&mut self) -> Result<[u8; N], String> {
+        let (bytes, rest) = self.rest.split_first_chunk().ok_or(ENDS)?;
+        self.rest = rest;
+        Ok(*bytes)
     }
 
     fn take_length(&mut self, bytes: usize) -> Result<usize, String> {
