@@ -2,7 +2,8 @@
 //!
 //! # Layout
 //! The line of data, in order:
-//! - [`storage`]: where bytes lie; [`format`](mod@format): bytes ⇄ records; [`dataset`]: records in memory.
+//! - [`storage`]: where bytes lie; [`format`](mod@format): bytes ⇄ records; [`parts`]: directories of parts ⇄ records.
+//! - [`dataset`]: records in memory.
 //! - [`batch`]: the global order of records and who gets which of them; [`random`]: its random numbers.
 //! - [`model`]: layers and where their parameters lie; [`pass`]: forward and backward; [`gradient`]: one rank's share of a step.
 //! - [`optimizer`]: update rules; [`train`]: the loop, with [`server`] and [`worker`] for worlds of several ranks.
@@ -22,6 +23,7 @@ pub mod gradient;
 pub mod inference;
 pub mod model;
 pub mod optimizer;
+pub mod parts;
 pub mod pass;
 pub mod random;
 pub mod report;
