@@ -76,22 +76,23 @@ impl Identity {
     /// Where `other` is another training, each as `name: value here, not value there`. The arithmetic is left out: with another one the
     /// training goes on, only to other bits.
     pub fn differences(&self, other: &Identity) -> Vec<String> {
-        let flat = |identity: &Identity| {
-            // Through text, which writes an f32 as 0.9 and not as 0.8999999761581421.
-            let json = serde_json::to_string(identity).expect("plain data becomes JSON");
-            let mut fields: serde_json::Map<String, serde_json::Value> =
-                serde_json::from_str(&json).expect("a struct is an object");
-            let recipe = fields.remove("recipe");
-            fields.remove("arithmetic");
-            fields
-                .into_iter()
-                .chain(recipe.and_then(|recipe| recipe.as_object().cloned()).into_iter().flatten())
-        };
-        flat(self)
-            .zip(flat(other))
+        self.fields()
+            .zip(other.fields())
             .filter(|(here, there)| here != there)
             .map(|((name, here), (_, there))| format!("{name}: {here}, not {there}"))
             .collect()
+    }
+
+    /// All of it but the arithmetic, by name, as JSON; the recipe's parts one by one.
+    pub fn fields(&self) -> impl Iterator<Item = (String, String)> + use<> {
+        // Through text, which writes an f32 as 0.9 and not as 0.8999999761581421.
+        let json = serde_json::to_string(self).expect("plain data becomes JSON");
+        let mut fields: serde_json::Map<String, serde_json::Value> =
+            serde_json::from_str(&json).expect("a struct is an object");
+        let recipe = fields.remove("recipe");
+        fields.remove("arithmetic");
+        let recipe = recipe.and_then(|recipe| recipe.as_object().cloned()).into_iter().flatten();
+        fields.into_iter().chain(recipe).map(|(name, value)| (name, value.to_string()))
     }
 }
 

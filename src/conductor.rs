@@ -142,6 +142,16 @@ impl<'a> Conductor<'a> {
         self.progress.steps
     }
 
+    /// After how many steps training ends.
+    pub fn last_step(&self) -> u64 {
+        self.last_step
+    }
+
+    /// Whether there is nothing left to do.
+    pub fn is_finished(&self) -> bool {
+        self.progress.steps >= self.last_step
+    }
+
     /// What follows the step of number `step` (from 0), which is about to be taken.
     pub fn next(&self, step: u64) -> Next {
         let steps = step + 1;

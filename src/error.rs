@@ -4,6 +4,9 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+/// Result of this library.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
 /// An error of the library.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -125,6 +128,55 @@ pub enum Error {
         is: String,
     },
 
+    /// What a reader of one file says of it.
+    #[error("{}: {error}", path.display())]
+    InFile {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong in it; part of the message, therefore not its `source`.
+        error: Box<Error>,
+    },
+
+    /// Bytes that are not what their format demands, in a file that the reader of bytes does not know.
+    #[error("{unit} {index}: {what}")]
+    Malformed {
+        /// What `index` counts: `line`, `record`, `value`.
+        unit: &'static str,
+        /// Counted from 1.
+        index: u64,
+        /// What was expected and what was found.
+        what: String,
+    },
+
+    /// Reading or writing failed, of a file that the reader of bytes does not know.
+    #[error(transparent)]
+    Stream(#[from] io::Error),
+
+    /// Features and labels that do not pair record by record.
+    #[error(
+        "{} and {} do not pair: {what}; prepare them together, from the same records",
+        features.display(), labels.display()
+    )]
+    Unpaired {
+        /// File or directory of the features.
+        features: PathBuf,
+        /// File or directory of the labels.
+        labels: PathBuf,
+        /// The two counts.
+        what: String,
+    },
+
+    /// The output is there already.
+    #[error(
+        "the output {} is there already; choose another --output, or replace it with --overwrite",
+        _0.display()
+    )]
+    OutputExists(PathBuf),
+
+    /// A request that contradicts itself or its data.
+    #[error("{0}")]
+    Invalid(String),
+
     /// The loss is no longer a finite number.
     #[error(
         "the loss is {loss} at step {step} with a learning rate of {learning_rate}; \
@@ -139,6 +191,20 @@ pub enum Error {
         learning_rate: f32,
     },
 
+    /// A rank of the world cannot take part.
+    #[error("{text}")]
+    NotReady {
+        /// Which rank, unless it is all of them, and why.
+        text: String,
+    },
+
+    /// The ranks of the world do not want the same.
+    #[error("the ranks differ: {text}; start all of them with the same program, options and data")]
+    RanksDiffer {
+        /// In what, and which ranks.
+        text: String,
+    },
+
     /// The job ended because of a rank.
     #[error(transparent)]
     Collective(#[from] muster_collective::Error),
@@ -149,6 +215,15 @@ impl Error {
     pub(crate) fn io(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Error {
         let path = path.to_owned();
         move |cause| Error::Io { action, path, cause }
+    }
+
+    /// The same error, said of the file at `path`, which was being read.
+    #[must_use]
+    pub fn in_file(self, path: &Path) -> Error {
+        match self {
+            Error::Stream(cause) => Error::io("read", path)(cause),
+            error => Error::InFile { path: path.to_owned(), error: Box::new(error) },
+        }
     }
 }
 

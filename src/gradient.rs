@@ -47,7 +47,6 @@ pub struct RankGradient<'a> {
     seats: Vec<(Share, Workspace)>,
     /// The order of records in the present epoch.
     order: RwLock<Vec<u32>>,
-    first_step: u64,
 }
 
 /// One thread's part in it.
@@ -55,13 +54,15 @@ pub struct ThreadGradient<'a> {
     rank: &'a RankGradient<'a>,
     /// A pass for each seat.
     passes: Vec<Pass<'a>>,
+    /// The epoch whose order of records is there.
+    epoch: Option<u64>,
     /// Loss and hits of each micro-batch of the last step, the same in every thread.
     pub scores: Vec<Score>,
 }
 
 impl<'a> RankGradient<'a> {
-    /// For worker `index` of `workers`, whose first step is `first_step`.
-    pub fn new(job: &'a Job, index: usize, workers: usize, first_step: u64) -> RankGradient<'a> {
+    /// For worker `index` of `workers`.
+    pub fn new(job: &'a Job, index: usize, workers: usize) -> RankGradient<'a> {
         let schedule = job.schedule();
         let seat = |rows: usize| {
             let share = Share::new(rows, rows.div_ceil(schedule.micro_batch), index, workers);
@@ -69,7 +70,7 @@ impl<'a> RankGradient<'a> {
             (share, workspace)
         };
         let seats = schedule.batch_sizes().map(seat).collect();
-        RankGradient { job, seats, order: RwLock::default(), first_step }
+        RankGradient { job, seats, order: RwLock::default() }
     }
 
     /// The most gradients that a slot has to hold.
@@ -83,12 +84,12 @@ impl<'a> RankGradient<'a> {
             Pass::new(self.job.model, self.job.kernels, workspace, self.job.train)
         };
         let passes = self.seats.iter().map(pass).collect();
-        ThreadGradient { rank: self, passes, scores: Vec::new() }
+        ThreadGradient { rank: self, passes, epoch: None, scores: Vec::new() }
     }
 
     /// Brings the order of records up to date, where a new epoch begins.
-    fn prepare_order(&self, team: &Member, step: u64, batch: &Batch) {
-        if step != self.first_step && batch.positions.start != 0 {
+    fn prepare_order(&self, team: &Member, prepared: &mut Option<u64>, batch: &Batch) {
+        if prepared.replace(batch.epoch) == Some(batch.epoch) {
             return;
         }
         if team.is_leader() {
@@ -102,16 +103,9 @@ impl<'a> RankGradient<'a> {
 impl<'a> ThreadGradient<'a> {
     /// The gradient of a step, at `weights`, into `slot`; returns this rank's share of the batch. The members of the team are done with
     /// their own blocks when it returns, not necessarily the others.
-    pub fn compute(
-        &mut self,
-        team: &Member,
-        step: u64,
-        batch: &Batch,
-        weights: &Shared,
-        slot: &Shared,
-    ) -> &'a Share {
+    pub fn compute(&mut self, team: &Member, batch: &Batch, weights: &Shared, slot: &Shared) -> &'a Share {
         let rank = self.rank;
-        rank.prepare_order(team, step, batch);
+        rank.prepare_order(team, &mut self.epoch, batch);
         let is_seat = |(share, _): &(Share, Workspace)| share.batch_rows == batch.positions.len();
         let seat = rank.seats.iter().position(is_seat).expect("a seat for every size of batch");
         let share = &rank.seats[seat].0;

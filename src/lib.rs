@@ -2,17 +2,24 @@
 //!
 //! # Layout
 //! The line of data, in order:
-//! - [`storage`]: where bytes lie; [`format`](mod@format): bytes ⇄ records; [`dataset`]: records in memory.
+//! - [`storage`]: where bytes lie; [`format`](mod@format): bytes ⇄ records; [`parts`]: directories of parts ⇄ records.
+//! - [`dataset`]: records in memory.
 //! - [`batch`]: the global order of records and who gets which of them; [`random`]: its random numbers.
 //! - [`model`]: layers and where their parameters lie; [`pass`]: forward and backward; [`gradient`]: one rank's share of a step.
-//! - [`optimizer`]: update rules; [`train`]: the loop, with [`server`] and [`worker`] for worlds of several ranks.
+//! - [`optimizer`]: update rules; [`train`]: the loop, with [`server`] (or [`asynchronous`]) and [`worker`] for worlds of several ranks.
+//! - [`cluster`]: how these work together; [`agree`]: what they make sure of before they begin.
 //! - [`conductor`]: when to evaluate, save and end; [`evaluate`]: forward passes over a whole data set; [`team`]: threads in step.
+//! - [`doctor`]: what a run needs of its storage.
 //! - [`checkpoint`] and [`store`]: what a training needs to go on, and where it lies; [`report`]: what a run was and what came out.
 
+pub mod agree;
+pub mod asynchronous;
 pub mod batch;
 pub mod checkpoint;
+pub mod cluster;
 pub mod conductor;
 pub mod dataset;
+pub mod doctor;
 pub mod error;
 pub mod evaluate;
 pub mod format;
@@ -20,6 +27,7 @@ pub mod gradient;
 pub mod inference;
 pub mod model;
 pub mod optimizer;
+pub mod parts;
 pub mod pass;
 pub mod random;
 pub mod report;

@@ -1,5 +1,7 @@
 //! The report of a run: what it was, and what came out.
 
+use crate::asynchronous::Staleness;
+use crate::cluster::{Mode, RankTimes};
 use crate::conductor::Epoch;
 use crate::optimizer::Optimizer;
 use muster_kernels::Kernels;
@@ -26,8 +28,20 @@ pub struct Report {
     pub micro_batch: usize,
     /// Ranks, the server among them.
     pub world_size: usize,
-    /// Threads of each rank.
+    /// Threads of rank 0, and of every rank that is a thread itself.
     pub threads: usize,
+    /// Whose gradients make up a step.
+    pub mode: Mode,
+    /// Whether rank 0 computes gradients too.
+    pub server_trains: bool,
+    /// What lies between the ranks: `threads`, or the name of a transport between processes.
+    pub transport: &'static str,
+    /// The MPI library; none for ranks that are threads.
+    pub mpi: Option<String>,
+    /// How many gradients of asynchronous training have missed how many updates.
+    pub staleness: Staleness,
+    /// Where the time of each rank went.
+    pub ranks: Vec<RankTimes>,
     /// How it was computed.
     pub kernels: KernelsUsed,
     /// Steps done, over all runs of this training.

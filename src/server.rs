@@ -1,32 +1,68 @@
 //! Rank 0 of a larger world: the parameter server. It finishes the gradient trees and applies the update rule.
 
+use crate::asynchronous::{self, Staleness};
 use crate::batch::Batch;
+use crate::cluster::Mode;
 use crate::conductor::{Conductor, End, Next, Signal};
 use crate::error::Error;
+use crate::gradient::RankGradient;
 use crate::pass::Score;
 use crate::team;
 use crate::train::{Job, Pauses, State};
+use crate::worker::describe;
 use muster_collective::shared::Ref;
-use muster_collective::threads::{Order, Push, Server};
 use muster_collective::tree::{CHUNK, Node, Summer};
+use muster_collective::{Order, Push, Server};
 use std::sync::RwLock;
 
 /// Serves steps until the conductor ends the training; then, and on an error, the workers end too.
-pub fn run(job: &Job, link: &Server, state: &State, conductor: &mut Conductor) -> Result<End, Error> {
+///
+/// # Errors
+/// A loss that is not finite, a rank that failed, a last checkpoint that could not be written.
+pub fn run(
+    job: &Job,
+    link: &Server,
+    state: &State,
+    conductor: &mut Conductor,
+) -> Result<(End, Staleness), Error> {
+    let end = match job.cluster.mode {
+        _ if conductor.is_finished() => Ok((End::Finished, Staleness::new())),
+        Mode::Sync => serve(job, link, state, conductor).map(|end| (end, Staleness::new())),
+        Mode::Async { max_staleness } => asynchronous::serve(job, link, state, conductor, max_staleness),
+    };
+    if let Err(error) = &end {
+        link.fail(&error.to_string());
+    } else {
+        link.publish(Order::Stop)?;
+    }
+    end
+}
+
+fn serve(job: &Job, link: &Server, state: &State, conductor: &mut Conductor) -> Result<End, Error> {
     let first_step = conductor.steps();
-    let (pauses, signal, pushes) = (Pauses::new(job, state, conductor), Signal::default(), RwLock::default());
-    link.publish(first_step, Order::Go);
+    let own = job.cluster.server_trains.then(|| RankGradient::new(job, 0, job.workers()));
+    let (pauses, signal) = (Pauses::new(job, state, conductor), Signal::default());
+    let pushes = RwLock::new(vec![Push::default(); job.workers()]);
     let ends = team::run(job.threads, |team| {
-        let mut summer = Summer::new(1);
+        let (mut summer, mut own) = (Summer::new(1), own.as_ref().map(RankGradient::thread));
         let blocks = crate::batch::share(state.weights.blocks(), team.index(), team.count());
         for step in first_step.. {
             let batch = job.schedule().batch(step);
+            let ordered = if team.is_leader() { link.publish(Order::Compute(step)) } else { Ok(()) };
+            if let Some(own) = &mut own {
+                let share = own.compute(team, &batch, &state.weights, &link.slots()[0]);
+                if team.is_leader() {
+                    describe(share, own, &mut pushes.write().expect("no thread panicked")[0]);
+                }
+            }
             if team.is_leader() {
                 let mut pushes = pushes.write().expect("no thread panicked");
-                let next = match collect(job, link, step, &batch, &mut pushes) {
+                let next = match ordered
+                    .map_err(Error::from)
+                    .and_then(|()| collect(job, link, step, &batch, &mut pushes))
+                {
                     Ok(()) => pauses.next(step),
                     Err(error) => {
-                        link.fail(&error.to_string());
                         signal.set(step, Next { end: Some(End::Failed), ..Next::default() });
                         drop(pushes);
                         team.wait();
@@ -48,26 +84,18 @@ pub fn run(job: &Job, link: &Server, state: &State, conductor: &mut Conductor) -
             let score = score(&pushes);
             drop(pushes);
             team.wait();
-            let end = pauses.after(team, (step, &batch), score, next)?;
-            if team.is_leader() {
-                link.publish(step + 1, if end.is_some() { Order::Stop } else { Order::Go });
-            }
-            if let Some(end) = end {
+            if let Some(end) = pauses.after(team, (step, &batch), score, next)? {
                 return Ok(end);
             }
         }
         unreachable!("the conductor ends the loop")
     });
-    let end = ends.into_iter().next().expect("a team has a leader");
-    if let Err(error) = &end {
-        link.fail(&error.to_string());
-    }
-    end
+    ends.into_iter().next().expect("a team has a leader")
 }
 
 /// Waits for all workers' gradients of a step.
-fn collect(job: &Job, link: &Server, step: u64, batch: &Batch, pushes: &mut Vec<Push>) -> Result<(), Error> {
-    link.collect(step, pushes)?;
+fn collect(job: &Job, link: &Server, step: u64, batch: &Batch, pushes: &mut [Push]) -> Result<(), Error> {
+    link.others().try_for_each(|worker| link.collect(worker, &mut pushes[worker]))?;
     job.check(step, batch, score(pushes))
 }
 

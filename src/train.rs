@@ -4,8 +4,10 @@
 //! ([`crate::server`]) and the others compute gradients ([`crate::worker`]). All of them take the same steps in the same
 //! arithmetic, so that the same job ends with the same weights, bit for bit, on any number of ranks and threads.
 
+use crate::asynchronous::Staleness;
 use crate::batch::{Batch, Schedule};
 use crate::checkpoint::{Checkpoint, Identity};
+use crate::cluster::{self, Cluster, RankTimes};
 use crate::conductor::{Conductor, End, Next, Signal};
 use crate::dataset::Dataset;
 use crate::error::Error;
@@ -16,10 +18,11 @@ use crate::optimizer::{Optimizer, decayed};
 use crate::pass::Score;
 use crate::team::{self, Member};
 use crate::{server, worker};
-use muster_collective::{Shared, threads};
+use muster_collective::{Server, Shared, Transport, World, link};
 use muster_kernels::Kernels;
 use serde::{Deserialize, Serialize};
 use std::sync::{Arc, Mutex};
+use std::time::Instant;
 
 /// Whether the loss of a batch, and with it the gradient, is a mean or a sum over its records.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -66,8 +69,12 @@ pub struct Job<'a> {
     pub recipe: &'a Recipe,
     /// Ranks, the parameter server among them.
     pub world_size: usize,
-    /// Threads of each rank.
+    /// Threads of this rank; of each rank where the ranks are threads themselves.
     pub threads: usize,
+    /// How the ranks work together.
+    pub cluster: Cluster<'a>,
+    /// How long it took to read the data, for the account of times.
+    pub reading_seconds: f64,
 }
 
 /// The weights and the optimizer's slots, kept by rank 0.
@@ -78,11 +85,25 @@ pub struct State {
     pub slots: Vec<Shared>,
 }
 
-/// Trains from a checkpoint on, or from the start, until the conductor ends it; returns the weights and why it ended.
+/// What comes out of a training.
+pub struct Outcome {
+    /// The weights.
+    pub weights: Vec<Tensors>,
+    /// Why it ended.
+    pub end: End,
+    /// Where the ranks' time went.
+    pub times: Vec<RankTimes>,
+    /// How many gradients of asynchronous training have missed how many updates.
+    pub staleness: Staleness,
+}
+
+/// Trains from a checkpoint on, or from the start, until the conductor ends it. In a world of processes this is rank 0's part; see
+/// [`work`] for the others.
 ///
 /// # Errors
 /// A loss that is not finite, a rank that failed, a last checkpoint that could not be written.
-pub fn train(job: &Job, start: &Checkpoint, conductor: &mut Conductor) -> Result<(Vec<Tensors>, End), Error> {
+pub fn train(job: &Job, start: &Checkpoint, conductor: &mut Conductor) -> Result<Outcome, Error> {
+    let began = Instant::now();
     let import = |tensors: &Vec<_>| {
         let slot = job.model.buffer();
         job.model.import(tensors, &slot);
@@ -91,29 +112,53 @@ pub fn train(job: &Job, start: &Checkpoint, conductor: &mut Conductor) -> Result
     let slots = start.slots.iter().map(import).collect();
     if job.world_size == 1 {
         let state = State { weights: Arc::new(import(&start.weights)), slots };
-        let end = solo(job, &state, conductor)?;
-        return Ok((job.model.export(&state.weights), end));
+        let end = if conductor.is_finished() { End::Finished } else { solo(job, &state, conductor)? };
+        let times = vec![RankTimes::since(began, 0, job, Default::default())];
+        let weights = job.model.export(&state.weights);
+        return Ok(Outcome { weights, end, times, staleness: Staleness::new() });
     }
-    let (workers, first_step) = (job.world_size - 1, conductor.steps());
-    let ranks: Vec<_> =
-        (0..workers).map(|index| RankGradient::new(job, index, workers, first_step)).collect();
-    let nodes = ranks.iter().map(RankGradient::nodes_max).max().unwrap_or(0);
-    let (server, links) = threads::connect(workers, &job.model.block_lengths(), nodes);
-    job.model.import(&start.weights, server.weights());
-    let state = State { weights: server.weights().clone(), slots };
-    let end = std::thread::scope(|scope| {
-        for (rank, link) in ranks.iter().zip(links) {
-            scope.spawn(move || worker::run(job, rank, &link, first_step));
+    let lengths = job.model.block_lengths();
+    let serve = |link: &Server, conductor: &mut Conductor| {
+        job.model.import(&start.weights, link.weights());
+        let state = State { weights: link.weights().clone(), slots };
+        let (end, staleness) = server::run(job, link, &state, conductor)?;
+        let times = vec![RankTimes::since(began, 0, job, link.times())];
+        Ok::<_, Error>(Outcome { weights: job.model.export(&state.weights), end, times, staleness })
+    };
+    if let Some((world, transport)) = job.cluster.world {
+        let mut outcome = serve(&world.server(&job.shape(&lengths), transport)?, conductor)?;
+        outcome.times = cluster::exchange(world, &outcome.times[0])?;
+        return Ok(outcome);
+    }
+    let (link, workers) = link::threads(&job.shape(&lengths));
+    std::thread::scope(|scope| {
+        let first = 1 - job.first_rank();
+        let start = |(at, worker)| scope.spawn(move || worker::run(job, first + at, &worker));
+        let workers: Vec<_> = workers.into_iter().enumerate().map(start).collect();
+        let mut outcome = serve(&link, conductor)?;
+        for worker in workers {
+            outcome.times.push(worker.join().expect("a worker catches its panics")?);
         }
-        server::run(job, &server, &state, conductor)
-    })?;
-    Ok((job.model.export(&state.weights), end))
+        Ok(outcome)
+    })
+}
+
+/// The part of any rank but 0 in a world of processes.
+///
+/// # Errors
+/// If a rank has failed, this one or another.
+pub fn work(job: &Job, (world, transport): (&World, Transport)) -> Result<(), Error> {
+    let lengths = job.model.block_lengths();
+    let link = world.worker(&job.shape(&lengths), transport)?;
+    let times = worker::run(job, world.rank() - job.first_rank(), &link)?;
+    drop(link);
+    cluster::exchange(world, &times).map(|_| ())
 }
 
 /// The one rank of a world of one.
 fn solo(job: &Job, state: &State, conductor: &mut Conductor) -> Result<End, Error> {
     let first_step = conductor.steps();
-    let (rank, slot) = (RankGradient::new(job, 0, 1, first_step), job.model.buffer());
+    let (rank, slot) = (RankGradient::new(job, 0, 1), job.model.buffer());
     let (pauses, signal) = (Pauses::new(job, state, conductor), Signal::default());
     let ends = team::run(job.threads, |team| {
         let mut gradient = rank.thread();
@@ -123,7 +168,7 @@ fn solo(job: &Job, state: &State, conductor: &mut Conductor) -> Result<End, Erro
             if team.is_leader() {
                 signal.set(step, pauses.next(step));
             }
-            gradient.compute(team, step, &batch, &state.weights, &slot);
+            gradient.compute(team, &batch, &state.weights, &slot);
             let score = gradient.scores.iter().sum();
             job.check(step, &batch, score)?;
             if job.model.hidden().len() > 1 {

@@ -1,56 +1,61 @@
-//! A rank that computes gradients: pull the weights, push the gradient of its share of the batch.
+//! A rank that computes gradients: pull an order and the weights, push the gradient of its share of the batch.
 
-use crate::gradient::{RankGradient, ThreadGradient};
-use crate::team::{self, Member};
+use crate::cluster::RankTimes;
+use crate::error::Error;
+use crate::gradient::{RankGradient, Share, ThreadGradient};
+use crate::team;
 use crate::train::Job;
-use muster_collective::threads::{Order, Push, Worker};
-use muster_collective::{Error, Shared};
+use muster_collective::{Order, Push, Worker};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::Mutex;
+use std::time::Instant;
 
-/// Takes steps from `first_step` on, until the server says that no more are needed. What goes wrong ends the job on all ranks.
-pub fn run(job: &Job, rank: &RankGradient, link: &Worker, first_step: u64) {
-    let over = AtomicBool::new(false);
-    let work = || {
-        team::run(job.threads, |team| {
-            let mut gradient = rank.thread();
-            let mut push = Push::default();
-            for step in first_step.. {
-                let pulled = if team.is_leader() { link.pull(step) } else { Ok(Order::Go) };
-                over.fetch_or(pulled != Ok(Order::Go), Ordering::AcqRel);
-                team.wait();
-                if over.load(Ordering::Acquire) {
-                    return pulled.map(|_| ());
-                }
-                fill(job, &mut gradient, team, step, (link.weights(), link.slot()), &mut push);
-                team.wait();
-                if team.is_leader() {
-                    link.push(step, &push);
-                }
-            }
-            Ok::<(), Error>(())
-        })
-    };
-    match catch_unwind(AssertUnwindSafe(work)) {
-        Ok(results) => {
-            if let Some(Err(error)) = results.into_iter().next() {
-                link.fail(&error.to_string());
-            }
-        }
-        Err(_) => link.fail("a thread panicked; its message stands above"),
+/// Does what the server orders, until it orders no more. What goes wrong ends the job on all ranks.
+///
+/// # Errors
+/// If a rank has failed, this one or another.
+pub fn run(job: &Job, index: usize, link: &Worker) -> Result<RankTimes, Error> {
+    let start = Instant::now();
+    let done = catch_unwind(AssertUnwindSafe(|| follow(job, index, link))).unwrap_or_else(|_| {
+        let reason = "a thread panicked; its message stands above".to_owned();
+        Err(muster_collective::Error::Failed { reason })
+    });
+    if let Err(error) = &done {
+        link.fail(&error.to_string());
     }
+    done?;
+    Ok(RankTimes::since(start, index + job.first_rank(), job, link.times()))
 }
 
-/// Computes the gradient of a step and describes it.
-fn fill(
-    job: &Job,
-    gradient: &mut ThreadGradient,
-    team: &Member,
-    step: u64,
-    (weights, slot): (&Shared, &Shared),
-    push: &mut Push,
-) {
-    let share = gradient.compute(team, step, &job.schedule().batch(step), weights, slot);
+/// Carries out orders.
+fn follow(job: &Job, index: usize, link: &Worker) -> Result<(), muster_collective::Error> {
+    let Order::Compute(first_step) = link.pull()? else { return Ok(()) };
+    let (seat, seats) = job.seat(index);
+    let rank = RankGradient::new(job, seat, seats);
+    let order = Mutex::new(Order::Compute(first_step));
+    let ordered = || *order.lock().expect("no panic while it is held");
+    let results = team::run(job.threads, |team| {
+        let (mut gradient, mut push) = (rank.thread(), Push::default());
+        let mut done = Ok(());
+        while let Order::Compute(step) = ordered() {
+            let batch = job.schedule().batch(step);
+            let share = gradient.compute(team, &batch, link.weights(), link.slot());
+            team.wait();
+            if team.is_leader() {
+                describe(share, &gradient, &mut push);
+                let next = link.push(&push).and_then(|()| link.pull());
+                *order.lock().expect("no panic while it is held") = *next.as_ref().unwrap_or(&Order::Stop);
+                done = next.map(|_| ());
+            }
+            team.wait();
+        }
+        done
+    });
+    results.into_iter().collect()
+}
+
+/// What a worker says of its share of a batch.
+pub(crate) fn describe(share: &Share, gradient: &ThreadGradient, push: &mut Push) {
     push.nodes.clear();
     push.nodes.extend(share.nodes.iter().map(|rows| rows.node));
     push.losses.clear();

@@ -1,6 +1,7 @@
 //! Our own trainer on the data of its peer: plain SGD at batch 100, one rank.
 
 use muster::checkpoint::{Checkpoint, Progress};
+use muster::cluster::Cluster;
 use muster::conductor::Conductor;
 use muster::dataset::{Dataset, Features};
 use muster::model::Model;
@@ -51,7 +52,17 @@ impl Trainer {
             probability_floor: 0.0,
         };
         let Trainer { kernels, model, data } = self;
-        let job = Job { model, kernels, train: data, test: None, recipe: &recipe, world_size: 1, threads };
+        let job = Job {
+            model,
+            kernels,
+            train: data,
+            test: None,
+            recipe: &recipe,
+            world_size: 1,
+            threads,
+            cluster: Cluster::default(),
+            reading_seconds: 0.0,
+        };
         let start = Checkpoint::start(job.identity());
         let (interrupt, mut observer) = (AtomicUsize::new(0), |_: muster::conductor::Event| {});
         let position = (Progress::default(), job.schedule(), steps);

@@ -4,7 +4,11 @@
 //! - [`shared`]: one flat f32 buffer that threads borrow by blocks.
 //! - [`wait`]: a counter that ranks wait for: spin, then yield, then nap.
 //! - [`tree`]: the fixed tree in which the gradients of micro-batches are added, whoever computed them.
-//! - [`threads`]: a server and its workers in one process.
+//! - [`message`]: what a worker says of a gradient, and what the server answers.
+//! - [`board`]: server and workers over memory that all of them see: threads of one process, or processes of one node.
+//! - [`link`](mod@link): [`Server`] and [`Worker`], whatever lies between them; limits and accounts of waiting.
+//! - [`launched`]: what the environment says of a launcher such as mpirun; [`roster`]: the ranks by name, node and core.
+//! - [`World`]: the ranks that a launcher started, with the cargo feature `mpi`; without it, an error that says so.
 //!
 //! # Example
 //! ```
@@ -15,13 +19,46 @@
 //! assert_eq!(tree::subtrees(2..5, 5), [Node { level: 1, index: 1 }, Node { level: 2, index: 1 }]);
 //! ```
 
+pub mod board;
+pub mod launched;
+pub mod link;
+pub mod message;
+#[cfg(feature = "mpi")]
+mod mpi;
+#[cfg(not(feature = "mpi"))]
+#[path = "without_mpi.rs"]
+mod mpi;
+pub mod roster;
 pub mod shared;
-pub mod threads;
-
 pub mod tree;
 pub mod wait;
 
+pub use link::{Server, Shape, Times, Worker};
+pub use message::{Order, Push};
+pub use mpi::World;
+pub use roster::Roster;
 pub use shared::Shared;
+
+use std::time::Duration;
+
+/// How gradients and weights travel between the ranks of a world.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Transport {
+    /// Memory that all ranks of one node map.
+    Shared,
+    /// Nonblocking sends and receives.
+    Messages,
+}
+
+impl Transport {
+    /// As options and reports spell it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Transport::Shared => "shared",
+            Transport::Messages => "messages",
+        }
+    }
+}
 
 /// What ends a job.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -31,5 +68,72 @@ pub enum Error {
     Failed {
         /// Which rank, and what it said.
         reason: String,
+    },
+
+    /// A rank does not go on.
+    #[error("{who} has sent nothing for {limit:?}: it is stopped or stuck; --step-timeout sets the limit")]
+    Stuck {
+        /// The rank.
+        who: String,
+        /// How long it was waited for.
+        limit: Duration,
+    },
+
+    /// A build without MPI is one of several processes that a launcher started.
+    #[error(
+        "{launcher} started {} this program, which was built without MPI: they would all train on their own; \
+         build it with the cargo feature `mpi`, or start it without {launcher}",
+        size.map_or("several processes of".to_owned(), |size| format!("{size} processes of"))
+    )]
+    WithoutMpi {
+        /// Whose environment this is.
+        launcher: &'static str,
+        /// Processes of the job, where the environment tells.
+        size: Option<usize>,
+    },
+
+    /// The launcher belongs to another MPI than the program.
+    #[error(
+        "{launcher} started {expected} processes, but to {library} this one is a world of {found}; \
+         start it with the mpirun of the MPI that it was built with"
+    )]
+    OtherLauncher {
+        /// Whose environment this is.
+        launcher: &'static str,
+        /// Processes of the job by the environment.
+        expected: usize,
+        /// Ranks of the world by MPI.
+        found: usize,
+        /// The MPI library.
+        library: String,
+    },
+
+    /// The MPI library found at run time is not the one built with.
+    #[error(
+        "the program was built with {built}, but the library found is {found}; set LD_LIBRARY_PATH to the former, or build it anew"
+    )]
+    OtherLibrary {
+        /// Built with.
+        built: &'static str,
+        /// What the library says it is.
+        found: String,
+    },
+
+    /// A transport that this world does not have.
+    #[error("--transport {}: {reason}; choose another one, or auto", transport.name())]
+    Unavailable {
+        /// What was asked for.
+        transport: Transport,
+        /// Why it cannot be had.
+        reason: String,
+    },
+
+    /// A call of MPI failed.
+    #[error("MPI: {call} failed: {text}")]
+    Mpi {
+        /// The function.
+        call: &'static str,
+        /// What MPI says of it.
+        text: String,
     },
 }

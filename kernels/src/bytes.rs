@@ -166,6 +166,7 @@ fn transpose_8x8(mut w: [u64; 8]) -> [u64; 8] {
 }
 
 #[inline(always)]
+#[expect(clippy::too_many_arguments, reason = "two operands with their shapes")]
 pub(crate) fn matmul_bytes<S: Simd>(
     s: S,
     a: Bytes<'_>,
@@ -183,6 +184,7 @@ pub(crate) fn matmul_bytes<S: Simd>(
 }
 
 #[inline(always)]
+#[expect(clippy::too_many_arguments, reason = "two operands with their shapes")]
 pub(crate) fn matmul_tn_bytes<S: Simd>(
     s: S,
     at: Bytes<'_>,

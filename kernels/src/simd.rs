@@ -61,10 +61,10 @@ pub(crate) trait Simd: Copy {
         let of_word = |word: &[u8; 8]| {
             let word = u64::from_le_bytes(*word);
             // The top bit of each byte, then those eight bits side by side.
-            let tops = ((word & LOW) + LOW | word) & !LOW;
+            let tops = (((word & LOW) + LOW) | word) & !LOW;
             (tops >> 7).wrapping_mul(0x0102_0408_1020_4080) >> 56
         };
-        bytes.as_chunks().0.iter().enumerate().fold(0, |mask, (i, word)| mask | of_word(word) << (8 * i))
+        bytes.as_chunks().0.iter().enumerate().fold(0, |mask, (i, word)| mask | (of_word(word) << (8 * i)))
     }
 
     /// The first `x.len()` lanes are `x`, the others `fill`.

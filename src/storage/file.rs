@@ -21,16 +21,19 @@ use crate::error::Error;
 /// # Errors
 /// [`Error::Io`] when the file cannot be opened or is no regular file.
 pub fn map(path: &Path) -> Result<Bytes, Error> {
-    let fail = || Error::io("read", path);
+    try_map(path).map_err(Error::io("read", path))
+}
+
+pub(super) fn try_map(path: &Path) -> io::Result<Bytes> {
     // Asked before it is opened: opening a pipe waits for a writer.
-    if !fs::metadata(path).map_err(fail())?.is_file() {
-        return Err(fail()(io::Error::other("it is not a regular file")));
+    if !fs::metadata(path)?.is_file() {
+        return Err(io::Error::other("it is not a regular file"));
     }
-    let file = File::open(path).map_err(fail())?;
+    let file = File::open(path)?;
     // SAFETY: the map is private to this process and read-only. What remains is another process that writes
     // or truncates the file meanwhile; the documentation above makes that the caller's contract, as no system
     // call can prevent it.
-    let map = unsafe { memmap2::Mmap::map(&file) }.map_err(fail())?;
+    let map = unsafe { memmap2::Mmap::map(&file) }?;
     Ok(Bytes::from_owner(map))
 }
 
@@ -49,7 +52,10 @@ pub fn write_atomic(
     try_write_atomic(path, content).map_err(Error::io("write", path))
 }
 
-fn try_write_atomic(path: &Path, content: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> io::Result<()> {
+pub(super) fn try_write_atomic(
+    path: &Path,
+    content: impl FnOnce(&mut dyn Write) -> io::Result<()>,
+) -> io::Result<()> {
     let directory = match path.parent() {
         Some(parent) if parent != Path::new("") => parent,
         _ => Path::new("."),

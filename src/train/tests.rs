@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::checkpoint::{Progress, sha256};
+use crate::cluster::Mode;
 use crate::conductor::Event;
 use crate::dataset::Features;
 use crate::store::Store;
@@ -38,10 +39,25 @@ fn recipe(optimizer: Optimizer) -> Recipe {
     }
 }
 
+fn job_of<'a>(model: &'a Model, data: &'a Dataset, recipe: &'a Recipe, world_size: usize) -> Job<'a> {
+    Job {
+        model,
+        kernels: Kernels::select().unwrap(),
+        train: data,
+        test: None,
+        recipe,
+        world_size,
+        threads: 2,
+        cluster: Cluster::default(),
+        reading_seconds: 0.0,
+    }
+}
+
 struct Outcome {
     sha256: String,
     progress: Progress,
     end: End,
+    staleness: Staleness,
 }
 
 /// Trains on until `last_step`; an interrupt comes after `interrupt_at` steps.
@@ -65,27 +81,24 @@ fn run(
     };
     let position = (start.progress.clone(), job.schedule(), last_step);
     let mut conductor = Conductor::new(position, store, Duration::MAX, &interrupt, &mut observer);
-    let (weights, end) = train(job, &start, &mut conductor)?;
-    Ok(Outcome { sha256: sha256(&weights), progress: conductor.progress.clone(), end })
+    let super::Outcome { weights, end, staleness, times } = train(job, &start, &mut conductor)?;
+    assert_eq!(
+        times.iter().map(|times| times.rank).collect::<Vec<_>>(),
+        (0..job.world_size).collect::<Vec<_>>()
+    );
+    Ok(Outcome { sha256: sha256(&weights), progress: conductor.progress.clone(), end, staleness })
 }
 
 #[test]
 fn any_number_of_ranks_and_threads_ends_with_the_same_weights() {
     // 100 records: three batches of 30 and one of 10 an epoch.
-    let (data, kernels) = (clouds(100), Kernels::select().unwrap());
+    let data = clouds(100);
     for widths in [vec![20, 3], vec![20, 70, 3], vec![20, 70, 40, 3]] {
         for optimizer in [Optimizer::Sgd, MOMENTUM, ADAGRAD, Optimizer::ADAM] {
             let (model, recipe) = (Model::new(&widths), recipe(optimizer));
             let hash = |world_size, threads| {
-                let job = Job {
-                    model: &model,
-                    kernels,
-                    train: &data,
-                    test: None,
-                    recipe: &recipe,
-                    world_size,
-                    threads,
-                };
+                let cluster = Cluster { server_trains: world_size == 3, ..Cluster::default() };
+                let job = Job { threads, cluster, ..job_of(&model, &data, &recipe, world_size) };
                 run(&job, None, 10, None).unwrap().sha256
             };
             let alone = hash(1, 1);
@@ -102,17 +115,9 @@ fn any_number_of_ranks_and_threads_ends_with_the_same_weights() {
 
 #[test]
 fn an_interrupted_training_goes_on_to_the_same_bits_and_the_same_report() {
-    let (data, kernels) = (clouds(100), Kernels::select().unwrap());
+    let data = clouds(100);
     let (model, recipe) = (Model::new(&[20, 40, 3]), recipe(Optimizer::ADAM));
-    let job = |world_size| Job {
-        model: &model,
-        kernels,
-        train: &data,
-        test: Some(&data),
-        recipe: &recipe,
-        world_size,
-        threads: 2,
-    };
+    let job = |world_size| Job { test: Some(&data), ..job_of(&model, &data, &recipe, world_size) };
     let whole = run(&job(1), None, 11, None).unwrap();
     assert_eq!((whole.end, whole.progress.epochs.len()), (End::Finished, 2));
     let directory = tempfile::tempdir().unwrap();
@@ -130,17 +135,9 @@ fn an_interrupted_training_goes_on_to_the_same_bits_and_the_same_report() {
 
 #[test]
 fn a_training_learns() {
-    let (data, kernels) = (clouds(600), Kernels::select().unwrap());
+    let data = clouds(600);
     let (model, recipe) = (Model::new(&[20, 16, 3]), recipe(MOMENTUM));
-    let job = Job {
-        model: &model,
-        kernels,
-        train: &data,
-        test: Some(&data),
-        recipe: &recipe,
-        world_size: 2,
-        threads: 1,
-    };
+    let job = Job { test: Some(&data), threads: 1, ..job_of(&model, &data, &recipe, 2) };
     let epochs = run(&job, None, 200, None).unwrap().progress.epochs;
     assert!(epochs[9].test_accuracy.unwrap() > 0.95, "{epochs:?}");
     assert!(epochs[9].loss < epochs[0].loss / 2.0);
@@ -148,16 +145,57 @@ fn a_training_learns() {
 
 #[test]
 fn a_loss_that_is_not_finite_ends_the_training_and_names_step_and_rate() {
-    let (data, kernels) = (clouds(100), Kernels::select().unwrap());
+    let data = clouds(100);
     let model = Model::new(&[20, 16, 3]);
     let recipe = Recipe { learning_rate: 1e30, ..recipe(Optimizer::Sgd) };
     for world_size in [1, 3] {
-        let job =
-            Job { model: &model, kernels, train: &data, test: None, recipe: &recipe, world_size, threads: 2 };
+        let job = job_of(&model, &data, &recipe, world_size);
         let error = run(&job, None, 100, None).err().expect("it diverges").to_string();
         assert!(
             error.contains("at step ") && error.contains(&format!("learning rate of {}", 1e30_f32)),
             "{error}"
         );
     }
+}
+
+#[test]
+fn asynchronous_training_takes_every_step_keeps_its_bound_and_learns() {
+    let data = clouds(600);
+    let (model, recipe) = (Model::new(&[20, 16, 3]), recipe(MOMENTUM));
+    for (max_staleness, server_trains) in [(None, false), (None, true), (Some(0), false), (Some(2), true)] {
+        let cluster = Cluster { mode: Mode::Async { max_staleness }, server_trains, ..Cluster::default() };
+        let job = Job { test: Some(&data), threads: 1, cluster, ..job_of(&model, &data, &recipe, 4) };
+        let Outcome { progress, staleness, .. } = run(&job, None, 203, None).unwrap();
+        assert_eq!((progress.steps, progress.epochs.len()), (203, 10));
+        assert_eq!(staleness.values().sum::<u64>(), 203, "{staleness:?}");
+        let stalest = *staleness.keys().last().unwrap();
+        assert!(stalest <= max_staleness.unwrap_or(203), "{staleness:?}");
+        let epochs = progress.epochs;
+        assert!(epochs[9].test_accuracy.unwrap() > 0.9, "{epochs:?}");
+    }
+}
+
+#[test]
+fn one_asynchronous_worker_has_the_bits_of_a_synchronous_one() {
+    let data = clouds(100);
+    let (model, recipe) = (Model::new(&[20, 16, 3]), recipe(ADAGRAD));
+    let cluster = Cluster { mode: Mode::Async { max_staleness: None }, ..Cluster::default() };
+    let alone = Job { cluster, ..job_of(&model, &data, &recipe, 2) };
+    let sync = job_of(&model, &data, &recipe, 1);
+    let [alone, sync] = [alone, sync].map(|job| run(&job, None, 11, None).unwrap().sha256);
+    assert_eq!(alone, sync);
+}
+
+#[test]
+fn an_interrupt_ends_asynchronous_training_after_what_is_out() {
+    let (data, directory) = (clouds(100), tempfile::tempdir().unwrap());
+    let (model, recipe) = (Model::new(&[20, 16, 3]), recipe(ADAGRAD));
+    let store = Store::open(directory.path(), 3).unwrap();
+    let cluster = Cluster { mode: Mode::Async { max_staleness: None }, ..Cluster::default() };
+    let job = Job { cluster, ..job_of(&model, &data, &recipe, 4) };
+    let first = run(&job, Some(&store), 50, Some(9)).unwrap();
+    assert_eq!(first.end, End::Interrupted(15));
+    assert!((10..=14).contains(&first.progress.steps), "{} steps", first.progress.steps);
+    let second = run(&job, Some(&store), 50, None).unwrap();
+    assert_eq!((second.end, second.progress.steps), (End::Finished, 50));
 }

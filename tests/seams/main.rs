@@ -7,6 +7,7 @@ mod console;
 mod default_run;
 mod disks;
 mod documents;
+mod formats;
 mod inference;
 mod interruptions;
 mod kernels;

@@ -92,13 +92,8 @@ pub struct Train {
     #[arg(short, long, value_parser = positive::<u64>, help_heading = "Training")]
     pub steps: Option<u64>,
 
-    /// Ranks: with one, it is server and worker at once; with more, rank 0 is the parameter server
-    #[arg(short = 'n', long, visible_alias = "cluster_size", default_value_t = 1, value_name = "N",
-          env = "MUSTER_WORLD_SIZE", hide_env = true, value_parser = positive::<usize>, help_heading = "Cluster")]
-    pub cluster_size: usize,
-    /// Threads of each worker [default: the usable cores, divided by the workers]
-    #[arg(long, value_name = "N", value_parser = positive::<usize>, help_heading = "Cluster")]
-    pub threads: Option<usize>,
+    #[command(flatten)]
+    pub cluster: Cluster,
 
     /// Seconds between checkpoints
     #[arg(long, default_value_t = 10.0, value_name = "SECS", value_parser = seconds, help_heading = "Checkpoints")]
@@ -128,6 +123,49 @@ pub struct Train {
     /// Where `mnist inference` writes; training does not
     #[arg(short, long, value_name = "DIR", help_heading = "Accepted as in TensorFlowOnSpark")]
     pub output: Option<PathBuf>,
+}
+
+/// The ranks and how they work together.
+#[derive(Args, Debug)]
+#[command(next_help_heading = "Cluster")]
+pub struct Cluster {
+    /// Ranks: with one, it is server and worker at once; with more, rank 0 is the parameter server
+    /// [default: those that mpirun or srun started, otherwise 1]
+    #[arg(short = 'n', long, visible_alias = "cluster_size", value_name = "N",
+          env = "MUSTER_WORLD_SIZE", hide_env = true, value_parser = positive::<usize>)]
+    pub cluster_size: Option<usize>,
+    /// Threads of each worker [default: the usable cores, divided by the workers]
+    #[arg(long, value_name = "N", value_parser = positive::<usize>)]
+    pub threads: Option<usize>,
+    /// Every step is one global batch, divided among the workers (the default)
+    #[arg(long, conflicts_with_all = ["asynchronous", "max_staleness"])]
+    pub sync: bool,
+    /// Every worker computes batches of its own, applied as they come
+    #[arg(long = "async")]
+    pub asynchronous: bool,
+    /// The most updates that an asynchronous gradient may miss
+    #[arg(long, value_name = "K")]
+    pub max_staleness: Option<u64>,
+    /// Let rank 0 compute gradients too
+    #[arg(long)]
+    pub server_trains: bool,
+    /// Seconds that a rank waits for another before it takes it for stuck
+    #[arg(long, default_value_t = 60.0, value_name = "SECS", value_parser = seconds)]
+    pub step_timeout: f64,
+    /// How gradients and weights travel between processes
+    #[arg(long, default_value = "auto")]
+    pub transport: TransportName,
+}
+
+/// Transports by name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum TransportName {
+    /// The fastest that reaches all ranks
+    Auto,
+    /// Memory that the ranks of one node share
+    Shared,
+    /// Messages of MPI
+    Messages,
 }
 
 /// What decides the weights.

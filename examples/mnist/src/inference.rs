@@ -8,7 +8,7 @@ use anyhow::{Context, Result, bail, ensure};
 use muster::inference::{Confusion, predict, read_model};
 use muster::storage::file;
 use muster_kernels::Kernels;
-use muster_launcher::message::{Phase, Task};
+use muster_launcher::message::Task;
 use std::fs;
 use std::path::Path;
 use std::process::ExitCode;
@@ -47,7 +47,7 @@ fn run_here(options: &cli::Inference, kernels: &Kernels, launched: &Launched) ->
         dataset.width(),
         source::CLASSES,
     );
-    launched.start(1, Phase::Inferring)?;
+    launched.start(1)?;
     let console = Console::new(0);
     console.line(format_args!("{} ===== Start", console::now()));
     let predictions = predict(&model, kernels, &weights, &dataset);

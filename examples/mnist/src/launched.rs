@@ -4,7 +4,7 @@
 use anyhow::{Context, Result, anyhow, ensure};
 use muster_kernels::Kernels;
 use muster_launcher::agent::Agent;
-use muster_launcher::message::{Phase, Program, Task};
+use muster_launcher::message::{Program, Task};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
@@ -25,7 +25,7 @@ impl Launched {
     }
 
     /// Waits for the start, if this process runs as many ranks as it was started for.
-    pub fn start(&self, ranks_here: usize, phase: Phase) -> Result<()> {
+    pub fn start(&self, ranks_here: usize) -> Result<()> {
         let Some(agent) = &self.0 else { return Ok(()) };
         let (wanted, engine) = (agent.ranks().len(), agent.environment().engine.name());
         ensure!(
@@ -33,9 +33,7 @@ impl Launched {
             "this process would run {ranks_here} ranks, but `muster run --engine {engine}` has started it for {wanted}; \
              give the number of ranks to `muster run -n` only, and take --engine threads where mnist is built without MPI"
         );
-        agent.wait_for_start().context("no order to start came")?;
-        agent.ranks().iter().for_each(|&rank| agent.phase(rank, phase));
-        Ok(())
+        agent.wait_for_start().context("no order to start came")
     }
 
     /// Becomes a signal's number when this process is to end.

@@ -6,6 +6,7 @@ mod fetch;
 mod inference;
 mod launched;
 mod plan;
+mod ranks;
 mod source;
 mod synthetic;
 mod train;

@@ -1,6 +1,7 @@
 //! `--plan-json`: what a training would be, for `muster plan`.
 
 use anyhow::Result;
+use muster::cluster::Mode;
 use muster::gradient::Share;
 use muster::model::Model;
 use muster::train::Job;
@@ -18,9 +19,14 @@ pub fn print(job: &Job, dataset: &str, steps: u64) -> Result<ExitCode> {
 
 fn of(job: &Job, dataset: &str, steps: u64) -> ProgramPlan {
     let schedule = job.schedule();
-    let (batch, workers) = (schedule.batch_size, (job.world_size - 1).max(1));
+    let (batch, is_sync) = (schedule.batch_size, job.cluster.mode == Mode::Sync);
+    let workers = (job.world_size - usize::from(!job.cluster.server_trains)).max(1);
     let leaves = batch.div_ceil(schedule.micro_batch);
-    let shares: Vec<Share> = (0..workers).map(|worker| Share::new(batch, leaves, worker, workers)).collect();
+    let share = |worker| match is_sync {
+        true => Share::new(batch, leaves, worker, workers),
+        false => Share::new(batch, leaves, 0, 1),
+    };
+    let shares: Vec<Share> = (0..workers).map(share).collect();
     let most = shares.iter().map(|share| share.nodes.len()).max().unwrap_or(0);
     let pushed: usize = shares.iter().map(|share| share.nodes.len()).sum();
     let (gradient, slots) = (buffer_bytes(job.model), job.recipe.optimizer.slots().len() as u64);
@@ -37,7 +43,8 @@ fn of(job: &Job, dataset: &str, steps: u64) -> ProgramPlan {
             classes: job.train.classes() as u64,
         },
         batch_size: batch as u64,
-        micro_batches: leaves as u64,
+        // Without steps in common every worker takes whole batches, and none is idle.
+        micro_batches: if is_sync { leaves as u64 } else { u64::MAX },
         steps_per_epoch: schedule.steps_per_epoch(),
         steps,
         parameters: job.model.parameters() as u64,

@@ -3,9 +3,11 @@
 use crate::cli::{self, OptimizerName, RecipeName, ReductionName};
 use crate::console::{self, Console};
 use crate::launched::Launched;
-use crate::{plan, source};
+use crate::{plan, ranks, source};
 use anyhow::{Context, Result, bail, ensure};
-use muster::checkpoint::{self, Checkpoint};
+use muster::agree::Facts;
+use muster::checkpoint::{self, Checkpoint, Identity};
+use muster::cluster::RankTimes;
 use muster::conductor::{Conductor, End, Event};
 use muster::dataset::Dataset;
 use muster::evaluate::Evaluation;
@@ -15,14 +17,15 @@ use muster::report::{KernelsUsed, Report};
 use muster::storage::file;
 use muster::store::Store;
 use muster::team;
-use muster::train::{Job, Recipe, Reduction};
+use muster::train::{Job, Outcome, Recipe, Reduction};
+use muster_collective::World;
 use muster_kernels::Kernels;
-use muster_launcher::message::{Phase, Task};
+use muster_launcher::message::Task;
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// The seed's model has one hidden layer of 128 units.
 const HIDDEN: usize = 128;
@@ -35,40 +38,42 @@ const TFOS_STEPS: u64 = 1000;
 pub fn run(options: &cli::Train) -> Result<ExitCode> {
     options.data.later.refuse()?;
     options.seed_mode.check("train")?;
-    let kernels = Kernels::select()?;
-    let launched = Launched::register(Task::Train, kernels)?;
-    let done = run_here(options, kernels, &launched);
-    launched.finish(done)
+    ranks::run(|world| {
+        let launched = Launched::register(Task::Train, Kernels::select()?)?;
+        let done = run_rank(options, world, &launched);
+        launched.finish(done)
+    })
 }
 
-fn run_here(options: &cli::Train, kernels: &'static Kernels, launched: &Launched) -> Result<ExitCode> {
-    let report_to = options.report.as_deref().map(writable).transpose()?;
-    let mnist = source::open(options.data.data.as_deref(), &|text| console::remark(text))?;
-    if let Some(warning) = &mnist.warning {
-        console::remark(warning);
-    }
-    let dataset = mnist.name;
-    let (train, test) = mnist.into_training()?;
-    let hidden = options.hidden.clone().map_or(vec![HIDDEN], |hidden| hidden.0);
-    let model = Model::new(&[&[train.width()], &hidden[..], &[source::CLASSES]].concat());
-    let recipe = recipe(&options.recipe);
-    let world_size = options.cluster_size;
-    let threads =
-        options.threads.unwrap_or_else(|| usable_cores().div_euclid((world_size - 1).max(1)).max(1));
+/// One process's part: all of it, or, of a world, that of its rank.
+fn run_rank(options: &cli::Train, world: Option<&World>, launched: &Launched) -> Result<ExitCode> {
+    let rank = world.map_or(0, World::rank);
+    let material = in_turn(world, options.data.data.is_none(), || Material::prepare(options, world))?;
+    let kernels = agree(world, options, &material)?;
+    let material = material?;
+    let cluster = ranks::cluster(options, world)?;
     let job = Job {
-        model: &model,
+        model: &material.model,
         kernels,
-        train: &train,
-        test: test.as_ref(),
-        recipe: &recipe,
-        world_size,
-        threads,
+        train: &material.train,
+        test: material.test.as_ref(),
+        recipe: &material.recipe,
+        world_size: material.world_size,
+        threads: options.cluster.threads.unwrap_or_else(|| threads(&material, world, cluster.server_trains)),
+        cluster,
+        reading_seconds: material.reading_seconds,
     };
-    check(&job)?;
     if options.plan_json {
-        return plan::print(&job, dataset, last_step(options, &job));
+        return plan::print(&job, material.dataset, last_step(options, &job));
     }
-    launched.start(world_size, Phase::Training)?;
+    launched.start(world.map_or(material.world_size, |_| 1))?;
+    if let Some(world) = cluster.world.filter(|_| rank != 0) {
+        // Rank 0 is told to end, finishes its step and ends the others.
+        let _ignored = interrupts(launched.interrupt())?;
+        muster::train::work(&job, world)?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let report_to = options.report.as_deref().map(writable).transpose()?;
     let store = Store::open(&options.model, options.keep)?;
     let start = store.start(
         job.identity(),
@@ -79,8 +84,99 @@ fn run_here(options: &cli::Train, kernels: &'static Kernels, launched: &Launched
         },
     )?;
     let last_step = last_step(options, &job);
-    let run = Run { options, job, store, start, last_step, dataset, report_to, launched };
+    let run = Run { options, job, store, start, last_step, dataset: material.dataset, report_to, launched };
     run.train()
+}
+
+/// Does `work`; where it may fill the cache, the first rank of each node goes first.
+fn in_turn<T>(world: Option<&World>, fills_cache: bool, work: impl Fn() -> T) -> Result<T> {
+    let Some(world) = world.filter(|_| fills_cache) else { return Ok(work()) };
+    let is_first = world.roster().places()[world.rank()].node == world.rank();
+    let first = is_first.then(&work);
+    world.exchange("")?;
+    Ok(first.unwrap_or_else(work))
+}
+
+/// The kernels to use, when all ranks are ready and want the same.
+fn agree(
+    world: Option<&World>,
+    options: &cli::Train,
+    material: &Result<Material>,
+) -> Result<&'static Kernels> {
+    let Some(world) = world else { return Ok(Kernels::select()?) };
+    let facts = |material: &Material| {
+        let identity = Identity {
+            widths: material.model.widths(),
+            recipe: material.recipe.clone(),
+            data_sha256: material.train.digest(),
+            arithmetic: String::new(),
+        };
+        let others = [
+            ("the version", env!("CARGO_PKG_VERSION").to_owned()),
+            ("--async", format!("{:?}", ranks::mode(options))),
+            ("--server-trains", options.cluster.server_trains.to_string()),
+            ("--transport", format!("{:?}", options.cluster.transport)),
+            ("--step-timeout", options.cluster.step_timeout.to_string()),
+        ];
+        Facts::here(&identity, others).map_err(|error| error.to_string())
+    };
+    let own = material.as_ref().map_err(|error| format!("{error:#}")).and_then(facts);
+    Ok(muster::agree::agree(world, own)?)
+}
+
+/// What is trained on what.
+struct Material {
+    dataset: &'static str,
+    train: Dataset,
+    test: Option<Dataset>,
+    model: Model,
+    recipe: Recipe,
+    world_size: usize,
+    reading_seconds: f64,
+}
+
+impl Material {
+    fn prepare(options: &cli::Train, world: Option<&World>) -> Result<Material> {
+        let world_size = ranks::size(&options.cluster, world)?;
+        ensure!(
+            world.is_some() || world_size <= 1024,
+            "--cluster-size {world_size} in one process; at most 1024 ranks are possible"
+        );
+        let threads = options.cluster.threads.unwrap_or(1);
+        ensure!(threads <= 1024, "--threads {threads}; at most 1024 are possible");
+        let remark: &(dyn Fn(&str) + Sync) = &|text| {
+            if world.is_none_or(|world| world.rank() == 0) {
+                console::remark(text);
+            }
+        };
+        let start = Instant::now();
+        let mnist = source::open(options.data.data.as_deref(), remark)?;
+        if let Some(warning) = &mnist.warning {
+            remark(warning);
+        }
+        let dataset = mnist.name;
+        let (train, test) = mnist.into_training()?;
+        let hidden = options.hidden.clone().map_or(vec![HIDDEN], |hidden| hidden.0);
+        let model = Model::new(&[&[train.width()], &hidden[..], &[source::CLASSES]].concat());
+        let (recipe, records) = (recipe(&options.recipe), train.len());
+        let batch = recipe.batch_size;
+        ensure!(
+            batch <= records,
+            "--batch-size {batch} is larger than the data set of {records} records; choose at most {records}"
+        );
+        check_memory(&model, &recipe)?;
+        let reading_seconds = start.elapsed().as_secs_f64();
+        Ok(Material { dataset, train, test, model, recipe, world_size, reading_seconds })
+    }
+}
+
+/// Threads of this process's rank, or of each of its ranks: the usable cores, divided by the workers that share them.
+fn threads(material: &Material, world: Option<&World>, server_trains: bool) -> usize {
+    let (usable, first) = (usable_cores(), usize::from(!server_trains));
+    match world {
+        Some(world) => world.roster().share_of_cores(world.rank(), usable, |rank| rank >= first),
+        None => (usable / (material.world_size - first.min(material.world_size - 1))).max(1),
+    }
 }
 
 /// Everything a training needs, checked before it begins.
@@ -111,14 +207,10 @@ impl Run<'_> {
             &interrupt,
             &mut observer,
         );
-        let (weights, end) = if first < *last_step {
-            muster::train::train(job, start, &mut conductor)?
-        } else {
-            (start.weights.clone(), End::Finished)
-        };
+        let Outcome { weights, end, times, staleness } = muster::train::train(job, start, &mut conductor)?;
         let (progress, train_seconds) = (conductor.progress.clone(), conductor.train_seconds);
         console.clear();
-        let report = self.report(progress, train_seconds, &weights);
+        let report = Report { staleness, ranks: times, ..self.report(progress, train_seconds, &weights) };
         if let Some(path) = self.report_to {
             let json = serde_json::to_vec_pretty(&report)?;
             file::write_atomic(path, |out| out.write_all(&json))?;
@@ -148,15 +240,24 @@ impl Run<'_> {
         };
         let shape: Vec<String> = job.model.widths().iter().map(usize::to_string).collect();
         format!(
-            "plan: {} on {} records of {} ({} ranks, {} threads each, kernels {}): {steps} steps = {:.2} epochs = {records} records{from}{idle}",
+            "plan: {} on {} records of {} ({}, {} threads each, kernels {}): {steps} steps = {:.2} epochs = {records} records{from}{idle}",
             shape.join("-"),
             schedule.records,
             self.dataset,
-            job.world_size,
+            self.ranks(),
             job.threads,
             job.kernels.backend().name(),
             steps as f64 / schedule.steps_per_epoch() as f64,
         )
+    }
+
+    /// The ranks and what lies between them.
+    fn ranks(&self) -> String {
+        let size = self.job.world_size;
+        let Some((world, transport)) = self.job.cluster.world else { return format!("{size} ranks") };
+        let nodes = world.roster().nodes();
+        let s = if nodes == 1 { "" } else { "s" };
+        format!("{size} ranks on {nodes} node{s}, {}, transport {}", world.library(), transport.name())
     }
 
     fn show(&self, console: &Console, event: Event, first: u64) {
@@ -210,6 +311,12 @@ impl Run<'_> {
             micro_batch: job.recipe.micro_batch,
             world_size: job.world_size,
             threads: job.threads,
+            mode: job.cluster.mode,
+            server_trains: job.cluster.server_trains,
+            transport: job.cluster.world.map_or("threads", |(_, transport)| transport.name()),
+            mpi: job.cluster.world.map(|(world, _)| world.library().to_owned()),
+            staleness: Default::default(),
+            ranks: Vec::new(),
             kernels: KernelsUsed::of(job.kernels),
             steps: progress.steps,
             epochs: progress.epochs,
@@ -234,8 +341,26 @@ impl Run<'_> {
         console.line(format_args!("seconds          {:.3}", report.train_seconds));
         console.line(format_args!("steps            {}", report.steps));
         console.line(format_args!("weights sha256   {}", report.weights_sha256));
+        if !report.staleness.is_empty() {
+            let entries: Vec<String> =
+                report.staleness.iter().map(|(missed, gradients)| format!("{missed}: {gradients}")).collect();
+            console.line(format_args!("staleness        {}", entries.join(", ")));
+        }
+        if report.ranks.len() > 1 {
+            report.ranks.iter().for_each(|times| console.line(account(times)));
+        }
         console.line(format_args!("model            {}", self.options.model.display()));
     }
+}
+
+/// Where a rank's time went, as a line.
+fn account(times: &RankTimes) -> String {
+    let RankTimes { rank, compute, communication, reading, .. } = times;
+    let waiting: f64 = times.waiting.iter().sum();
+    let longest = times.longest_wait().map_or(String::new(), |(rank, _)| format!(", most for rank {rank}"));
+    format!(
+        "rank {rank:<11} compute {compute:.3} s, communication {communication:.3} s, waiting {waiting:.3} s{longest}, reading {reading:.3} s"
+    )
 }
 
 fn accuracy(job: &Job, test: &Dataset, weights: &[muster::model::Tensors]) -> f64 {
@@ -284,36 +409,20 @@ fn last_step(options: &cli::Train, job: &Job) -> u64 {
     steps.into_iter().chain(of_epochs).min().expect("one of them is set")
 }
 
-/// What options ask for and cannot be had.
-fn check(job: &Job) -> Result<()> {
-    let (batch, records) = (job.recipe.batch_size, job.train.len());
-    ensure!(
-        batch <= records,
-        "--batch-size {batch} is larger than the data set of {records} records; choose at most {records}"
-    );
-    ensure!(
-        job.world_size <= 1024,
-        "--cluster-size {} in one process; at most 1024 ranks are possible",
-        job.world_size
-    );
-    ensure!(job.threads <= 1024, "--threads {}; at most 1024 are possible", job.threads);
-    check_memory(job)
-}
-
 /// Weights, gradient, slots and a copy of weights and slots for the checkpoint must fit into this machine's memory, else the
 /// operating system ends the process without a word.
-fn check_memory(job: &Job) -> Result<()> {
+fn check_memory(model: &Model, recipe: &Recipe) -> Result<()> {
     let Some(memory) = memory_kib() else { return Ok(()) };
-    let parameters = job.model.parameters();
-    let copies = 3 + 2 * job.recipe.optimizer.slots().len() as u128;
+    let parameters = model.parameters();
+    let copies = 3 + 2 * recipe.optimizer.slots().len() as u128;
     let activations =
-        job.recipe.batch_size as u128 * job.model.widths().iter().map(|&width| width as u128).sum::<u128>();
+        recipe.batch_size as u128 * model.widths().iter().map(|&width| width as u128).sum::<u128>();
     let needed = 4 * (copies * parameters as u128 + 2 * activations) / 1024;
     ensure!(
         needed <= memory.into(),
         "a model of {parameters} parameters at --batch-size {} needs {} MiB of memory, this machine has {} MiB; \
          choose fewer units with --hidden",
-        job.recipe.batch_size,
+        recipe.batch_size,
         needed / 1024,
         memory / 1024
     );

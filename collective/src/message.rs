@@ -1,0 +1,102 @@
+//! What a worker says of a gradient, and what the server answers, also as words for memory and messages.
+
+use crate::tree::Node;
+
+/// What a worker says of the gradient in its slot.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Push {
+    /// The subtree sums, in the order in which they lie in the slot.
+    pub nodes: Vec<Node>,
+    /// Loss of each micro-batch, from the left.
+    pub losses: Vec<f64>,
+    /// Rightly classified records of each micro-batch.
+    pub hits: Vec<u32>,
+}
+
+/// What the server tells a worker, together with the weights.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Order {
+    /// Compute the gradient of this step at these weights.
+    Compute(u64),
+    /// There is nothing more to do.
+    Stop,
+}
+
+impl Order {
+    /// As one word.
+    pub(crate) fn word(self) -> u64 {
+        match self {
+            Order::Compute(step) => step,
+            Order::Stop => u64::MAX,
+        }
+    }
+
+    /// The order of a word.
+    pub(crate) fn of(word: u64) -> Order {
+        if word == u64::MAX { Order::Stop } else { Order::Compute(word) }
+    }
+}
+
+impl Push {
+    /// The most words that a push of so many nodes and leaves takes.
+    pub(crate) fn words_max(nodes: usize, leaves: usize) -> usize {
+        1 + nodes + 2 * leaves
+    }
+
+    /// Number of subtree sums that the words tell of, before all of them are there.
+    pub fn nodes_of(first_word: u64) -> usize {
+        (first_word >> 32) as usize
+    }
+
+    /// Writes it as words: both counts, nodes, losses, hits.
+    pub(crate) fn to_words(&self, words: &mut Vec<u64>) {
+        words.clear();
+        words.push((self.nodes.len() as u64) << 32 | self.losses.len() as u64);
+        words.extend(self.nodes.iter().map(|node| u64::from(node.level) << 32 | node.index as u64));
+        words.extend(self.losses.iter().map(|loss| loss.to_bits()));
+        words.extend(self.hits.iter().map(|&hits| u64::from(hits)));
+    }
+
+    /// Becomes what the words say.
+    pub(crate) fn set(&mut self, mut words: impl Iterator<Item = u64>) {
+        let counts = words.next().unwrap_or(0);
+        let (nodes, leaves) = (Push::nodes_of(counts), counts as u32 as usize);
+        let node = |word: u64| Node { level: (word >> 32) as u32, index: word as u32 as usize };
+        self.nodes.clear();
+        self.nodes.extend(words.by_ref().take(nodes).map(node));
+        self.losses.clear();
+        self.losses.extend(words.by_ref().take(leaves).map(f64::from_bits));
+        self.hits.clear();
+        self.hits.extend(words.take(leaves).map(|hits| hits as u32));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn words_say_what_was_pushed(
+            nodes in prop::collection::vec((0u32..40, 0usize..1 << 32), 0..9),
+            leaves in prop::collection::vec((-1e9f64..1e9, any::<u32>()), 0..9),
+        ) {
+            let nodes: Vec<Node> = nodes.into_iter().map(|(level, index)| Node { level, index }).collect();
+            let (losses, hits) = leaves.into_iter().unzip();
+            let push = Push { nodes, losses, hits };
+            let (mut words, mut read) = (Vec::new(), Push { hits: vec![7; 3], ..Push::default() });
+            push.to_words(&mut words);
+            prop_assert!(words.len() <= Push::words_max(push.nodes.len(), push.losses.len()));
+            read.set(words.into_iter().chain([99, 99]));
+            prop_assert_eq!(read, push);
+        }
+    }
+
+    #[test]
+    fn an_order_is_a_word() {
+        for order in [Order::Compute(0), Order::Compute(u64::MAX - 1), Order::Stop] {
+            assert_eq!(Order::of(order.word()), order);
+        }
+    }
+}

@@ -1,0 +1,301 @@
+//! MPI's functions with their return codes, which the safe calls of the crate `mpi` drop.
+
+#![allow(unsafe_code)] // Calls of C functions.
+
+use crate::Error;
+use crate::wait::Patience;
+use mpi::ffi;
+use std::ffi::{c_char, c_int, c_void};
+use std::ptr;
+
+/// Floats of one message at most: counts of MPI are `int`, and Open MPI over TCP has its limits at 2 GiB.
+pub const CHUNK: usize = 1 << 28;
+
+/// A communicator.
+#[derive(Clone, Copy)]
+pub struct Comm(pub ffi::MPI_Comm);
+
+// SAFETY: a handle; only the thread that joined the world uses it.
+unsafe impl Send for Comm {}
+// SAFETY: as above.
+unsafe impl Sync for Comm {}
+
+/// Transfers under way.
+#[derive(Default)]
+pub struct Requests(Vec<ffi::MPI_Request>);
+
+// SAFETY: handles; only the thread that joined the world uses them.
+unsafe impl Send for Requests {}
+
+/// An error, if a function's return code says so.
+pub fn check(call: &'static str, code: c_int) -> Result<(), Error> {
+    if code == ffi::MPI_SUCCESS as c_int {
+        return Ok(());
+    }
+    let mut text = [0u8; 1024];
+    let mut length = 0;
+    // SAFETY: longer than MPI_MAX_ERROR_STRING of both libraries (256 and 512).
+    unsafe { ffi::MPI_Error_string(code, text.as_mut_ptr().cast(), &mut length) };
+    let text = String::from_utf8_lossy(&text[..length.max(0) as usize]).into_owned();
+    Err(Error::Mpi { call, text })
+}
+
+/// What the library says it is, its first line. It may be asked before MPI is initialized.
+pub fn library() -> String {
+    // SAFETY: a constant of the library; the buffer is of the length that it states.
+    let text = unsafe {
+        let mut text = vec![0u8; ffi::RSMPI_MAX_LIBRARY_VERSION_STRING as usize + 1];
+        let mut length = 0;
+        ffi::MPI_Get_library_version(text.as_mut_ptr().cast::<c_char>(), &mut length);
+        text.truncate(length.max(0) as usize);
+        text
+    };
+    let text = String::from_utf8_lossy(&text);
+    let words: Vec<&str> = text.lines().next().unwrap_or("").split_whitespace().collect();
+    words.join(" ").split(',').next().unwrap_or("").to_owned()
+}
+
+/// Initializes MPI for a process whose threads leave it to this one, and returns the world; its errors are returned, not fatal.
+pub fn initialize() -> Result<Comm, Error> {
+    let mut provided = 0;
+    // SAFETY: null stands for no arguments; the process initializes MPI once.
+    unsafe {
+        let code =
+            ffi::MPI_Init_thread(ptr::null_mut(), ptr::null_mut(), ffi::RSMPI_THREAD_FUNNELED, &mut provided);
+        check("MPI_Init_thread", code)?;
+        Comm(ffi::RSMPI_COMM_WORLD).returning_errors()
+    }
+}
+
+/// Ends MPI.
+pub fn finalize() -> Result<(), Error> {
+    // SAFETY: MPI has been initialized, and nothing is under way.
+    check("MPI_Finalize", unsafe { ffi::MPI_Finalize() })
+}
+
+impl Comm {
+    fn returning_errors(self) -> Result<Comm, Error> {
+        // SAFETY: a valid communicator.
+        check("MPI_Comm_set_errhandler", unsafe {
+            ffi::MPI_Comm_set_errhandler(self.0, ffi::RSMPI_ERRORS_RETURN)
+        })?;
+        Ok(self)
+    }
+
+    pub fn rank(self) -> Result<usize, Error> {
+        let mut rank = 0;
+        // SAFETY: a valid communicator.
+        check("MPI_Comm_rank", unsafe { ffi::MPI_Comm_rank(self.0, &mut rank) })?;
+        Ok(rank as usize)
+    }
+
+    pub fn size(self) -> Result<usize, Error> {
+        let mut size = 0;
+        // SAFETY: a valid communicator.
+        check("MPI_Comm_size", unsafe { ffi::MPI_Comm_size(self.0, &mut size) })?;
+        Ok(size as usize)
+    }
+
+    /// The same ranks, whose messages meet no others.
+    pub fn duplicate(self) -> Result<Comm, Error> {
+        // SAFETY: a valid communicator; all its ranks call this.
+        unsafe {
+            let mut comm = ffi::RSMPI_COMM_NULL;
+            check("MPI_Comm_dup", ffi::MPI_Comm_dup(self.0, &mut comm))?;
+            Comm(comm).returning_errors()
+        }
+    }
+
+    /// The ranks that can share memory with this one.
+    pub fn of_node(self) -> Result<Comm, Error> {
+        // SAFETY: a valid communicator; all its ranks call this.
+        unsafe {
+            let mut comm = ffi::RSMPI_COMM_NULL;
+            let (kind, info) = (ffi::RSMPI_COMM_TYPE_SHARED, ffi::RSMPI_INFO_NULL);
+            let code = ffi::MPI_Comm_split_type(self.0, kind, 0, info, &mut comm);
+            check("MPI_Comm_split_type", code)?;
+            Comm(comm).returning_errors()
+        }
+    }
+
+    /// The lowest of all ranks' numbers.
+    pub fn lowest(self, number: usize) -> Result<usize, Error> {
+        let (number, mut lowest) = (number as u64, 0u64);
+        // SAFETY: one u64 in and out.
+        unsafe {
+            let (from, to) = (ptr::from_ref(&number).cast(), ptr::from_mut(&mut lowest).cast());
+            let (kind, operation) = (ffi::RSMPI_UINT64_T, ffi::RSMPI_MIN);
+            check("MPI_Allreduce", ffi::MPI_Allreduce(from, to, 1, kind, operation, self.0))?;
+        }
+        Ok(lowest as usize)
+    }
+
+    /// Gives every rank every rank's text, by rank.
+    pub fn exchange(self, text: &str) -> Result<Vec<String>, Error> {
+        let size = self.size()?;
+        let (length, mut lengths) = (i32::try_from(text.len()).expect("texts are short"), vec![0i32; size]);
+        // SAFETY: a constant of the library.
+        let kind = unsafe { ffi::RSMPI_INT32_T };
+        Requests::of("MPI_Iallgather", |request| {
+            let (from, to) = (ptr::from_ref(&length).cast(), lengths.as_mut_ptr().cast());
+            // SAFETY: one i32 in, one from each rank out; both live until `wait` returns.
+            unsafe { ffi::MPI_Iallgather(from, 1, kind, to, 1, kind, self.0, request) }
+        })?
+        .wait()?;
+        let mut starts = vec![0i32; size];
+        for rank in 1..size {
+            starts[rank] = starts[rank - 1] + lengths[rank - 1];
+        }
+        // One byte more than needed, because the address of an empty vector is what Open MPI takes for MPI_IN_PLACE.
+        let own = [text.as_bytes(), &[0]].concat();
+        let mut bytes = vec![0u8; lengths.iter().sum::<i32>() as usize + 1];
+        Requests::of("MPI_Iallgatherv", |request| {
+            let (from, to) = (own.as_ptr().cast(), bytes.as_mut_ptr().cast());
+            // SAFETY: lengths and starts lie within `bytes`; all of them live until `wait` returns.
+            unsafe {
+                let kind = ffi::RSMPI_UINT8_T;
+                let (lengths, starts) = (lengths.as_ptr(), starts.as_ptr());
+                ffi::MPI_Iallgatherv(from, length, kind, to, lengths, starts, kind, self.0, request)
+            }
+        })?
+        .wait()?;
+        let text = |(&start, &length): (&i32, &i32)| {
+            String::from_utf8_lossy(&bytes[start as usize..][..length as usize]).into_owned()
+        };
+        Ok(starts.iter().zip(&lengths).map(text).collect())
+    }
+
+    /// Ends the processes of all ranks.
+    pub fn abort(self) -> ! {
+        // SAFETY: a valid communicator.
+        unsafe { ffi::MPI_Abort(self.0, 1) };
+        std::process::exit(1)
+    }
+}
+
+impl Requests {
+    fn of(call: &'static str, begin: impl FnOnce(*mut ffi::MPI_Request) -> c_int) -> Result<Requests, Error> {
+        let mut requests = Requests::default();
+        requests.add(call, begin)?;
+        Ok(requests)
+    }
+
+    /// Waits until all of them are done.
+    fn wait(mut self) -> Result<(), Error> {
+        let mut patience = Patience::default();
+        while !self.are_done()? {
+            patience.pause();
+        }
+        Ok(())
+    }
+
+    fn add(
+        &mut self,
+        call: &'static str,
+        begin: impl FnOnce(*mut ffi::MPI_Request) -> c_int,
+    ) -> Result<(), Error> {
+        // SAFETY: a constant of the library.
+        let mut request = unsafe { ffi::RSMPI_REQUEST_NULL };
+        check(call, begin(&mut request))?;
+        self.0.push(request);
+        Ok(())
+    }
+
+    /// Begins to send words.
+    ///
+    /// # Safety
+    /// The words live and stay as they are until the requests are done.
+    pub unsafe fn send_words(
+        &mut self,
+        comm: Comm,
+        words: &[u64],
+        to: usize,
+        tag: c_int,
+    ) -> Result<(), Error> {
+        self.add("MPI_Isend", |request| {
+            let (at, count) = (words.as_ptr().cast::<c_void>(), words.len() as c_int);
+            // SAFETY: the caller keeps the words.
+            unsafe { ffi::MPI_Isend(at, count, ffi::RSMPI_UINT64_T, to as c_int, tag, comm.0, request) }
+        })
+    }
+
+    /// Begins to receive at most as many words as fit.
+    ///
+    /// # Safety
+    /// The words live, and nobody touches them, until the requests are done.
+    pub unsafe fn receive_words(
+        &mut self,
+        comm: Comm,
+        words: &mut [u64],
+        from: usize,
+        tag: c_int,
+    ) -> Result<(), Error> {
+        self.add("MPI_Irecv", |request| {
+            let (at, count) = (words.as_mut_ptr().cast::<c_void>(), words.len() as c_int);
+            // SAFETY: the caller keeps the words.
+            unsafe { ffi::MPI_Irecv(at, count, ffi::RSMPI_UINT64_T, from as c_int, tag, comm.0, request) }
+        })
+    }
+
+    /// Begins to send floats, in as many messages as their number needs.
+    ///
+    /// # Safety
+    /// As for words.
+    pub unsafe fn send_floats(
+        &mut self,
+        comm: Comm,
+        floats: &[f32],
+        to: usize,
+        tag: c_int,
+    ) -> Result<(), Error> {
+        floats.chunks(CHUNK).try_for_each(|chunk| {
+            self.add("MPI_Isend", |request| {
+                let (at, count) = (chunk.as_ptr().cast::<c_void>(), chunk.len() as c_int);
+                // SAFETY: the caller keeps the floats.
+                unsafe { ffi::MPI_Isend(at, count, ffi::RSMPI_FLOAT, to as c_int, tag, comm.0, request) }
+            })
+        })
+    }
+
+    /// Begins to receive exactly these floats.
+    ///
+    /// # Safety
+    /// As for words.
+    pub unsafe fn receive_floats(
+        &mut self,
+        comm: Comm,
+        floats: &mut [f32],
+        from: usize,
+        tag: c_int,
+    ) -> Result<(), Error> {
+        floats.chunks_mut(CHUNK).try_for_each(|chunk| {
+            self.add("MPI_Irecv", |request| {
+                let (at, count) = (chunk.as_mut_ptr().cast::<c_void>(), chunk.len() as c_int);
+                // SAFETY: the caller keeps the floats.
+                unsafe { ffi::MPI_Irecv(at, count, ffi::RSMPI_FLOAT, from as c_int, tag, comm.0, request) }
+            })
+        })
+    }
+
+    /// Whether all of them are done, with some progress for MPI. Done requests are forgotten.
+    pub fn are_done(&mut self) -> Result<bool, Error> {
+        if self.0.is_empty() {
+            return Ok(true);
+        }
+        let mut flag = 0;
+        // SAFETY: valid requests; no statuses are wanted.
+        let code = unsafe {
+            ffi::MPI_Testall(
+                self.0.len() as c_int,
+                self.0.as_mut_ptr(),
+                &mut flag,
+                ffi::RSMPI_STATUSES_IGNORE,
+            )
+        };
+        check("MPI_Testall", code)?;
+        if flag != 0 {
+            self.0.clear();
+        }
+        Ok(flag != 0)
+    }
+}

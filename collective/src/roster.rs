@@ -1,0 +1,157 @@
+//! The ranks of a job by name, node and core.
+
+/// One process of a world.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// The host's name.
+    pub host: String,
+    /// The lowest rank whose memory it can map.
+    pub node: usize,
+    /// Process id on its host.
+    pub pid: u32,
+    /// The process namespace that this id belongs to.
+    pub pid_namespace: String,
+    /// The cores that it may run on.
+    pub cores: Vec<usize>,
+}
+
+/// All ranks of a job.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Roster {
+    ranks: usize,
+    /// Where each of them runs; empty for threads of one process.
+    places: Vec<Place>,
+}
+
+impl Place {
+    /// That of this process. `node` is the lowest rank on this node.
+    pub fn here(node: usize) -> Place {
+        let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+        let cores = status.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:")).unwrap_or("");
+        let namespace = std::fs::read_link("/proc/self/ns/pid").unwrap_or_default();
+        Place {
+            host: rustix::system::uname().nodename().to_string_lossy().into_owned(),
+            node,
+            pid: std::process::id(),
+            pid_namespace: namespace.to_string_lossy().into_owned(),
+            cores: cores_of(cores.trim()),
+        }
+    }
+
+    /// As one line.
+    pub fn line(&self) -> String {
+        let cores: Vec<String> = self.cores.iter().map(usize::to_string).collect();
+        let Place { host, node, pid, pid_namespace, .. } = self;
+        format!("{host}\t{node}\t{pid}\t{pid_namespace}\t{}", cores.join(","))
+    }
+
+    /// Of such a line.
+    pub fn of(line: &str) -> Option<Place> {
+        let mut fields = line.split('\t');
+        let mut next = || fields.next();
+        Some(Place {
+            host: next()?.to_owned(),
+            node: next()?.parse().ok()?,
+            pid: next()?.parse().ok()?,
+            pid_namespace: next()?.to_owned(),
+            cores: cores_of(next()?),
+        })
+    }
+}
+
+/// `0-2,5` is 0, 1, 2 and 5.
+fn cores_of(list: &str) -> Vec<usize> {
+    let range = |part: &str| -> Option<std::ops::RangeInclusive<usize>> {
+        let (first, last) = part.split_once('-').unwrap_or((part, part));
+        Some(first.parse().ok()?..=last.parse().ok()?)
+    };
+    list.split(',').filter_map(range).flatten().collect()
+}
+
+impl Roster {
+    /// Threads of one process.
+    pub fn of_threads(ranks: usize) -> Roster {
+        Roster { ranks, places: Vec::new() }
+    }
+
+    /// Processes.
+    pub fn of_processes(places: Vec<Place>) -> Roster {
+        Roster { ranks: places.len(), places }
+    }
+
+    /// Number of ranks.
+    pub fn len(&self) -> usize {
+        self.ranks
+    }
+
+    /// Whether there are no ranks at all.
+    pub fn is_empty(&self) -> bool {
+        self.ranks == 0
+    }
+
+    /// Where each rank runs; empty for threads of one process.
+    pub fn places(&self) -> &[Place] {
+        &self.places
+    }
+
+    /// How messages name a rank.
+    pub fn name(&self, rank: usize) -> String {
+        match self.places.get(rank) {
+            Some(place) => format!("rank {rank} (process {} on {})", place.pid, place.host),
+            None => format!("rank {rank}"),
+        }
+    }
+
+    /// Number of nodes.
+    pub fn nodes(&self) -> usize {
+        self.places.iter().enumerate().filter(|(rank, place)| place.node == *rank).count().max(1)
+    }
+
+    /// Cores for the threads of `rank`, when it may use `usable` at once and the ranks that compute at the same time are
+    /// `busy`: those of its own, and its share of those that others may run on too.
+    pub fn share_of_cores(&self, rank: usize, usable: usize, busy: impl Fn(usize) -> bool) -> usize {
+        let Some(own) = self.places.get(rank) else { return usable };
+        let rivals = |core: &usize| {
+            let is_rival = |(other, place): (usize, &Place)| {
+                place.node == own.node && (other == rank || busy(other)) && place.cores.contains(core)
+            };
+            self.places.iter().enumerate().filter(|&pair| is_rival(pair)).count()
+        };
+        let cores: f64 = own.cores.iter().map(|core| 1.0 / rivals(core) as f64).sum();
+        // A quota allows fewer threads than the process's cores; all ranks of the node share it.
+        let quota = usable as f64 / own.cores.len().max(1) as f64;
+        ((cores * quota.min(1.0) + 1e-9) as usize).max(1)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn place(node: usize, cores: &str) -> Place {
+        let (host, pid_namespace) = (format!("n{node}"), "pid:[1]".to_owned());
+        Place { host, node, pid: 7, pid_namespace, cores: cores_of(cores) }
+    }
+
+    #[test]
+    fn a_place_is_a_line() {
+        let here = Place::here(3);
+        assert_eq!(Place::of(&here.line()), Some(here.clone()));
+        assert!(!here.cores.is_empty() && here.pid > 0 && !here.host.is_empty());
+        assert_eq!(cores_of("0-2,5"), [0, 1, 2, 5]);
+    }
+
+    #[test]
+    fn cores_are_divided_among_those_who_may_use_them() {
+        let roster =
+            Roster::of_processes(vec![place(0, "0-7"), place(0, "0-7"), place(0, "0-7"), place(3, "0-7")]);
+        let workers = |rank: usize| rank > 0;
+        assert_eq!(roster.nodes(), 2);
+        assert_eq!(roster.share_of_cores(1, 8, workers), 4, "two workers on eight cores");
+        assert_eq!(roster.share_of_cores(3, 8, workers), 8, "alone on its node");
+        assert_eq!(roster.share_of_cores(1, 4, workers), 2, "a quota of half the cores");
+        let bound = Roster::of_processes(vec![place(0, "0"), place(0, "1-3")]);
+        assert_eq!((bound.share_of_cores(0, 1, workers), bound.share_of_cores(1, 3, workers)), (1, 3));
+        assert_eq!(Roster::of_threads(4).share_of_cores(2, 8, workers), 8);
+    }
+}

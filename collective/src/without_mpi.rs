@@ -1,0 +1,127 @@
+//! What stands in for MPI in a build without the cargo feature `mpi`: there is no world to be part of.
+
+use crate::launched::Launched;
+use crate::link::{Arrival, Server, Shape, Worker};
+use crate::message::{Order, Push};
+use crate::{Error, Roster, Shared, Transport};
+use std::convert::Infallible;
+use std::sync::Arc;
+
+/// The ranks that a launcher started: never, in this build.
+pub struct World(Infallible);
+
+impl World {
+    /// Finds out whether a launcher started this process, as one of several.
+    ///
+    /// # Errors
+    /// If so.
+    pub fn join(_on_death: fn(&str) -> !) -> Result<Option<World>, Error> {
+        match Launched::here() {
+            Some(Launched { size: Some(1), .. }) | None => Ok(None),
+            Some(Launched { launcher, size, .. }) => Err(Error::WithoutMpi { launcher, size }),
+        }
+    }
+
+    /// This process's rank.
+    pub fn rank(&self) -> usize {
+        match self.0 {}
+    }
+
+    /// All ranks.
+    pub fn roster(&self) -> &Arc<Roster> {
+        match self.0 {}
+    }
+
+    /// What the MPI library says it is.
+    pub fn library(&self) -> &str {
+        match self.0 {}
+    }
+
+    /// Gives every rank every rank's text.
+    ///
+    /// # Errors
+    /// If MPI fails.
+    pub fn exchange(&self, _text: &str) -> Result<Vec<String>, Error> {
+        match self.0 {}
+    }
+
+    /// The transport to use, if `wanted` is none in particular the fastest.
+    ///
+    /// # Errors
+    /// If the wanted one cannot be had.
+    pub fn transport(&self, _wanted: Option<Transport>) -> Result<Transport, Error> {
+        match self.0 {}
+    }
+
+    /// Rank 0's end of a link to all workers.
+    ///
+    /// # Errors
+    /// If MPI fails.
+    pub fn server(&self, _shape: &Shape, _transport: Transport) -> Result<Server, Error> {
+        match self.0 {}
+    }
+
+    /// Another rank's end.
+    ///
+    /// # Errors
+    /// If MPI fails.
+    pub fn worker(&self, _shape: &Shape, _transport: Transport) -> Result<Worker, Error> {
+        match self.0 {}
+    }
+
+    /// Waits for all ranks and ends MPI.
+    ///
+    /// # Errors
+    /// If MPI fails.
+    pub fn leave(self) -> Result<(), Error> {
+        match self.0 {}
+    }
+
+    /// Ends the processes of all ranks.
+    pub fn abort(&self) -> ! {
+        match self.0 {}
+    }
+}
+
+/// The server's end of messages.
+pub struct MessageServer {
+    pub(crate) weights: Arc<Shared>,
+    pub(crate) copies: Vec<Arc<Shared>>,
+    pub(crate) slots: Vec<Arc<Shared>>,
+    never: Infallible,
+}
+
+impl MessageServer {
+    pub(crate) fn arrival(&self, _worker: usize) -> Result<Arrival, Error> {
+        match self.never {}
+    }
+
+    pub(crate) fn take(&self, _worker: usize, _push: &mut Push) {
+        match self.never {}
+    }
+
+    pub(crate) fn give(&self, _worker: usize, _order: Order) -> Result<(), Error> {
+        match self.never {}
+    }
+}
+
+/// A worker's end of messages.
+pub struct MessageWorker {
+    pub(crate) weights: Arc<Shared>,
+    pub(crate) slot: Arc<Shared>,
+    never: Infallible,
+}
+
+impl MessageWorker {
+    pub(crate) fn arrival(&self, _order: &mut Option<Order>) -> Result<Arrival, Error> {
+        match self.never {}
+    }
+
+    pub(crate) fn push(&self, _words: &[u64], _nodes: usize) -> Result<(), Error> {
+        match self.never {}
+    }
+
+    pub(crate) fn fail(&self, _reason: &str) {
+        match self.never {}
+    }
+}

@@ -1,0 +1,86 @@
+//! The ranks of a job as processes: joining and leaving their world, and who speaks in it.
+
+use crate::cli::{self, RecipeName, TransportName};
+use crate::console;
+use anyhow::{Result, ensure};
+use muster::cluster::{Cluster, Mode};
+use muster_collective::launched::Launched;
+use muster_collective::{Error, Transport, World};
+use std::process::ExitCode;
+use std::time::Duration;
+
+/// Runs `work` in the world that a launcher started this process in, or alone. An error of one rank ends all of them.
+pub fn run(work: impl FnOnce(Option<&World>) -> Result<ExitCode>) -> Result<ExitCode> {
+    let world = match World::join(die) {
+        Ok(world) => world,
+        // They are all in the same position; the first of them says so.
+        Err(_) if Launched::here().is_some_and(|launched| launched.rank != 0) => {
+            return Ok(ExitCode::FAILURE);
+        }
+        Err(error @ Error::WithoutMpi { .. }) => {
+            let build = "cargo build --release -p mnist --features mpi";
+            return Err(anyhow::Error::new(error).context(format!("build it with `{build}`")));
+        }
+        Err(error) => return Err(error.into()),
+    };
+    let Some(world) = world else { return work(None) };
+    match work(Some(&world)) {
+        Ok(code) => {
+            world.leave()?;
+            Ok(code)
+        }
+        Err(error) => {
+            if world.rank() != 0 {
+                // Rank 0 knows already, or finds out, and says it better; unless it is the one that is gone.
+                std::thread::sleep(Duration::from_secs(1));
+            }
+            console::remark(format_args!("mnist: {error:#}"));
+            world.abort()
+        }
+    }
+}
+
+/// What happens when another rank has died: this process's end is that of the job.
+fn die(reason: &str) -> ! {
+    console::remark(format_args!("mnist: {reason}; the job ends"));
+    std::process::exit(1)
+}
+
+/// The size of the job: that of the world, or what `-n` says.
+pub fn size(options: &cli::Cluster, world: Option<&World>) -> Result<usize> {
+    let Some(world) = world else { return Ok(options.cluster_size.unwrap_or(1)) };
+    let size = world.roster().len();
+    let wanted = options.cluster_size.unwrap_or(size);
+    ensure!(
+        wanted == size,
+        "--cluster-size {wanted} in a world of {size} processes; leave it out, or start {wanted} processes"
+    );
+    Ok(size)
+}
+
+/// How the ranks work together.
+pub fn cluster<'a>(options: &cli::Train, world: Option<&'a World>) -> Result<Cluster<'a>> {
+    let wanted = match options.cluster.transport {
+        TransportName::Auto => None,
+        TransportName::Shared => Some(Transport::Shared),
+        TransportName::Messages => Some(Transport::Messages),
+    };
+    let transport = |world: &'a World| Ok::<_, Error>((world, world.transport(wanted)?));
+    Ok(Cluster {
+        mode: mode(options),
+        server_trains: options.cluster.server_trains,
+        step_timeout: Duration::from_secs_f64(options.cluster.step_timeout),
+        world: world.map(transport).transpose()?,
+    })
+}
+
+/// Whose gradients make up a step; the seed's recipe is asynchronous.
+pub fn mode(options: &cli::Train) -> Mode {
+    let cli::Cluster { sync, asynchronous, max_staleness, .. } = options.cluster;
+    let is_seed = options.recipe.recipe == Some(RecipeName::Tfos2017) && !sync;
+    if asynchronous || max_staleness.is_some() || is_seed {
+        Mode::Async { max_staleness }
+    } else {
+        Mode::Sync
+    }
+}

@@ -1,0 +1,166 @@
+//! What the processes of a world make sure of before they train: all of them are ready, want the same, and compute in the same way.
+
+use crate::checkpoint::Identity;
+use crate::error::Error;
+use muster_collective::{Roster, World};
+use muster_kernels::{Backend, Kernels};
+use serde::{Deserialize, Serialize};
+
+/// The environment variable that forces a back end of the kernels.
+const FORCE: &str = "MUSTER_KERNELS";
+
+/// What one rank brings.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Facts {
+    /// Names and values that have to be the same on all ranks.
+    options: Vec<(String, String)>,
+    /// The kernels' back ends that run there, slowest first.
+    back_ends: Vec<String>,
+    /// The one that `MUSTER_KERNELS` names there.
+    forced: Option<String>,
+}
+
+impl Facts {
+    /// Those of this process: what it would train, of which its arithmetic is still open, and whatever else has to be the same.
+    ///
+    /// # Errors
+    /// If `MUSTER_KERNELS` names kernels that do not run here.
+    pub fn here(
+        identity: &Identity,
+        others: impl IntoIterator<Item = (&'static str, String)>,
+    ) -> Result<Facts, muster_kernels::Error> {
+        let forced = std::env::var_os(FORCE).is_some();
+        let selected = Kernels::select()?.backend().name().to_owned();
+        let back_ends = Backend::ALL.into_iter().filter(|b| b.is_available()).map(|b| b.name().to_owned());
+        let options = others.into_iter().map(|(name, value)| (name.to_owned(), value));
+        Ok(Facts {
+            options: options.chain(identity.fields()).collect(),
+            back_ends: back_ends.collect(),
+            forced: forced.then_some(selected),
+        })
+    }
+}
+
+/// Tells all ranks what this one brings, or why it cannot take part, and returns the kernels that all of them are to use.
+///
+/// # Errors
+/// If a rank cannot take part, if ranks want different things, or have no kernels in common. All ranks get the same error.
+pub fn agree(world: &World, own: Result<Facts, String>) -> Result<&'static Kernels, Error> {
+    let json = serde_json::to_string(&own).expect("plain data becomes JSON");
+    let all: Vec<Result<Facts, String>> = world
+        .exchange(&json)?
+        .iter()
+        .map(|json| serde_json::from_str(json).unwrap_or_else(|_| Err("it is another version".to_owned())))
+        .collect();
+    let facts = ready(world.roster(), all)?;
+    if let Some(text) = differences(&facts) {
+        return Err(Error::RanksDiffer { text });
+    }
+    let name = kernels(&facts)?;
+    let backend: Backend = name.parse().expect("the name of a back end");
+    Ok(Kernels::of(backend).expect("this rank has what all have"))
+}
+
+/// All ranks' facts, or what keeps some of them from taking part.
+fn ready(roster: &Roster, all: Vec<Result<Facts, String>>) -> Result<Vec<Facts>, Error> {
+    let failed: Vec<(usize, &String)> =
+        all.iter().enumerate().filter_map(|(rank, facts)| Some((rank, facts.as_ref().err()?))).collect();
+    let Some(&(first, message)) = failed.first() else { return Ok(all.into_iter().flatten().collect()) };
+    let same = failed.iter().filter(|(_, other)| *other == message).count();
+    let who = if same == all.len() { String::new() } else { format!("{}: ", roster.name(first)) };
+    Err(Error::NotReady { text: format!("{who}{message}") })
+}
+
+/// Where the ranks' options differ, if they do: the name, and who has which value.
+fn differences(facts: &[Facts]) -> Option<String> {
+    let value = |rank: usize, at: usize| facts[rank].options.get(at).map_or("", |option| &option.1);
+    let (at, (name, first)) = facts[0]
+        .options
+        .iter()
+        .enumerate()
+        .find(|(at, option)| (0..facts.len()).any(|rank| value(rank, *at) != option.1))?;
+    let (others, with): (Vec<usize>, Vec<usize>) =
+        (0..facts.len()).partition(|&rank| value(rank, at) != first);
+    let other = value(others[0], at);
+    let others: Vec<usize> = others.into_iter().filter(|&rank| value(rank, at) == other).collect();
+    Some(format!("{name} is {first} on {}, but {other} on {}", ranks(&with), ranks(&others)))
+}
+
+/// The back end to use: the one that is forced somewhere, otherwise the fastest that all have.
+fn kernels(facts: &[Facts]) -> Result<&str, Error> {
+    let forced: Vec<(usize, &String)> =
+        facts.iter().enumerate().filter_map(|(rank, facts)| Some((rank, facts.forced.as_ref()?))).collect();
+    let Some(&(first, name)) = forced.first() else {
+        let best = facts[0].back_ends.iter().rev().find(|name| lacking(facts, name).is_empty());
+        return Ok(best.expect("one of them is portable"));
+    };
+    let missing = lacking(facts, name);
+    let text = if let Some((other, another)) = forced.iter().find(|(_, another)| *another != name) {
+        format!("{FORCE} is {name} on rank {first}, but {another} on rank {other}")
+    } else if !missing.is_empty() {
+        format!("{FORCE} is {name} on rank {first}, but these kernels do not run on {}", ranks(&missing))
+    } else {
+        return Ok(name);
+    };
+    Err(Error::RanksDiffer { text })
+}
+
+fn lacking(facts: &[Facts], name: &String) -> Vec<usize> {
+    (0..facts.len()).filter(|&rank| !facts[rank].back_ends.contains(name)).collect()
+}
+
+/// `rank 1`, or `ranks 1, 2`.
+fn ranks(ranks: &[usize]) -> String {
+    let names: Vec<String> = ranks.iter().map(usize::to_string).collect();
+    format!("rank{} {}", if ranks.len() == 1 { "" } else { "s" }, names.join(", "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn facts(rate: &str, back_ends: &[&str], forced: Option<&str>) -> Facts {
+        Facts {
+            options: vec![("seed".into(), "1".into()), ("learning_rate".into(), rate.into())],
+            back_ends: back_ends.iter().map(|&name| name.into()).collect(),
+            forced: forced.map(Into::into),
+        }
+    }
+
+    #[test]
+    fn a_differing_option_and_its_ranks_are_named() {
+        let all = [facts("0.5", &[], None), facts("0.1", &[], None), facts("0.5", &[], None)];
+        assert_eq!(
+            differences(&all).as_deref(),
+            Some("learning_rate is 0.5 on ranks 0, 2, but 0.1 on rank 1")
+        );
+        assert_eq!(differences(&all[..1]), None);
+    }
+
+    #[test]
+    fn the_best_kernels_that_all_have_are_used() {
+        let all = [facts("", &["wide", "avx2", "avx512"], None), facts("", &["wide", "avx2"], None)];
+        assert_eq!(kernels(&all).unwrap(), "avx2");
+    }
+
+    #[test]
+    fn the_rank_that_lacks_forced_kernels_is_named() {
+        let all = [facts("", &["wide", "avx512"], Some("avx512")), facts("", &["wide"], None)];
+        let error = kernels(&all).unwrap_err().to_string();
+        assert!(
+            error.contains("MUSTER_KERNELS is avx512 on rank 0, but these kernels do not run on rank 1"),
+            "{error}"
+        );
+        let all = [facts("", &["wide", "avx2"], None), facts("", &["wide", "avx2"], Some("wide"))];
+        assert_eq!(kernels(&all).unwrap(), "wide");
+    }
+
+    #[test]
+    fn what_keeps_one_rank_away_is_said_with_its_name() {
+        let roster = Roster::of_threads(2);
+        let error = |all| ready(&roster, all).unwrap_err().to_string();
+        let missing = || Err("no such file".to_owned());
+        assert_eq!(error(vec![Ok(facts("", &[], None)), missing()]), "rank 1: no such file");
+        assert_eq!(error(vec![missing(), missing()]), "no such file");
+    }
+}

@@ -1,0 +1,182 @@
+//! Writing directories that appear whole or not at all.
+
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+
+use rayon::prelude::*;
+
+use super::manifest::{Checksum, MANIFEST, Manifest, PartEntry};
+use super::{Format, file_name, split};
+use crate::error::{Error, Result};
+use crate::format::{Element, RowSchema, RowsView, csv, example, pickle};
+use crate::storage::{Fill, Storage};
+
+/// Says that all parts are there.
+const SUCCESS: &str = "_SUCCESS";
+
+/// Writes the records of one file.
+type WriteRows<T> = fn(RowsView<'_, T>, RowSchema, &mut dyn Write) -> io::Result<()>;
+
+/// One kind of file of a format: the directory below the data set's, what names begin with, and how it is written.
+struct FileKind<T> {
+    dir: &'static str,
+    prefix: &'static str,
+    write: WriteRows<T>,
+}
+
+fn file_kinds<T: Element>(format: Format) -> Vec<FileKind<T>> {
+    let kind = |dir, prefix, write| FileKind { dir, prefix, write };
+    match format {
+        Format::Csv => vec![
+            kind("images", "part-", csv::write_features as WriteRows<T>),
+            kind("labels", "part-", csv::write_labels),
+        ],
+        Format::Csv2 => vec![kind("", "part-", csv::write_csv2)],
+        Format::Pickle => vec![
+            kind("images", "part-", pickle::write_features as WriteRows<T>),
+            kind("labels", "part-", pickle::write_labels),
+        ],
+        Format::TfRecord => vec![kind("", "part-r-", example::write)],
+    }
+}
+
+/// Refuses what would be written and could not be read.
+fn check<T>(rows: RowsView<'_, T>, schema: RowSchema, parts: usize) -> Result<()> {
+    let RowSchema { width, classes } = schema;
+    let invalid = |what: String| Err(Error::Invalid(what));
+    if parts == 0 {
+        return invalid("a data set has at least one part".into());
+    }
+    if rows.features.len() != rows.labels.len() * width {
+        let (features, labels) = (rows.features.len(), rows.labels.len());
+        return invalid(format!("{features} features in rows of {width} do not go with {labels} labels"));
+    }
+    match rows.labels.iter().find(|&&label| label as usize >= classes) {
+        Some(label) => invalid(format!("label {label} is not below {classes}")),
+        None => Ok(()),
+    }
+}
+
+/// A directory on its way: everything is written under a temporary name beside it, which one rename turns into its own.
+/// Dropped before [`commit`](Output::commit) it leaves nothing behind, and what was there before is still there.
+pub struct Output<'a> {
+    storage: &'a Storage,
+    target: PathBuf,
+    /// Where it is written.
+    staging: PathBuf,
+    /// Where what it replaces is kept until it is in place.
+    replaced: PathBuf,
+    overwrite: bool,
+}
+
+impl<'a> Output<'a> {
+    /// Begins to write the directory `target`.
+    ///
+    /// # Errors
+    /// When there is something at `target` already and `overwrite` does not allow to replace it.
+    pub fn begin(storage: &'a Storage, target: &Path, overwrite: bool) -> Result<Output<'a>> {
+        let nameless = || Error::Invalid(format!("the output {} names no directory", target.display()));
+        let name = target.file_name().ok_or_else(nameless)?.to_string_lossy();
+        let beside = |suffix| target.with_file_name(format!(".{name}.{suffix}"));
+        let (staging, replaced) = (beside("partial"), beside("replaced"));
+        let target = target.to_owned();
+        if storage.stat(&target)?.is_none() && storage.stat(&replaced)?.is_some() {
+            // An earlier run died between the two renames of `commit`.
+            storage.rename(&replaced, &target)?;
+        }
+        if !overwrite && storage.stat(&target)?.is_some() {
+            return Err(Error::OutputExists(target));
+        }
+        storage.delete(&staging)?;
+        Ok(Output { storage, target, staging, replaced, overwrite })
+    }
+
+    /// Writes `rows` as a data set of `parts` parts below `dir` (relative to the output, may be empty), several files at
+    /// a time; calls `written` with the number of records of each file that is done.
+    ///
+    /// # Errors
+    /// Those of the storage.
+    pub fn write_records<T: Element>(
+        &self,
+        dir: &str,
+        format: Format,
+        schema: RowSchema,
+        rows: RowsView<'_, T>,
+        parts: usize,
+        written: &(dyn Fn(usize) + Sync),
+    ) -> Result<()> {
+        check(rows, schema, parts)?;
+        let ranges = split(rows.labels.len(), parts);
+        for kind in file_kinds::<T>(format) {
+            let dir = Path::new(dir).join(kind.dir);
+            let entries = ranges.par_iter().enumerate().map(|(part, range)| {
+                let name = format!("{}{part:05}", kind.prefix);
+                let part_rows = rows.slice(range.clone(), schema.width);
+                let entry = self.write_part(&dir.join(name), range.len() as u64, &|out| {
+                    (kind.write)(part_rows, schema, out)
+                });
+                entry.inspect(|_| written(range.len()))
+            });
+            let parts = entries.collect::<Result<Vec<_>>>()?;
+            self.finish_parts(&dir, &Manifest { rows: rows.labels.len() as u64, parts })?;
+        }
+        Ok(())
+    }
+
+    /// Writes the file `path` (relative to the output) of `rows` records, and returns its entry of the manifest.
+    ///
+    /// # Errors
+    /// Those of `fill` and of the storage.
+    pub fn write_part(&self, path: &Path, rows: u64, fill: &Fill) -> Result<PartEntry> {
+        let sum = Mutex::new((0, String::new()));
+        self.storage.create(self.staging.join(path), &|out| {
+            let mut checked = Checksum::new(out);
+            fill(&mut checked)?;
+            // A panic elsewhere does not make this sum wrong.
+            *sum.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = checked.finish();
+            Ok(())
+        })?;
+        let (bytes, sha256) = sum.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
+        Ok(PartEntry { name: file_name(path), rows, bytes, sha256 })
+    }
+
+    /// Writes the manifest of the parts in `dir` (relative to the output) and, last, `_SUCCESS`.
+    ///
+    /// # Errors
+    /// Those of the storage.
+    pub fn finish_parts(&self, dir: &Path, manifest: &Manifest) -> Result<()> {
+        let json = serde_json::to_vec_pretty(manifest).map_err(io::Error::from)?;
+        let dir = self.staging.join(dir);
+        self.storage.create(dir.join(MANIFEST), &|out| out.write_all(&json))?;
+        self.storage.create(dir.join(SUCCESS), &|_| Ok(()))
+    }
+
+    /// Makes the directory appear at its place; what was there before is deleted after that.
+    ///
+    /// # Errors
+    /// When it cannot be moved there; what was there before is then put back.
+    pub fn commit(self) -> Result<()> {
+        let replaces = self.storage.stat(&self.target)?.is_some();
+        if replaces && !self.overwrite {
+            return Err(Error::OutputExists(self.target.clone()));
+        }
+        if replaces {
+            self.storage.delete(&self.replaced)?;
+            self.storage.rename(&self.target, &self.replaced)?;
+        }
+        let moved = self.storage.rename(&self.staging, &self.target);
+        if replaces && moved.is_err() {
+            self.storage.rename(&self.replaced, &self.target)?;
+        }
+        moved?;
+        if replaces { self.storage.delete(&self.replaced) } else { Ok(()) }
+    }
+}
+
+impl Drop for Output<'_> {
+    fn drop(&mut self) {
+        // The error that stopped the writing is the one to tell; a leftover is deleted by the next attempt.
+        drop(self.storage.delete(&self.staging));
+    }
+}

@@ -1,0 +1,94 @@
+//! Training as real processes under mpirun. `make test-mpi` builds the programs and sets `MUSTER_TEST_MPI` to `openmpi` or
+//! `mpich` and `MUSTER_TEST_MNIST` to the binary; without them these tests have nothing to run.
+
+mod agreement;
+mod failures;
+mod launchers;
+mod same_bits;
+
+use muster_tests::program::{self, Outcome, Sandbox};
+use serde_json::Value;
+use std::path::PathBuf;
+use std::process::Command;
+
+/// One MPI, and a folder to work in.
+pub struct Mpi {
+    /// `openmpi` or `mpich`.
+    pub kind: String,
+    /// The program, built with it.
+    pub mnist: PathBuf,
+    /// Where ranks run.
+    pub sandbox: Sandbox,
+}
+
+/// The MPI to test with; none in plain `cargo test`.
+pub fn mpi() -> Option<Mpi> {
+    let kind = std::env::var("MUSTER_TEST_MPI").ok()?;
+    let mnist = std::env::var_os("MUSTER_TEST_MNIST").expect("MUSTER_TEST_MNIST names the binary").into();
+    Some(Mpi { kind, mnist, sandbox: Sandbox::new() })
+}
+
+impl Mpi {
+    /// mpirun or mpiexec, of an MPI by name, in the sandbox.
+    pub fn launcher(&self, kind: &str) -> Command {
+        let (name, options): (_, &[&str]) = match kind {
+            "openmpi" => ("mpirun.openmpi", &["--oversubscribe", "--bind-to", "none"]),
+            _ => ("mpiexec.mpich", &[]),
+        };
+        let mut command = Command::new(name);
+        command.args(options).current_dir(self.sandbox.path("."));
+        // Open MPI refuses to run as root otherwise, which containers do.
+        command.env("OMPI_ALLOW_RUN_AS_ROOT", "1").env("OMPI_ALLOW_RUN_AS_ROOT_CONFIRM", "1");
+        command.env_remove("MUSTER_KERNELS");
+        command
+    }
+
+    /// `mnist train` on so many ranks for each of some options; all of them are one world.
+    pub fn command(&self, parts: &[(usize, &str)]) -> Command {
+        let mut command = self.launcher(&self.kind);
+        for (at, (ranks, options)) in parts.iter().enumerate() {
+            if at > 0 {
+                command.arg(":");
+            }
+            command.args(["-n", &ranks.to_string()]).arg(&self.mnist).args(["train", "--threads", "1"]);
+            command.args(options.split_whitespace());
+            if !options.contains("--data ") {
+                command.args(["--data", "data"]);
+            }
+        }
+        command
+    }
+
+    /// The report of a training on so many ranks, which says everything once.
+    pub fn report(&self, ranks: usize, options: &str) -> Value {
+        let outcome =
+            program::run(&mut self.command(&[(ranks, &format!("--no-resume --report r {options}"))]));
+        let outcome = outcome.succeeds();
+        assert_eq!(outcome.stdout.matches("===== Start").count(), 1, "{outcome:?}");
+        self.sandbox.json("r")
+    }
+
+    /// The report of one process alone.
+    pub fn alone(&self, options: &str) -> Value {
+        let mut command = Command::new(&self.mnist);
+        command.args(["train", "--data", "data", "--report", "r"]).args(options.split_whitespace());
+        program::run(command.current_dir(self.sandbox.path("."))).succeeds();
+        self.sandbox.json("r")
+    }
+
+    /// Asserts that a world fails, and that somebody says all of `parts` in one line.
+    pub fn fails(&self, parts: &[(usize, &str)], says: &[&str]) -> Outcome {
+        let outcome = program::run(&mut self.command(parts));
+        assert!(!outcome.status.success(), "{outcome:?}");
+        assert!(said(&outcome, says), "no line with {says:?} in {outcome:?}");
+        outcome
+    }
+}
+
+/// Whether a line on standard error says all of `parts`.
+pub fn said(outcome: &Outcome, parts: &[&str]) -> bool {
+    outcome
+        .stderr
+        .lines()
+        .any(|line| line.starts_with("mnist: ") && parts.iter().all(|part| line.contains(part)))
+}

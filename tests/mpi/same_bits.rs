@@ -1,0 +1,70 @@
+//! The same weights on any number of processes and by any transport.
+
+use crate::mpi;
+
+#[test]
+fn worlds_of_any_size_and_transport_end_with_the_weights_of_one_process() {
+    let Some(mpi) = mpi() else { return };
+    let expected = mpi.alone("-n 1 -e 2 --no-resume")["weights_sha256"].clone();
+    for transport in ["shared", "messages"] {
+        for ranks in 2..=5 {
+            let report = mpi.report(ranks, &format!("-e 2 --transport {transport}"));
+            assert_eq!(report["weights_sha256"], expected, "{ranks} ranks by {transport}");
+            assert_eq!(report["transport"], transport);
+            assert_eq!(report["world_size"], ranks);
+            let times = report["ranks"].as_array().unwrap();
+            assert_eq!(times.len(), ranks);
+            assert!(
+                times[1]["compute"].as_f64().unwrap() > 0.0 && times[1]["waiting"][0].as_f64().unwrap() > 0.0
+            );
+        }
+        let report = mpi.report(3, &format!("-e 2 --server-trains --transport {transport}"));
+        assert_eq!(report["weights_sha256"], expected, "a server that trains, by {transport}");
+    }
+}
+
+#[test]
+fn every_optimizer_and_model_has_the_same_bits() {
+    let Some(mpi) = mpi() else { return };
+    for options in [
+        "--optimizer sgd --momentum 0 --hidden none",
+        "--optimizer adagrad",
+        "--optimizer adam --hidden 70,40",
+    ] {
+        let expected = mpi.alone(&format!("-n 1 -e 1 --no-resume {options}"))["weights_sha256"].clone();
+        for transport in ["shared", "messages"] {
+            let report = mpi.report(4, &format!("-e 1 --transport {transport} {options}"));
+            assert_eq!(report["weights_sha256"], expected, "{options} by {transport}");
+        }
+    }
+}
+
+#[test]
+fn more_workers_than_micro_batches_hang_nobody() {
+    let Some(mpi) = mpi() else { return };
+    let expected = mpi.alone("-n 1 -b 20 -e 1 --no-resume")["weights_sha256"].clone();
+    assert_eq!(mpi.report(4, "-b 20 -e 1")["weights_sha256"], expected);
+}
+
+#[test]
+fn asynchronous_worlds_take_every_step_and_keep_their_bound() {
+    let Some(mpi) = mpi() else { return };
+    for transport in ["shared", "messages"] {
+        for options in ["--async", "--max-staleness 1", "--async --server-trains"] {
+            let report = mpi.report(4, &format!("--steps 60 --transport {transport} {options}"));
+            assert_eq!(report["steps"], 60);
+            let staleness = report["staleness"].as_object().unwrap();
+            assert_eq!(staleness.values().map(|n| n.as_u64().unwrap()).sum::<u64>(), 60, "{staleness:?}");
+            let stalest = staleness.keys().map(|key| key.parse::<u64>().unwrap()).max().unwrap();
+            assert!(!options.contains("max-staleness") || stalest <= 1, "{staleness:?}");
+        }
+    }
+}
+
+#[test]
+fn a_world_without_work_ends_well() {
+    let Some(mpi) = mpi() else { return };
+    mpi.alone("-n 1 --steps 5 -m model");
+    let report = muster_tests::program::run(&mut mpi.command(&[(3, "--steps 5 -m model")])).succeeds();
+    assert!(report.stdout.contains("nothing to train"), "{report:?}");
+}
