@@ -150,7 +150,7 @@ fn a_part_is_streamed_in_batches_under_its_name() {
     while part.read_rows(10, &mut read).unwrap() > 0 {
         batches.push(read.labels.len());
     }
-    assert_eq!((part.name(), batches, read), ("part-00000", vec![10, 20, 25], rows));
+    assert_eq!((part.name(), batches, read), ("part-00000".to_owned(), vec![10, 20, 25], rows));
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! What muster writes is what Spark, Python and TensorFlowOnSpark read, and the other way round.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
 
 use muster::format::{RowSchema, Rows};
@@ -48,10 +48,11 @@ fn csv_and_csv2_are_the_bytes_that_the_seed_writes() {
         (Format::Csv2, "", 9_348_476, "20a235137c3d628039e6133a89c0d5435f4bdbc5eed9bad580945310645a28b6"),
     ] {
         let out = directory.path().join("out");
-        let output = Output::begin(&storage(), &out, true).unwrap();
+        let storage = storage();
+        let output = Output::begin(&storage, &out, true).unwrap();
         output.write_records("", format, schema, rows.view(), 10, &|_| {}).unwrap();
         output.commit().unwrap();
-        let manifest = Manifest::read(&storage(), &out.join(dir)).unwrap().unwrap();
+        let manifest = Manifest::read(&storage, &out.join(dir)).unwrap().unwrap();
         assert_eq!((manifest.rows, manifest.parts[0].rows), (60_000, 5120));
         assert_eq!(
             (manifest.parts[0].bytes, manifest.parts[0].sha256.as_str()),
@@ -76,11 +77,12 @@ fn python_reads_our_pickles_and_we_read_those_of_spark() {
     };
     let directory = tempfile::tempdir().unwrap();
     let out = directory.path().join("out");
-    let output = Output::begin(&storage(), &out, false).unwrap();
+    let storage = storage();
+    let output = Output::begin(&storage, &out, false).unwrap();
     output.write_records("", Format::Pickle, schema, rows.view(), 2, &|_| {}).unwrap();
     output.commit().unwrap();
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/peers/pickles.py");
-    let python = Command::new("python3").args([script, &out]).output().unwrap();
+    let python = Command::new("python3").arg(script).arg(&out).output().unwrap();
     assert!(python.status.success(), "{}", String::from_utf8_lossy(&python.stderr));
 
     let spark = out.join("spark");
@@ -94,5 +96,5 @@ fn python_reads_our_pickles_and_we_read_those_of_spark() {
         labels: Some(&labels),
         labels_required: true,
     };
-    assert_eq!(Source::find(&storage(), location, schema).unwrap().read_all::<u8>().unwrap(), rows);
+    assert_eq!(Source::find(&storage, location, schema).unwrap().read_all::<u8>().unwrap(), rows);
 }
