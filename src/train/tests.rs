@@ -4,8 +4,10 @@ use super::*;
 use crate::checkpoint::{Progress, sha256};
 use crate::conductor::Event;
 use crate::dataset::Features;
+use crate::storage::{HadoopConfig, Storage};
 use crate::store::Store;
 use std::path::Path;
+use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 
@@ -116,7 +118,7 @@ fn an_interrupted_training_goes_on_to_the_same_bits_and_the_same_report() {
     let whole = run(&job(1), None, 11, None).unwrap();
     assert_eq!((whole.end, whole.progress.epochs.len()), (End::Finished, 2));
     let directory = tempfile::tempdir().unwrap();
-    let store = Store::open(directory.path(), 3).unwrap();
+    let store = Store::open(Arc::new(Storage::new(HadoopConfig::default())), directory.path(), 3).unwrap();
     let first = run(&job(3), Some(&store), 11, Some(5)).unwrap();
     assert_eq!(first.end, End::Interrupted(15));
     assert!((6..=7).contains(&first.progress.steps), "{} steps", first.progress.steps);
