@@ -2,6 +2,7 @@
 
 use crate::cli::{self, OptimizerName, RecipeName, ReductionName};
 use crate::console::{self, Console};
+use crate::parts;
 use crate::source;
 use anyhow::{Context, Result, bail, ensure};
 use muster::checkpoint::{self, Checkpoint};
@@ -11,7 +12,7 @@ use muster::evaluate::Evaluation;
 use muster::model::Model;
 use muster::optimizer::Optimizer;
 use muster::report::{KernelsUsed, Report};
-use muster::storage::file;
+use muster::storage::{Storage, file};
 use muster::store::Store;
 use muster::team;
 use muster::train::{Job, Recipe, Reduction};
@@ -35,7 +36,11 @@ pub fn run(options: &cli::Train) -> Result<ExitCode> {
     options.seed_mode.check("train")?;
     let kernels = Kernels::select()?;
     let report_to = options.report.as_deref().map(writable).transpose()?;
-    let mnist = source::open(options.data.data.as_deref(), &|text| console::remark(text))?;
+    let storage = Arc::new(Storage::from_environment()?);
+    let mnist = match &options.data.images {
+        Some(images) => parts::training(&storage, images, options)?,
+        None => source::open(options.data.data.as_deref(), &|text| console::remark(text))?,
+    };
     if let Some(warning) = &mnist.warning {
         console::remark(warning);
     }
@@ -57,7 +62,7 @@ pub fn run(options: &cli::Train) -> Result<ExitCode> {
         threads,
     };
     check(&job)?;
-    let store = Store::open(&options.model, options.keep)?;
+    let store = Store::open(storage, &options.model, options.keep)?;
     let start = store.start(job.identity(), !options.no_resume, options.require_same_bits, |warning| {
         console::remark(format!("warning: {warning}"));
     })?;
@@ -80,7 +85,7 @@ struct Run<'a> {
 impl Run<'_> {
     fn train(self) -> Result<ExitCode> {
         let Run { job, start, last_step, .. } = &self;
-        let console = Console::new(last_step.saturating_sub(start.progress.steps));
+        let console = Console::new(last_step.saturating_sub(start.progress.steps), "steps");
         console.line(format_args!("{} ===== Start", console::now()));
         console.line(self.plan());
         let interrupt = interrupts()?;
