@@ -1,4 +1,4 @@
-//! `_manifest.json`: rows, bytes and SHA-256 of each part.
+//! `_manifest.json`: the shape of a record; rows, bytes and SHA-256 of each part.
 
 use std::io::{self, Read, Write};
 use std::path::Path;
@@ -17,6 +17,8 @@ pub const MANIFEST: &str = "_manifest.json";
 pub struct Manifest {
     /// Records of all parts.
     pub rows: u64,
+    /// The shape of a record, such as `[rows, columns]` of a picture, which the parts themselves do not tell.
+    pub shape: Vec<usize>,
     /// The parts, in order.
     pub parts: Vec<PartEntry>,
 }
@@ -43,10 +45,7 @@ impl Manifest {
         let path = dir.join(MANIFEST);
         let Some(entry) = storage.stat(&path)? else { return Ok(None) };
         let mut text = Vec::new();
-        storage
-            .open(&path, 0..entry.bytes)?
-            .read_to_end(&mut text)
-            .map_err(Error::io("read", &path))?;
+        storage.open(&path, 0..entry.bytes)?.read_to_end(&mut text).map_err(Error::io("read", &path))?;
         serde_json::from_slice(&text)
             .map(Some)
             .map_err(|error| Error::Invalid(error.to_string()).in_file(&path))

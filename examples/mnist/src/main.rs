@@ -2,9 +2,12 @@
 
 mod cli;
 mod console;
+mod doctor;
 mod fetch;
 mod inference;
 mod ranks;
+mod parts;
+mod prepare;
 mod source;
 mod synthetic;
 mod train;
@@ -17,6 +20,8 @@ fn main() -> ExitCode {
     let done = match &cli.command {
         cli::Command::Train(options) => train::run(options),
         cli::Command::Inference(options) => inference::run(options),
+        cli::Command::Prepare(options) => prepare::run(options),
+        cli::Command::Doctor(options) => doctor::run(options),
         cli::Command::Fetch(options) => fetch_to(options),
     };
     done.unwrap_or_else(|error| {

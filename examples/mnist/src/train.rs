@@ -2,7 +2,7 @@
 
 use crate::cli::{self, OptimizerName, RecipeName, ReductionName};
 use crate::console::{self, Console};
-use crate::{ranks, source};
+use crate::{parts, ranks, source};
 use anyhow::{Context, Result, bail, ensure};
 use muster::agree::Facts;
 use muster::checkpoint::{self, Checkpoint, Identity};
@@ -13,7 +13,7 @@ use muster::evaluate::Evaluation;
 use muster::model::Model;
 use muster::optimizer::Optimizer;
 use muster::report::{KernelsUsed, Report};
-use muster::storage::file;
+use muster::storage::{Storage, file};
 use muster::store::Store;
 use muster::team;
 use muster::train::{Job, Outcome, Recipe, Reduction};
@@ -42,7 +42,8 @@ pub fn run(options: &cli::Train) -> Result<ExitCode> {
 /// One process's part: all of it, or, of a world, that of its rank.
 fn run_rank(options: &cli::Train, world: Option<&World>) -> Result<ExitCode> {
     let rank = world.map_or(0, World::rank);
-    let material = in_turn(world, options.data.data.is_none(), || Material::prepare(options, world))?;
+    let storage = Arc::new(Storage::from_environment()?);
+    let material = in_turn(world, options.data.data.is_none(), || Material::prepare(options, &storage, world))?;
     let kernels = agree(world, options, &material)?;
     let material = material?;
     let cluster = ranks::cluster(options, world)?;
@@ -64,7 +65,7 @@ fn run_rank(options: &cli::Train, world: Option<&World>) -> Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     let report_to = options.report.as_deref().map(writable).transpose()?;
-    let store = Store::open(&options.model, options.keep)?;
+    let store = Store::open(storage, &options.model, options.keep)?;
     let start = store.start(job.identity(), !options.no_resume, options.require_same_bits, |warning| {
         console::remark(format!("warning: {warning}"));
     })?;
@@ -121,7 +122,7 @@ struct Material {
 }
 
 impl Material {
-    fn prepare(options: &cli::Train, world: Option<&World>) -> Result<Material> {
+    fn prepare(options: &cli::Train, storage: &Arc<Storage>, world: Option<&World>) -> Result<Material> {
         let world_size = ranks::size(&options.cluster, world)?;
         ensure!(
             world.is_some() || world_size <= 1024,
@@ -135,7 +136,10 @@ impl Material {
             }
         };
         let start = Instant::now();
-        let mnist = source::open(options.data.data.as_deref(), remark)?;
+        let mnist = match &options.data.images {
+            Some(images) => parts::training(storage, images, options)?,
+            None => source::open(options.data.data.as_deref(), remark)?,
+        };
         if let Some(warning) = &mnist.warning {
             remark(warning);
         }
@@ -178,7 +182,7 @@ struct Run<'a> {
 impl Run<'_> {
     fn train(self) -> Result<ExitCode> {
         let Run { job, start, last_step, .. } = &self;
-        let console = Console::new(last_step.saturating_sub(start.progress.steps));
+        let console = Console::new(last_step.saturating_sub(start.progress.steps), "steps");
         console.line(format_args!("{} ===== Start", console::now()));
         console.line(self.plan());
         let interrupt = interrupts()?;
