@@ -56,7 +56,10 @@ fn the_death_of_any_rank_ends_the_job_and_names_it() {
         for rank in [0, 2] {
             let (outcome, took) = end_after(&mpi, "KILL", rank, &format!("--transport {transport}"));
             assert!(!outcome.status.success(), "{outcome:?}");
-            assert!(said(&outcome, &[&format!("rank {rank} "), "has died"]), "{outcome:?}");
+            // MPICH's launcher kills the others before they can say anything, and says itself what happened.
+            let by_mpich = mpi.kind == "mpich" && format!("{outcome:?}").contains("BAD TERMINATION");
+            let by_us = said(&outcome, &[&format!("rank {rank} "), "has died"]);
+            assert!(by_us || by_mpich, "{outcome:?}");
             assert!(took < Duration::from_secs(3), "{took:?}");
         }
     }
