@@ -35,6 +35,8 @@ pub fn run(work: impl FnOnce(Option<&World>) -> Result<ExitCode>) -> Result<Exit
                 std::thread::sleep(Duration::from_secs(3));
             }
             console::remark(format_args!("mnist: {error:#}"));
+            // MPICH's launcher drops what it has not forwarded yet.
+            std::thread::sleep(Duration::from_millis(200));
             world.abort()
         }
     }
