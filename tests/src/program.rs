@@ -19,8 +19,13 @@ pub fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("tests/ lies in the workspace")
 }
 
-/// The binary of a package, built in the profile of the tests themselves.
+/// The binary of a package of the same name, built in the profile of the tests themselves.
 pub fn build(package: &str) -> PathBuf {
+    build_binary(package, package)
+}
+
+/// A binary of a package.
+fn build_binary(package: &str, name: &str) -> PathBuf {
     let profile = if cfg!(debug_assertions) { "dev" } else { "release" };
     let arguments = ["build", "--package", package, "--profile", profile, "--message-format", "json"];
     let cargo = std::env::var_os("CARGO").unwrap_or("cargo".into());
@@ -38,7 +43,7 @@ pub fn build(package: &str) -> PathBuf {
     let messages = String::from_utf8(built.stdout).expect("JSON is UTF-8");
     let mut executables = messages.lines().filter_map(|line| {
         let message: Value = serde_json::from_str(line).ok()?;
-        (message["target"]["name"] == package).then(|| message["executable"].as_str().map(PathBuf::from))?
+        (message["target"]["name"] == name).then(|| message["executable"].as_str().map(PathBuf::from))?
     });
     executables.next().expect("cargo names the executable")
 }
@@ -47,6 +52,12 @@ pub fn build(package: &str) -> PathBuf {
 pub fn binary() -> &'static Path {
     static BUILT: OnceLock<PathBuf> = OnceLock::new();
     BUILT.get_or_init(|| build("mnist"))
+}
+
+/// The binary `muster`.
+pub fn launcher() -> &'static Path {
+    static BUILT: OnceLock<PathBuf> = OnceLock::new();
+    BUILT.get_or_init(|| build_binary("muster-launcher", "muster"))
 }
 
 /// A folder with a data set in `data/`, removed at the end of the test.
@@ -79,6 +90,21 @@ impl Sandbox {
             .env_remove("MUSTER_KERNELS")
             .env("MUSTER_MNIST_MIRRORS", "")
             .env("XDG_CACHE_HOME", self.path("cache"));
+        command
+    }
+
+    /// `muster SUBCOMMAND OPTIONS -- mnist ARGUMENTS`, run like [`Sandbox::mnist`]; its job's file lies in this folder, too.
+    pub fn muster(&self, options: &str, arguments: &str) -> Command {
+        let mnist = self.mnist(arguments);
+        let mut command = Command::new(launcher());
+        command.args(options.split_whitespace()).arg("--").arg(mnist.get_program()).args(mnist.get_args());
+        command.current_dir(self.0.path()).env("XDG_RUNTIME_DIR", self.0.path());
+        for (name, value) in mnist.get_envs() {
+            match value {
+                Some(value) => command.env(name, value),
+                None => command.env_remove(name),
+            };
+        }
         command
     }
 

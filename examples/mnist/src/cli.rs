@@ -129,6 +129,9 @@ pub struct Train {
     #[arg(long, help_heading = "Checkpoints")]
     pub require_same_bits: bool,
 
+    /// Print the plan of this training as JSON and end; `muster plan` asks for it
+    #[arg(long, hide = true)]
+    pub plan_json: bool,
     /// Write a report as JSON
     #[arg(long, value_name = "FILE", help_heading = "Output")]
     pub report: Option<PathBuf>,
@@ -146,7 +149,8 @@ pub struct Train {
 pub struct Cluster {
     /// Ranks: with one, it is server and worker at once; with more, rank 0 is the parameter server
     /// [default: those that mpirun or srun started, otherwise 1]
-    #[arg(short = 'n', long, visible_alias = "cluster_size", value_name = "N", value_parser = positive::<usize>)]
+    #[arg(short = 'n', long, visible_alias = "cluster_size", value_name = "N", env = "MUSTER_WORLD_SIZE",
+          hide_env = true, value_parser = positive::<usize>)]
     pub cluster_size: Option<usize>,
     /// Threads of each worker [default: the usable cores, divided by the workers]
     #[arg(long, value_name = "N", value_parser = positive::<usize>)]

@@ -2,6 +2,7 @@
 
 use crate::cli;
 use crate::console::{self, Console};
+use crate::launched::Launched;
 use crate::parts;
 use crate::source::{self, CLASSES, SCALE};
 use anyhow::{Context, Result, ensure};
@@ -13,6 +14,7 @@ use muster::parts::output::Output;
 use muster::parts::source::Source;
 use muster::storage::Storage;
 use muster_kernels::Kernels;
+use muster_launcher::message::{Phase, Task};
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -27,9 +29,20 @@ pub fn run(options: &cli::Inference) -> Result<ExitCode> {
     );
     let storage = Storage::from_environment()?;
     let kernels = Kernels::select()?;
-    let (model, weights) = read_model(&storage, &options.model)?;
-    let output = begin(&storage, options)?;
-    let input = Input::open(&storage, &options.data)?;
+    let launched = Launched::register(Task::Inference, kernels)?;
+    let done = run_here(options, kernels, &storage, &launched);
+    launched.finish(done)
+}
+
+fn run_here(
+    options: &cli::Inference,
+    kernels: &'static Kernels,
+    storage: &Storage,
+    launched: &Launched,
+) -> Result<ExitCode> {
+    let (model, weights) = read_model(storage, &options.model)?;
+    let output = begin(storage, options)?;
+    let input = Input::open(storage, &options.data)?;
     let widths = model.widths();
     ensure!(
         widths[0] == input.width() && widths[widths.len() - 1] == CLASSES,
@@ -41,6 +54,7 @@ pub fn run(options: &cli::Inference) -> Result<ExitCode> {
         input.width(),
         CLASSES,
     );
+    launched.start(1, Phase::Inferring)?;
     let console = Console::new(0, "");
     console.line(format_args!("{} ===== Start", console::now()));
     let mut classifier =

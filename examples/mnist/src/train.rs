@@ -2,7 +2,8 @@
 
 use crate::cli::{self, OptimizerName, RecipeName, ReductionName};
 use crate::console::{self, Console};
-use crate::{parts, ranks, source};
+use crate::launched::Launched;
+use crate::{parts, plan, ranks, source};
 use anyhow::{Context, Result, bail, ensure};
 use muster::agree::Facts;
 use muster::checkpoint::{self, Checkpoint, Identity};
@@ -19,6 +20,7 @@ use muster::team;
 use muster::train::{Job, Outcome, Recipe, Reduction};
 use muster_collective::World;
 use muster_kernels::Kernels;
+use muster_launcher::message::{Phase, Task};
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -36,11 +38,13 @@ const TFOS_STEPS: u64 = 1000;
 pub fn run(options: &cli::Train) -> Result<ExitCode> {
     options.data.later.refuse()?;
     options.seed_mode.check("train")?;
-    ranks::run(|world| run_rank(options, world))
+    let launched = Launched::register(Task::Train, Kernels::select()?)?;
+    let done = ranks::run(|world| run_rank(options, world, &launched));
+    launched.finish(done)
 }
 
 /// One process's part: all of it, or, of a world, that of its rank.
-fn run_rank(options: &cli::Train, world: Option<&World>) -> Result<ExitCode> {
+fn run_rank(options: &cli::Train, world: Option<&World>, launched: &Launched) -> Result<ExitCode> {
     let rank = world.map_or(0, World::rank);
     let storage = Arc::new(Storage::from_environment()?);
     let material = in_turn(world, options.data.data.is_none(), || Material::prepare(options, &storage, world))?;
@@ -58,19 +62,24 @@ fn run_rank(options: &cli::Train, world: Option<&World>) -> Result<ExitCode> {
         cluster,
         reading_seconds: material.reading_seconds,
     };
+    if options.plan_json {
+        return plan::print(&job, material.dataset, last_step(options, &job));
+    }
+    launched.start(if world.is_some() { 1 } else { job.world_size }, Phase::Training)?;
     if let Some(world) = cluster.world.filter(|_| rank != 0) {
         // Rank 0 is told to end, finishes its step and ends the others.
-        let _ignored = interrupts()?;
+        let _ignored = interrupts(launched.interrupt())?;
         muster::train::work(&job, world)?;
         return Ok(ExitCode::SUCCESS);
     }
     let report_to = options.report.as_deref().map(writable).transpose()?;
     let store = Store::open(storage, &options.model, options.keep)?;
-    let start = store.start(job.identity(), !options.no_resume, options.require_same_bits, |warning| {
+    let resume = !options.no_resume || launched.is_restart();
+    let start = store.start(job.identity(), resume, options.require_same_bits, |warning| {
         console::remark(format!("warning: {warning}"));
     })?;
     let last_step = last_step(options, &job);
-    let run = Run { options, job, store, start, last_step, dataset: material.dataset, report_to };
+    let run = Run { options, job, store, start, last_step, dataset: material.dataset, report_to, launched };
     run.train()
 }
 
@@ -177,6 +186,7 @@ struct Run<'a> {
     last_step: u64,
     dataset: &'static str,
     report_to: Option<&'a Path>,
+    launched: &'a Launched,
 }
 
 impl Run<'_> {
@@ -185,7 +195,7 @@ impl Run<'_> {
         let console = Console::new(last_step.saturating_sub(start.progress.steps), "steps");
         console.line(format_args!("{} ===== Start", console::now()));
         console.line(self.plan());
-        let interrupt = interrupts()?;
+        let interrupt = interrupts(self.launched.interrupt())?;
         let first = start.progress.steps;
         let mut observer = |event: Event| self.show(&console, event, first);
         let mut conductor = Conductor::new(
@@ -251,6 +261,7 @@ impl Run<'_> {
     fn show(&self, console: &Console, event: Event, first: u64) {
         match event {
             Event::Step { steps, rows, score } => {
+                self.launched.step(steps);
                 console.progress(steps - first, || format!("loss {:.4}", score.loss / rows as f64));
                 if self.options.recipe.recipe == Some(RecipeName::Tfos2017) && steps.is_multiple_of(100) {
                     let accuracy = f64::from(score.hits) / rows as f64;
@@ -445,10 +456,9 @@ fn writable(path: &Path) -> Result<&Path> {
     Ok(path)
 }
 
-/// A number that becomes that of the first SIGINT or SIGTERM; a second one ends the process at once.
-fn interrupts() -> Result<Arc<AtomicUsize>> {
+/// `interrupt`, which becomes the number of the first SIGINT or SIGTERM; a second one ends the process at once.
+fn interrupts(interrupt: Arc<AtomicUsize>) -> Result<Arc<AtomicUsize>> {
     use signal_hook::consts::{SIGINT, SIGTERM};
-    let interrupt = Arc::new(AtomicUsize::new(0));
     let seen = Arc::new(AtomicBool::new(false));
     for signal in [SIGINT, SIGTERM] {
         signal_hook::flag::register_conditional_shutdown(signal, 128 + signal, seen.clone())?;

@@ -1,0 +1,67 @@
+//! This program under `muster run`: it registers its ranks, says how far they are, and ends when it is told to. On its own it does
+//! none of this.
+
+use anyhow::{Context, Result, anyhow, ensure};
+use muster_kernels::Kernels;
+use muster_launcher::agent::Agent;
+use muster_launcher::message::{Phase, Program, Task};
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
+
+/// The launcher's side, if there is one.
+pub struct Launched(Option<Agent>);
+
+impl Launched {
+    /// Registers with the launcher, if it has started this process.
+    pub fn register(task: Task, kernels: &Kernels) -> Result<Launched> {
+        let program = Program {
+            name: "mnist".to_owned(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            kernels: kernels.backend().name().to_owned(),
+            task,
+        };
+        Ok(Launched(Agent::of_this_process(program)?))
+    }
+
+    /// Waits for the start, if this process runs as many ranks as it was started for.
+    pub fn start(&self, ranks_here: usize, phase: Phase) -> Result<()> {
+        let Some(agent) = &self.0 else { return Ok(()) };
+        let (wanted, engine) = (agent.ranks().len(), agent.environment().engine.name());
+        ensure!(
+            wanted == ranks_here,
+            "this process would run {ranks_here} ranks, but `muster run --engine {engine}` has started it for {wanted}; \
+             give the number of ranks to `muster run -n` only, and take --engine threads where mnist is built without MPI"
+        );
+        agent.wait_for_start().context("no order to start came")?;
+        agent.ranks().iter().for_each(|&rank| agent.phase(rank, phase));
+        Ok(())
+    }
+
+    /// Becomes a signal's number when this process is to end.
+    pub fn interrupt(&self) -> Arc<AtomicUsize> {
+        self.0.as_ref().map(|agent| agent.stop().clone()).unwrap_or_default()
+    }
+
+    /// Whether an earlier attempt of the same job was lost: go on from what it has saved.
+    pub fn is_restart(&self) -> bool {
+        self.0.as_ref().is_some_and(|agent| agent.environment().attempt > 0)
+    }
+
+    /// All ranks of this process have done so many steps.
+    pub fn step(&self, steps: u64) {
+        if let Some(agent) = &self.0 {
+            agent.ranks().iter().for_each(|&rank| agent.step(rank, steps));
+        }
+    }
+
+    /// Tells the launcher how the work has ended, and waits until all others have ended theirs.
+    pub fn finish(self, done: Result<ExitCode>) -> Result<ExitCode> {
+        let Some(agent) = self.0 else { return done };
+        let result = done.as_ref().map(drop).map_err(|error| format!("{error:#}"));
+        match (agent.finish(result), done) {
+            (Err(lost), Ok(_)) => Err(anyhow!(lost)),
+            (_, done) => done,
+        }
+    }
+}

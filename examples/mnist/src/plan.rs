@@ -1,0 +1,61 @@
+//! `--plan-json`: what a training would be, for `muster plan`.
+
+use anyhow::Result;
+use muster::gradient::Share;
+use muster::model::Model;
+use muster::train::Job;
+use muster_launcher::message::Task;
+use muster_launcher::plan::{DataSpec, ProgramPlan};
+use std::io::Write;
+use std::process::ExitCode;
+
+/// Prints the plan of a job that would end with `steps`.
+pub fn print(job: &Job, dataset: &str, steps: u64) -> Result<ExitCode> {
+    let json = serde_json::to_string_pretty(&of(job, dataset, steps))?;
+    writeln!(std::io::stdout(), "{json}")?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn of(job: &Job, dataset: &str, steps: u64) -> ProgramPlan {
+    let schedule = job.schedule();
+    let (batch, workers) = (schedule.batch_size, (job.world_size - 1).max(1));
+    let leaves = batch.div_ceil(schedule.micro_batch);
+    let shares: Vec<Share> = (0..workers).map(|worker| Share::new(batch, leaves, worker, workers)).collect();
+    let most = shares.iter().map(|share| share.nodes.len()).max().unwrap_or(0);
+    let pushed: usize = shares.iter().map(|share| share.nodes.len()).sum();
+    let (gradient, slots) = (buffer_bytes(job.model), job.recipe.optimizer.slots().len() as u64);
+    let values: usize = job.model.widths().iter().sum();
+    ProgramPlan {
+        program: format!("mnist {}", env!("CARGO_PKG_VERSION")),
+        task: Task::Train,
+        world_size: job.world_size,
+        threads: job.threads,
+        data: DataSpec {
+            name: dataset.to_owned(),
+            records: schedule.records as u64,
+            features: job.train.width() as u64,
+            classes: job.train.classes() as u64,
+        },
+        batch_size: batch as u64,
+        micro_batches: leaves as u64,
+        steps_per_epoch: schedule.steps_per_epoch(),
+        steps,
+        parameters: job.model.parameters() as u64,
+        // One rank alone sends nothing; otherwise every worker pulls all weights and pushes its partial sums.
+        bytes_per_step: if job.world_size == 1 { 0 } else { gradient * (workers + pushed) as u64 },
+        server_bytes: gradient * (1 + slots),
+        // Gradients, and of each record of its share the values of all layers and their derivatives.
+        worker_bytes: gradient * most as u64 + (8 * values * batch.div_ceil(workers)) as u64,
+        process_bytes: std::iter::once(job.train).chain(job.test).map(data_bytes).sum(),
+    }
+}
+
+/// One set of parameters as it lies in memory.
+fn buffer_bytes(model: &Model) -> u64 {
+    4 * model.block_lengths().iter().sum::<usize>() as u64
+}
+
+/// Pixels, one byte each, and labels.
+fn data_bytes(data: &muster::dataset::Dataset) -> u64 {
+    (data.len() * (data.width() + size_of::<u32>())) as u64
+}

@@ -1,0 +1,369 @@
+//! The program's side of the control channel: a program that is run by the launcher registers, says how far it is, and ends when it
+//! is told to.
+//!
+//! ```no_run
+//! use muster_launcher::agent::Agent;
+//! use muster_launcher::message::{Program, Task};
+//!
+//! let program =
+//!     Program { name: "mine".into(), version: "1.0.0".into(), kernels: "wide".into(), task: Task::Train };
+//! if let Some(agent) = Agent::of_this_process(program)? {
+//!     agent.wait_for_start()?;
+//!     for step in 1..=100 {
+//!         // … work …
+//!         agent.ranks().iter().for_each(|&rank| agent.step(rank, step));
+//!         if agent.stop().load(std::sync::atomic::Ordering::Relaxed) != 0 {
+//!             break;
+//!         }
+//!     }
+//!     agent.finish(Ok(()))?;
+//! }
+//! # Ok::<(), muster_launcher::Error>(())
+//! ```
+
+use crate::channel::{self, Receiver, Sender, Side};
+use crate::engine::Engine;
+use crate::environment::Environment;
+use crate::error::Error;
+use crate::hosts::this_host;
+use crate::inject::Kind;
+use crate::message::{
+    self, ClusterSpec, Hello, MESSAGE_MAX, Phase, Program, Progress, Registration, ToDriver, ToRank,
+};
+use crate::process::start_time;
+use rustix::process::Signal;
+use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::mpsc;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+/// Between two tries to reach the driver.
+const RETRY: Duration = Duration::from_millis(50);
+/// The longest time between two signs of life: what the driver knows of a rank's steps is at most this old.
+const BEAT_MAX: Duration = Duration::from_millis(250);
+/// The number of SIGTERM: an order to stop means what that signal means.
+const SIGTERM: usize = 15;
+
+/// See the module.
+pub struct Agent {
+    shared: Arc<Shared>,
+    orders: Mutex<mpsc::Receiver<ToRank>>,
+    /// Dropped to end the thread that gives signs of life.
+    beating: Option<mpsc::Sender<()>>,
+    environment: Environment,
+    spec: ClusterSpec,
+}
+
+/// What the agent and its threads share.
+struct Shared {
+    sender: Mutex<Sender>,
+    ranks: Vec<usize>,
+    /// In the order of `ranks`.
+    progress: Mutex<Vec<Progress>>,
+    stop: Arc<AtomicUsize>,
+    /// From then on the end of the connection is no surprise.
+    closing: AtomicBool,
+}
+
+/// What happens when the driver is lost (the error) or has ended the job (none).
+pub type OnLost = Box<dyn FnOnce(Option<Error>) + Send>;
+
+impl Agent {
+    /// Registers this process, if the launcher has started it, and waits until all ranks are there. From then on the process ends
+    /// when the driver does, or says so.
+    ///
+    /// # Errors
+    /// If the environment is incomplete, the driver is not reached, or it refuses.
+    pub fn of_this_process(program: Program) -> Result<Option<Agent>, Error> {
+        let variable = |name: &str| std::env::var_os(name);
+        let Some(environment) = Environment::read(variable)? else { return Ok(None) };
+        if environment.engine != Engine::Threads {
+            // Whoever starts ranks on this host (orted, a Hydra proxy, slurmstepd) may be killed, too.
+            let _ = rustix::process::set_parent_process_death_signal(Some(Signal::KILL));
+        }
+        let ranks = environment.ranks(variable)?;
+        let on_lost = |error: Option<Error>| {
+            if let Some(error) = error {
+                eprintln!("{error}");
+            }
+            std::process::exit(1);
+        };
+        Agent::register(environment, ranks, program, None, Box::new(on_lost)).map(Some)
+    }
+
+    /// Registers `ranks` and waits until all others are there; `data_listener` is where they take records in feed mode.
+    ///
+    /// # Errors
+    /// If the driver is not reached, or refuses.
+    pub fn register(
+        environment: Environment,
+        ranks: Vec<usize>,
+        program: Program,
+        data_listener: Option<SocketAddr>,
+        on_lost: OnLost,
+    ) -> Result<Agent, Error> {
+        let (mut sender, receiver) = connect(&environment)?;
+        let pid = std::process::id();
+        let registration = Registration {
+            ranks: ranks.clone(),
+            attempt: environment.attempt,
+            host: this_host(),
+            pid,
+            start_time: start_time(pid).unwrap_or(0),
+            program,
+            cpu_features: cpu_features(),
+            cores: std::thread::available_parallelism().map_or(1, usize::from),
+            data_listener,
+        };
+        let address = environment.drivers.join(", ");
+        message::send(&mut sender, &Hello::Register(Box::new(registration)))
+            .map_err(Error::io("register with", address))?;
+        let shared = Arc::new(Shared {
+            sender: Mutex::new(sender),
+            progress: Mutex::new(vec![Progress::default(); ranks.len()]),
+            ranks,
+            stop: Arc::default(),
+            closing: AtomicBool::new(false),
+        });
+        let (order, orders) = mpsc::channel();
+        let (beating, ended) = mpsc::channel();
+        let (listening, lifetime) = (shared.clone(), environment.heartbeat_timeout);
+        let address = environment.drivers.join(", ");
+        std::thread::spawn(move || listening.listen(receiver, (&address, lifetime), &order, on_lost));
+        let alive = shared.clone();
+        std::thread::spawn(move || alive.beat(lifetime, &ended));
+        let mut agent = Agent {
+            shared,
+            orders: Mutex::new(orders),
+            beating: Some(beating),
+            environment,
+            spec: ClusterSpec::default(),
+        };
+        agent.spec = match agent.next_order() {
+            Ok(ToRank::Reserved(spec)) => spec,
+            Ok(ToRank::Refused(reason)) => return Err(agent.give_up(Error::Refused(reason))),
+            Ok(other) => return Err(agent.give_up(unexpected(&other))),
+            Err(error) => return Err(agent.give_up(error)),
+        };
+        Ok(agent)
+    }
+
+    /// The cluster.
+    pub fn spec(&self) -> &ClusterSpec {
+        &self.spec
+    }
+
+    /// The ranks of this process.
+    pub fn ranks(&self) -> &[usize] {
+        &self.shared.ranks
+    }
+
+    /// What the launcher has told this process.
+    pub fn environment(&self) -> &Environment {
+        &self.environment
+    }
+
+    /// Becomes SIGTERM's number when the job is to be stopped: end after this step, with a checkpoint.
+    pub fn stop(&self) -> &Arc<AtomicUsize> {
+        &self.shared.stop
+    }
+
+    /// Waits until all ranks may begin.
+    ///
+    /// # Errors
+    /// If the driver is lost.
+    pub fn wait_for_start(&self) -> Result<(), Error> {
+        match self.next_order()? {
+            ToRank::Start => Ok(()),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    /// A rank has done `step` steps; faults that were ordered for then happen now.
+    pub fn step(&self, rank: usize, step: u64) {
+        self.update(rank, |progress| *progress = Progress { step, phase: Phase::Training });
+        if self.environment.attempt == 0 {
+            let due = self.environment.faults.iter().filter(|fault| fault.rank == rank && fault.step == step);
+            due.for_each(|fault| self.shared.execute(fault.kind));
+        }
+    }
+
+    /// A rank does something else now.
+    pub fn phase(&self, rank: usize, phase: Phase) {
+        self.update(rank, |progress| progress.phase = phase);
+    }
+
+    fn update(&self, rank: usize, change: impl FnOnce(&mut Progress)) {
+        if let Some(index) = self.shared.ranks.iter().position(|&own| own == rank) {
+            change(&mut self.shared.progress.lock().expect("no panic while it is held")[index]);
+        }
+    }
+
+    /// Tells the driver how the work of this process's ranks has ended, and waits until it is released.
+    ///
+    /// # Errors
+    /// If the driver is lost before.
+    pub fn finish(self, result: Result<(), String>) -> Result<(), Error> {
+        self.shared.report(&result);
+        // After an error of a rank the driver ends the job, and with it this process; it need not be waited for.
+        let released = if result.is_ok() { self.next_order().map(drop) } else { Ok(()) };
+        self.shared.close();
+        released
+    }
+
+    fn next_order(&self) -> Result<ToRank, Error> {
+        let orders = self.orders.lock().expect("no panic while it is held");
+        orders.recv().map_err(|_| Error::DriverLost {
+            address: self.environment.drivers.join(", "),
+            reason: "its connection has ended".to_owned(),
+        })
+    }
+
+    /// No signs of life from now on.
+    #[cfg(test)]
+    pub(crate) fn fall_silent(&mut self) {
+        self.beating = None;
+    }
+
+    /// The end of a process that could not say anything any more.
+    #[cfg(test)]
+    pub(crate) fn die(self) {
+        self.shared.close();
+    }
+
+    fn give_up(self, error: Error) -> Error {
+        self.shared.close();
+        error
+    }
+}
+
+impl Drop for Agent {
+    /// A rank that ends without a result has failed.
+    fn drop(&mut self) {
+        if !self.shared.closing.load(Ordering::Acquire) {
+            let panicking = std::thread::panicking();
+            let reason = if panicking { "a thread panicked" } else { "it ended before its work was done" };
+            self.shared.report(&Err(reason.to_owned()));
+            self.shared.close();
+        }
+        self.beating = None;
+    }
+}
+
+impl Shared {
+    /// Takes what the driver sends, until its end or this process's.
+    fn listen(
+        &self,
+        mut receiver: Receiver,
+        (address, lifetime): (&str, Duration),
+        order: &mpsc::Sender<ToRank>,
+        on_lost: OnLost,
+    ) {
+        let _ = receiver.set_timeout(Some(lifetime));
+        let reason = loop {
+            match message::receive(&mut receiver) {
+                Ok(Some(ToRank::Beat)) => {}
+                Ok(Some(ToRank::Stop)) => self.stop.store(SIGTERM, Ordering::Relaxed),
+                Ok(Some(ToRank::Abort)) => break None,
+                // Nobody takes it any more only when the agent is gone.
+                Ok(Some(message)) => drop(order.send(message)),
+                Ok(None) => break Some("its connection has ended".to_owned()),
+                Err(error) => break Some(error.to_string()),
+            }
+        };
+        if !self.closing.load(Ordering::Acquire) {
+            on_lost(reason.map(|reason| Error::DriverLost { address: address.to_owned(), reason }));
+        }
+    }
+
+    /// Gives signs of life, at least four in the time after which one is missed.
+    fn beat(&self, lifetime: Duration, ended: &mpsc::Receiver<()>) {
+        let pause = (lifetime / 4).min(BEAT_MAX);
+        while ended.recv_timeout(pause) == Err(mpsc::RecvTimeoutError::Timeout) {
+            let progress = self.progress.lock().expect("no panic while it is held").clone();
+            self.send(&ToDriver::Beat(progress));
+        }
+    }
+
+    /// A lost driver is noticed where its messages are read.
+    fn send(&self, message: &ToDriver) {
+        let _ = message::send(&mut self.sender.lock().expect("no panic while it is held"), message);
+    }
+
+    fn report(&self, result: &Result<(), String>) {
+        // With the last steps, which no sign of life has told yet.
+        let progress = {
+            let mut progress = self.progress.lock().expect("no panic while it is held");
+            progress.iter_mut().for_each(|progress| progress.phase = Phase::Done);
+            progress.clone()
+        };
+        self.send(&ToDriver::Beat(progress));
+        for &rank in &self.ranks {
+            self.send(&ToDriver::Done { rank, result: result.clone() });
+        }
+    }
+
+    fn close(&self) {
+        self.closing.store(true, Ordering::Release);
+        self.sender.lock().expect("no panic while it is held").close();
+    }
+
+    fn execute(&self, kind: Kind) {
+        let signal = match kind {
+            Kind::Kill => Signal::KILL,
+            Kind::Stop => Signal::STOP,
+            Kind::Drop => return self.sender.lock().expect("no panic while it is held").close(),
+        };
+        let _ = rustix::process::kill_process(rustix::process::getpid(), signal);
+    }
+}
+
+/// Connects to the first of the driver's addresses that answers as it should.
+fn connect(environment: &Environment) -> Result<(Sender, Receiver), Error> {
+    let deadline = Instant::now() + environment.heartbeat_timeout;
+    loop {
+        let mut last = None;
+        for address in &environment.drivers {
+            match connect_to(address, environment) {
+                Ok(channel) => return Ok(channel),
+                Err(error) => last = Some(error),
+            }
+        }
+        if Instant::now() > deadline {
+            let address = environment.drivers.join(", ");
+            let reason = last.map_or("it has no address".to_owned(), |error| error.to_string());
+            return Err(Error::DriverLost { address, reason });
+        }
+        std::thread::sleep(RETRY);
+    }
+}
+
+fn connect_to(address: &str, environment: &Environment) -> Result<(Sender, Receiver), Error> {
+    let failed = || Error::io("connect to the driver at", address);
+    let target = address.to_socket_addrs().map_err(failed())?.next();
+    let target = target.ok_or_else(|| failed()(std::io::ErrorKind::NotFound.into()))?;
+    let stream = TcpStream::connect_timeout(&target, channel::HANDSHAKE_MAX).map_err(failed())?;
+    let channel = channel::open(stream, &environment.key, Side::Connector, MESSAGE_MAX)?;
+    channel.0.set_timeout(environment.heartbeat_timeout).map_err(failed())?;
+    Ok(channel)
+}
+
+fn unexpected(order: &ToRank) -> Error {
+    Error::Protocol { peer: "the driver".to_owned(), found: format!("{order:?}, which was not its turn") }
+}
+
+/// Instruction sets that matter to the kernels.
+fn cpu_features() -> Vec<String> {
+    #[cfg(target_arch = "x86_64")]
+    let known = [
+        ("sse4.2", is_x86_feature_detected!("sse4.2")),
+        ("avx2", is_x86_feature_detected!("avx2")),
+        ("fma", is_x86_feature_detected!("fma")),
+        ("avx512f", is_x86_feature_detected!("avx512f")),
+        ("avx512bf16", is_x86_feature_detected!("avx512bf16")),
+    ];
+    #[cfg(not(target_arch = "x86_64"))]
+    let known: [(&str, bool); 0] = [];
+    known.into_iter().filter(|(_, has)| *has).map(|(name, _)| name.to_owned()).collect()
+}

@@ -1,0 +1,361 @@
+//! One attempt: its processes, its roster, and the loop in which the driver waits for something while it watches over them.
+
+use crate::channel::Sender;
+use crate::control::{Connection, Event};
+use crate::driver::{Driver, Outcome};
+use crate::engine::Engine;
+use crate::error::{Error, Failure};
+use crate::hosts::this_host;
+use crate::message::{self, Hello, Registration, Role, Status, ToDriver, ToRank};
+use crate::notice::Notice;
+use crate::process::{Exit, Running, kill_exactly};
+use crate::roster::Roster;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+/// How long the driver sleeps when nothing happens: it looks after processes and signals this often.
+const TICK: Duration = Duration::from_millis(10);
+/// How long the engine and its ranks may differ on whether they are there: news takes several ways.
+const SETTLE: Duration = Duration::from_millis(300);
+/// How long processes may take to end when they are asked to, and again when they are killed.
+const END_MAX: Duration = Duration::from_secs(1);
+/// A person who waits is told for whom this often.
+const REMIND: Duration = Duration::from_secs(10);
+/// The number of SIGTERM, which `muster stop` stands for.
+const SIGTERM: usize = 15;
+
+/// Ranks of this order are to be released; see [`Role::order`].
+#[derive(Clone, Copy)]
+pub struct Turn(pub usize);
+
+/// Why the ranks were told to stop, and when.
+enum Stop {
+    Signal(usize, Instant),
+    Timeout(Duration, Instant),
+}
+
+/// See the module.
+pub struct Cluster<'d, 'a> {
+    driver: &'d mut Driver<'a>,
+    pub roster: Roster,
+    running: Box<dyn Running>,
+    attempt: u32,
+    /// What is going on, for messages.
+    doing: &'static str,
+    entered: Instant,
+    reminded: Instant,
+    beaten: Instant,
+    stop: Option<Stop>,
+    /// How the engine ended, and when that was noticed.
+    exit: Option<(Exit, Instant)>,
+    /// Processes of orders below this have been released.
+    released: usize,
+    /// Processes of this machine that have registered: number and beginning.
+    local: Vec<(u32, u64)>,
+    over: bool,
+}
+
+impl<'d, 'a> Cluster<'d, 'a> {
+    pub fn new(
+        driver: &'d mut Driver<'a>,
+        running: Box<dyn Running>,
+        places: Vec<String>,
+        attempt: u32,
+    ) -> Self {
+        let now = Instant::now();
+        let roster = Roster::new(places, attempt, driver.job.evaluator);
+        Cluster {
+            driver,
+            roster,
+            running,
+            attempt,
+            doing: "ranks register",
+            entered: now,
+            reminded: now,
+            beaten: now,
+            stop: None,
+            exit: None,
+            released: 0,
+            local: Vec::new(),
+            over: false,
+        }
+    }
+
+    pub fn notify(&mut self, notice: &Notice) {
+        (self.driver.watch)(notice);
+    }
+
+    /// Begins the next phase.
+    pub fn enter(&mut self, doing: &'static str) {
+        (self.doing, self.entered) = (doing, Instant::now());
+    }
+
+    pub fn wait_for_registrations(&mut self) -> Result<(), Error> {
+        let limit = self.driver.job.limits.reservation;
+        self.wait(|cluster| cluster.roster.missing().is_none() || cluster.entered.elapsed() > limit)?;
+        let Some(missing) = self.roster.missing() else { return Ok(()) };
+        let words =
+            self.running.last_words(None).map_or(String::new(), |words| format!("; it said: {words}"));
+        let reason = format!(
+            "not within {} s (--reservation-timeout), while its processes run: a host is not reached, or it is no program of muster's{words}",
+            limit.as_secs_f64()
+        );
+        Err(Error::Missing { missing, reason })
+    }
+
+    /// Takes note of everything that has happened so far.
+    pub fn pass_the_time(&mut self) -> Result<(), Error> {
+        while let Some(event) = self.driver.control.next(Duration::ZERO) {
+            self.handle(event)?;
+        }
+        self.look_after()
+    }
+
+    /// Waits for something, and meanwhile for everything else.
+    pub fn wait(&mut self, mut until: impl FnMut(&Self) -> bool) -> Result<(), Error> {
+        loop {
+            if until(self) {
+                return Ok(());
+            }
+            if let Some(event) = self.driver.control.next(TICK) {
+                self.handle(event)?;
+            }
+            self.look_after()?;
+        }
+    }
+
+    fn handle(&mut self, event: Event) -> Result<(), Error> {
+        match event {
+            Event::Opened(connection, sender, Hello::Register(registration)) => {
+                self.register(connection, sender, *registration);
+                Ok(())
+            }
+            Event::Opened(_, sender, hello) => self.answer(sender, &hello),
+            Event::Heard(connection, ToDriver::Beat(progress)) => {
+                self.roster.beat(connection, &progress);
+                Ok(())
+            }
+            Event::Heard(connection, ToDriver::Done { rank, result }) => {
+                self.roster.done(connection, rank, result).map_err(Error::Rank)
+            }
+            Event::Closed(connection, reason) => {
+                let closed = self.roster.closed(connection, reason, self.released);
+                closed.map_err(|failure| self.explain(failure))
+            }
+            Event::Stranger(error) => {
+                self.notify(&Notice::Refused(error.to_string()));
+                Ok(())
+            }
+        }
+    }
+
+    fn register(&mut self, connection: Connection, sender: Sender, registration: Registration) {
+        let silence = self.driver.job.limits.heartbeat;
+        let Registration { host, pid, start_time, ranks, cores, program, .. } = registration.clone();
+        match self.roster.register(connection, sender, registration, silence) {
+            Ok(()) => {
+                let place = format!(
+                    "{} {} on {host}, process {pid}, {cores} cores, kernels {}",
+                    program.name, program.version, program.kernels
+                );
+                self.notify(&Notice::Registered(ranks, place));
+                // Ranks may be threads of the driver's own process, as in the tests.
+                if host == this_host() && pid != std::process::id() {
+                    self.local.push((pid, start_time));
+                }
+            }
+            Err(reason) => self.notify(&Notice::Refused(reason)),
+        }
+    }
+
+    /// Answers `muster status` and `muster stop`.
+    fn answer(&mut self, mut sender: Sender, hello: &Hello) -> Result<(), Error> {
+        let status = Status {
+            phase: self.doing.to_owned(),
+            attempt: self.attempt,
+            seconds: self.driver.began.elapsed().as_secs_f64(),
+            ranks: self.roster.status(),
+            waits: self.roster.waits(),
+        };
+        // Whoever asked may be gone already.
+        let _ = sender.set_timeout(END_MAX).and_then(|()| message::send(&mut sender, &status));
+        if *hello == Hello::Stop && self.stop.is_none() {
+            return self.order_stop(Stop::Signal(SIGTERM, Instant::now()), "muster stop");
+        }
+        Ok(())
+    }
+
+    /// Adds to a lost rank's failure what the engine knows.
+    fn explain(&mut self, mut failure: Failure) -> Error {
+        let deadline = Instant::now() + SETTLE;
+        let is_program = self.driver.job.engine == Engine::Threads;
+        while is_program && self.running.try_wait().is_none() && Instant::now() < deadline {
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        if let Some(exit) = self.running.try_wait().filter(|_| is_program) {
+            failure.reason += &format!(": it ended with {}", exit.status);
+        }
+        if let Some(words) = self.running.last_words(Some(failure.rank).filter(|_| !is_program)) {
+            failure.reason += &format!("; its last line: {words}");
+        }
+        Error::Rank(failure)
+    }
+
+    fn look_after(&mut self) -> Result<(), Error> {
+        let now = Instant::now();
+        self.look_for_orders(now)?;
+        self.look_at_engine(now)?;
+        let heartbeat = self.driver.job.limits.heartbeat;
+        if let Some(failure) = self.roster.overdue(now, heartbeat) {
+            return Err(Error::Rank(failure));
+        }
+        if now - self.beaten > heartbeat / 4 {
+            self.beaten = now;
+            self.roster.tell_all(&ToRank::Beat);
+        }
+        if now - self.reminded > REMIND && self.roster.missing().is_some() {
+            self.reminded = now;
+            self.notify(&Notice::Waiting(self.roster.waits()));
+        }
+        Ok(())
+    }
+
+    /// Signals, the time that the job may take, and the time of grace after an order to stop.
+    fn look_for_orders(&mut self, now: Instant) -> Result<(), Error> {
+        let limits = &self.driver.job.limits;
+        let signal = self.driver.interrupt.load(Ordering::Relaxed);
+        let over_time = limits.job.filter(|&time| self.driver.began.elapsed() > time);
+        match (&self.stop, over_time) {
+            (None, _) if signal != 0 => {
+                self.order_stop(Stop::Signal(signal, now), &format!("signal {signal}"))
+            }
+            (None, Some(time)) => self.order_stop(Stop::Timeout(time, now), "--timeout is over"),
+            (Some(Stop::Signal(_, since) | Stop::Timeout(_, since)), _) if now - *since > limits.grace => {
+                Err(Error::Timeout {
+                    doing: self.doing.to_owned(),
+                    time: limits.grace,
+                    option: "--grace-secs",
+                })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Tells all ranks to stop. While some are missing there is nothing that could be saved: the attempt ends at once.
+    fn order_stop(&mut self, stop: Stop, reason: &str) -> Result<(), Error> {
+        self.notify(&Notice::Stopping(reason.to_owned()));
+        if self.roster.missing().is_some() {
+            return Err(match stop {
+                Stop::Signal(signal, _) => Error::Interrupted { signal },
+                Stop::Timeout(time, _) => self.overtime(time),
+            });
+        }
+        self.stop = Some(stop);
+        self.roster.tell_all(&ToRank::Stop);
+        Ok(())
+    }
+
+    fn overtime(&self, time: Duration) -> Error {
+        Error::Timeout { doing: self.doing.to_owned(), time, option: "--timeout" }
+    }
+
+    fn look_at_engine(&mut self, now: Instant) -> Result<(), Error> {
+        if self.exit.is_none() {
+            self.exit = self.running.try_wait().map(|exit| (exit, now));
+        }
+        match &self.exit {
+            // Ranks that have registered tell more about their end than the engine does: their news are waited for.
+            Some((exit, since)) if !self.roster.all_done() && now - *since > SETTLE => {
+                Err(match self.roster.missing() {
+                    Some(missing) => Error::Missing {
+                        missing,
+                        reason: format!("its process ended with {}", self.end_of(exit)),
+                    },
+                    None => self.engine_error(exit),
+                })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn end_of(&self, exit: &Exit) -> String {
+        let words = self.running.last_words(None).map_or(String::new(), |words| format!(": {words}"));
+        format!("{}{words}", exit.status)
+    }
+
+    fn engine_error(&self, exit: &Exit) -> Error {
+        let engine = match self.driver.job.engine {
+            Engine::Threads => self.driver.job.program[0].display().to_string(),
+            engine => engine.name().to_owned(),
+        };
+        Error::Engine { engine, status: self.end_of(exit) }
+    }
+
+    /// Whether there are ranks that are released together with this role.
+    pub fn has(&self, role: Role) -> bool {
+        let ranks = self.driver.job.ranks;
+        (0..ranks).any(|rank| Role::of(rank, ranks, self.driver.job.evaluator).order() == role.order())
+    }
+
+    /// Releases those whose turn it is, and waits until they are gone.
+    pub fn release(&mut self, Turn(order): Turn) -> Result<(), Error> {
+        self.released = order + 1;
+        self.roster.release(order);
+        self.wait_with_grace(|cluster| !cluster.roster.holds(order))
+    }
+
+    /// Waits until all processes have ended by themselves.
+    pub fn wait_for_end(&mut self) -> Result<Outcome, Error> {
+        self.wait_with_grace(|cluster| cluster.exit.is_some())?;
+        self.over = true;
+        let (exit, _) = self.exit.as_ref().expect("it was waited for");
+        match self.stop {
+            Some(Stop::Timeout(time, _)) => Err(self.overtime(time)),
+            // Programs end with 128 and the signal's number when they were stopped.
+            Some(Stop::Signal(signal, _)) => Ok(Outcome::Stopped(signal)),
+            None if exit.success => Ok(Outcome::Finished),
+            None => Err(self.engine_error(exit)),
+        }
+    }
+
+    fn wait_with_grace(&mut self, mut until: impl FnMut(&Self) -> bool) -> Result<(), Error> {
+        let (since, time) = (Instant::now(), self.driver.job.limits.grace);
+        let mut late = false;
+        self.wait(|cluster| {
+            let there = until(cluster);
+            late = !there && since.elapsed() > time;
+            there || late
+        })?;
+        if late {
+            return Err(Error::Timeout { doing: self.doing.to_owned(), time, option: "--grace-secs" });
+        }
+        Ok(())
+    }
+
+    fn ends_within(&mut self, time: Duration) -> bool {
+        let deadline = Instant::now() + time;
+        while Instant::now() < deadline {
+            if self.running.try_wait().is_some() {
+                return true;
+            }
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        false
+    }
+}
+
+impl Drop for Cluster<'_, '_> {
+    /// Nothing outlives an attempt.
+    fn drop(&mut self) {
+        if !self.over {
+            self.roster.tell_all(&ToRank::Abort);
+            self.running.terminate();
+            if !self.ends_within(END_MAX) {
+                self.running.kill();
+                self.ends_within(END_MAX);
+            }
+        }
+        self.roster.close();
+        self.local.iter().for_each(|&(pid, start)| kill_exactly(pid, start));
+    }
+}

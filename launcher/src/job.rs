@@ -1,0 +1,149 @@
+//! What is to be run, where, and within which limits.
+
+use crate::control::Ports;
+use crate::engine::{Engine, Starter};
+use crate::environment::Environment;
+use crate::error::Error;
+use crate::hosts::Host;
+use crate::inject::Fault;
+use crate::output::Output;
+use crate::process::{Process, Running};
+use rustix::process::Signal;
+use std::ffi::OsString;
+use std::net::{IpAddr, Ipv4Addr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// A job.
+#[derive(Clone, Debug)]
+pub struct Job {
+    /// The program and its arguments.
+    pub program: Vec<OsString>,
+    /// Ranks, the parameter server among them.
+    pub ranks: usize,
+    /// Where they run; this machine if it is empty.
+    pub hosts: Vec<Host>,
+    /// What runs them.
+    pub engine: Engine,
+    /// The address the driver listens on; without it loopback if all ranks are local, else all addresses.
+    pub bind: Option<IpAddr>,
+    /// The driver's port.
+    pub ports: Ports,
+    /// Whether the last rank evaluates checkpoints.
+    pub evaluator: bool,
+    /// Faults to be executed.
+    pub faults: Vec<Fault>,
+    /// The run's directory: logs of the ranks, and what the program writes there.
+    pub log_dir: Option<PathBuf>,
+    /// How long things may take.
+    pub limits: Limits,
+}
+
+/// How long things may take, and how often they are tried.
+#[derive(Clone, Debug)]
+pub struct Limits {
+    /// Until all ranks have registered.
+    pub reservation: Duration,
+    /// Without a sign of life, or without a step, of a rank.
+    pub heartbeat: Duration,
+    /// Between the order to stop and the end.
+    pub grace: Duration,
+    /// The whole job; for ever without it.
+    pub job: Option<Duration>,
+    /// Further attempts after a rank is lost.
+    pub restarts: u32,
+}
+
+impl Default for Limits {
+    fn default() -> Limits {
+        Limits {
+            reservation: Duration::from_secs(600),
+            heartbeat: Duration::from_secs(30),
+            grace: Duration::from_secs(30),
+            job: None,
+            restarts: 0,
+        }
+    }
+}
+
+impl Job {
+    /// Whether all ranks run on this machine.
+    pub fn is_local(&self) -> bool {
+        self.engine == Engine::Threads
+            || (self.engine == Engine::Mpirun && self.hosts.iter().all(Host::is_local))
+    }
+
+    /// The address to listen on.
+    pub fn bind_address(&self) -> IpAddr {
+        let default = if self.is_local() { Ipv4Addr::LOCALHOST } else { Ipv4Addr::UNSPECIFIED };
+        self.bind.unwrap_or(default.into())
+    }
+
+    /// Addresses of a driver that listens on `port`, as the ranks see it.
+    pub(crate) fn driver_addresses(&self, port: u16) -> Vec<String> {
+        let bound = self.bind_address();
+        if !bound.is_unspecified() {
+            return vec![std::net::SocketAddr::new(bound, port).to_string()];
+        }
+        let ways = self.hosts.iter().filter_map(Host::way_back).filter(|address| !address.is_loopback());
+        let mut addresses: Vec<String> =
+            ways.map(|ip| std::net::SocketAddr::new(ip, port).to_string()).collect();
+        addresses.push(format!("{}:{port}", crate::hosts::this_host()));
+        addresses.dedup();
+        addresses
+    }
+
+    /// The host of each rank, in words.
+    ///
+    /// # Errors
+    /// If there are fewer slots than ranks.
+    pub fn places(&self) -> Result<Vec<String>, Error> {
+        if self.hosts.is_empty() {
+            let place = if self.engine == Engine::Srun {
+                "a host of Slurm's choice"
+            } else {
+                &crate::hosts::this_host()
+            };
+            return Ok(vec![place.to_owned(); self.ranks]);
+        }
+        Ok(crate::hosts::place(&self.hosts, self.ranks)?.into_iter().map(|host| host.name.clone()).collect())
+    }
+}
+
+/// Starts the program on all ranks. Its second implementation is the tests', which records.
+pub trait Executor {
+    /// Starts an attempt.
+    ///
+    /// # Errors
+    /// If it cannot be started.
+    fn spawn(&mut self, job: &Job, environment: &Environment) -> Result<Box<dyn Running>, Error>;
+}
+
+/// Runs the ranks by the job's engine.
+pub struct Processes {
+    starter: Starter,
+    mpirun: OsString,
+}
+
+impl Processes {
+    /// Looks for what the engine needs.
+    ///
+    /// # Errors
+    /// If it is not there.
+    pub fn find(engine: Engine) -> Result<Processes, Error> {
+        let mpirun = std::env::var_os("MUSTER_MPIRUN").unwrap_or("mpirun".into());
+        Ok(Processes { starter: Starter::find(engine, &mpirun)?, mpirun })
+    }
+}
+
+impl Executor for Processes {
+    fn spawn(&mut self, job: &Job, environment: &Environment) -> Result<Box<dyn Running>, Error> {
+        let mut command = self.starter.command(&self.mpirun, job.ranks, &job.hosts, &job.program);
+        command.envs(environment.variables());
+        let logs = job.log_dir.as_ref().map(|directory| directory.join("logs"));
+        let output = Output::new(self.starter, logs.as_deref())?;
+        // `mpirun` and `srun` end their ranks, on all hosts, when they are asked to end; the program just ends.
+        let orphaned = if self.starter == Starter::Direct { Signal::KILL } else { Signal::TERM };
+        Ok(Box::new(Process::spawn(command, orphaned, output)?))
+    }
+}

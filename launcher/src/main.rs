@@ -1,0 +1,140 @@
+//! `muster`: runs programs built on muster on a cluster.
+
+mod cli;
+
+use anyhow::{Result, bail};
+use clap::Parser;
+use muster_launcher::driver::Outcome;
+use muster_launcher::job::Processes;
+use muster_launcher::job_file::{self, Entry};
+use muster_launcher::message::{Hello, Status};
+use muster_launcher::plan::{self, Machine, Plan};
+use muster_launcher::{Error, notice::Notice};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use std::fmt::Display;
+use std::io::Write;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize};
+
+fn main() -> ExitCode {
+    let cli = cli::Cli::parse();
+    let done = match &cli.command {
+        cli::Command::Run(options) => run(options),
+        cli::Command::Plan(options) => show_plan(options),
+        cli::Command::Status => status(),
+        cli::Command::Stop { job } => stop(job.as_deref()),
+    };
+    done.unwrap_or_else(|error| {
+        remark(format_args!("muster: {error:#}"));
+        ExitCode::from(exit_code(error.downcast_ref()))
+    })
+}
+
+/// 2 for what was asked wrongly, 124 as `timeout` has it, 128 and the signal's number after a signal, else 1.
+fn exit_code(error: Option<&Error>) -> u8 {
+    match error {
+        Some(Error::Usage { .. }) => 2,
+        Some(Error::Timeout { .. }) => 124,
+        Some(Error::Interrupted { signal }) => 128 + *signal as u8,
+        _ => 1,
+    }
+}
+
+fn run(options: &cli::Run) -> Result<ExitCode> {
+    let job = options.job()?;
+    let mut executor = Processes::find(job.engine)?;
+    let interrupt = interrupts()?;
+    let mut watch = |notice: &Notice| remark(format_args!("muster: {notice}"));
+    Ok(match muster_launcher::run(&job, &mut executor, &interrupt, &mut watch)? {
+        Outcome::Finished => ExitCode::SUCCESS,
+        Outcome::Stopped(signal) => ExitCode::from(128 + signal as u8),
+    })
+}
+
+fn show_plan(options: &cli::Plan) -> Result<ExitCode> {
+    let job = options.place.job(options.program.clone())?;
+    let program = plan::ask(&job)?;
+    let Plan { lines, remarks, misfits } = plan::plan(&job, &program, Machine::this());
+    lines.into_iter().for_each(line);
+    remarks.iter().for_each(|text| line(format_args!("note: {text}")));
+    misfits.iter().for_each(|text| line(format_args!("does not fit: {text}")));
+    Ok(if misfits.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(2) })
+}
+
+/// A number that becomes that of the first signal; a second signal ends this process at once, and with it all others.
+fn interrupts() -> Result<Arc<AtomicUsize>> {
+    let interrupt = Arc::new(AtomicUsize::new(0));
+    let seen = Arc::new(AtomicBool::new(false));
+    for signal in [SIGINT, SIGTERM, SIGHUP] {
+        signal_hook::flag::register_conditional_shutdown(signal, 128 + signal, seen.clone())?;
+        signal_hook::flag::register(signal, seen.clone())?;
+        signal_hook::flag::register_usize(signal, interrupt.clone(), signal as usize)?;
+    }
+    Ok(interrupt)
+}
+
+fn status() -> Result<ExitCode> {
+    let entries = job_file::list(&job_file::directory()?)?;
+    if entries.is_empty() {
+        line("no job runs");
+    }
+    for entry in entries {
+        match entry.ask(&Hello::Status) {
+            Ok(status) => show(&entry, &status),
+            Err(error) => line(format_args!("{}  process {}: {error}", entry.job, entry.pid)),
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn show(entry: &Entry, status: &Status) {
+    line(format_args!("{}  {}", entry.job, entry.program.join(" ")));
+    line(format_args!(
+        "  {}, {:.1} s, attempt {}, driver {} at {}",
+        status.phase, status.seconds, status.attempt, entry.pid, entry.address
+    ));
+    for rank in &status.ranks {
+        let place =
+            rank.place.as_ref().map_or("not registered".to_owned(), |(host, pid)| format!("{host} {pid}"));
+        let phase = format!("{:?}", rank.progress.phase).to_lowercase();
+        line(format_args!(
+            "  rank {:<4} {:<9} {place:<24} {phase:<10} step {:<8} {:.1} steps/s, heard {:.1} s ago",
+            rank.rank,
+            rank.role.name(),
+            rank.progress.step,
+            rank.rate,
+            rank.silent_seconds
+        ));
+    }
+    if !status.waits.is_empty() {
+        line(format_args!("  {}", status.waits));
+    }
+}
+
+fn stop(job: Option<&str>) -> Result<ExitCode> {
+    let entries = job_file::list(&job_file::directory()?)?;
+    let names = || entries.iter().map(|entry| entry.job.as_str()).collect::<Vec<_>>().join(", ");
+    let chosen: Vec<&Entry> =
+        entries.iter().filter(|entry| job.is_none_or(|name| entry.job == name)).collect();
+    let [entry] = chosen[..] else {
+        match (entries.len(), job) {
+            (0, _) => bail!("no job runs"),
+            (_, None) => bail!("several jobs run; name one of them: {}", names()),
+            (_, Some(name)) => bail!("there is no job {name}; there are: {}", names()),
+        }
+    };
+    entry.ask(&Hello::Stop)?;
+    line(format_args!("{} was told to stop", entry.job));
+    Ok(ExitCode::SUCCESS)
+}
+
+/// A line on standard output. A closed terminal is no error: the job must be ended in order.
+fn line(text: impl Display) {
+    let _ = writeln!(std::io::stdout(), "{text}");
+}
+
+/// A line on standard error.
+fn remark(text: impl Display) {
+    let _ = writeln!(std::io::stderr(), "{text}");
+}
