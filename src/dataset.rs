@@ -8,7 +8,7 @@ use bytes::Bytes;
 use sha2::{Digest, Sha256};
 
 use crate::error::Error;
-use crate::format::idx;
+use crate::format::{Rows, idx};
 
 /// Share of zeros from which on it is faster to leave them out than to multiply by them.
 const SPARSE: f64 = 0.5;
@@ -128,6 +128,22 @@ impl Dataset {
         let Some(path) = labels else { return Ok(dataset) };
         let labels = idx::read(path, idx::Kind::Labels)?;
         dataset.with_labels(path, labels.data.iter().map(|&label| u32::from(label)).collect())
+    }
+
+    /// The records that were read from parts, with their labels where they have some. `path` names the data set in messages.
+    ///
+    /// # Errors
+    /// Those of [`Dataset::from_features`] and [`Dataset::with_labels`].
+    pub fn from_rows(
+        path: &Path,
+        rows: Rows<u8>,
+        scale: f32,
+        shape: &[usize],
+        classes: usize,
+    ) -> Result<Dataset, Error> {
+        let features = Features::U8 { bytes: rows.features.into(), scale };
+        let dataset = Dataset::from_features(path, features, shape, classes)?;
+        if rows.labels.is_empty() { Ok(dataset) } else { dataset.with_labels(path, rows.labels) }
     }
 
     /// Checks that the records of `other` have the shape of these, so that one model takes both.

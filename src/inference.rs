@@ -1,21 +1,25 @@
 //! Inference: part in, part out.
 
+use crate::checkpoint;
 use crate::dataset::Dataset;
 use crate::error::Error;
 use crate::evaluate;
 use crate::model::{Model, Tensors};
-use crate::{checkpoint, storage::file};
+use crate::storage::Storage;
 use muster_kernels::Kernels;
 use rayon::prelude::*;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 /// Reads the model of a model directory, or a model file.
 ///
 /// # Errors
 /// If there is none, or it is damaged.
-pub fn read_model(path: &Path) -> Result<(Model, Vec<Tensors>), Error> {
-    let path: PathBuf = if path.is_dir() { path.join("model.safetensors") } else { path.to_owned() };
-    checkpoint::decode_model(&file::map(&path)?, &path)
+pub fn read_model(storage: &Storage, path: &Path) -> Result<(Model, Vec<Tensors>), Error> {
+    let is_directory = storage.stat(path)?.is_some_and(|entry| entry.is_dir);
+    let path = if is_directory { path.join("model.safetensors") } else { path.to_owned() };
+    let file = storage.file(&path)?;
+    let bytes = file.bytes(0..file.length()).map_err(Error::io("read", &path))?;
+    checkpoint::decode_model(&bytes, &path)
 }
 
 /// The class of each record, in order, by a model's weights.
@@ -43,19 +47,23 @@ pub struct Confusion {
 }
 
 impl Confusion {
-    /// Counts labels against predictions.
-    pub fn new(classes: usize, labels: &[u32], predictions: &[u32]) -> Confusion {
-        let mut counts = vec![0; classes * classes];
-        for (&label, &prediction) in labels.iter().zip(predictions) {
-            counts[label as usize * classes + prediction as usize] += 1;
-        }
-        Confusion { classes, counts }
+    /// Nothing counted yet.
+    pub fn new(classes: usize) -> Confusion {
+        Confusion { classes, counts: vec![0; classes * classes] }
     }
 
-    /// Share of the records whose prediction is their label.
-    pub fn accuracy(&self) -> f64 {
+    /// Counts labels against predictions.
+    pub fn add(&mut self, labels: &[u32], predictions: &[u32]) {
+        for (&label, &prediction) in labels.iter().zip(predictions) {
+            self.counts[label as usize * self.classes + prediction as usize] += 1;
+        }
+    }
+
+    /// Share of the records whose prediction is their label; none when nothing was counted.
+    pub fn accuracy(&self) -> Option<f64> {
         let right: u64 = (0..self.classes).map(|class| self.counts[class * self.classes + class]).sum();
-        right as f64 / self.counts.iter().sum::<u64>() as f64
+        let all: u64 = self.counts.iter().sum();
+        (all > 0).then(|| right as f64 / all as f64)
     }
 
     /// The rows, by label.

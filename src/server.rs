@@ -33,7 +33,7 @@ pub fn run(
     if let Err(error) = &end {
         link.fail(&error.to_string());
     } else {
-        link.publish(Order::Stop)?;
+        link.stop()?;
     }
     end
 }

@@ -7,26 +7,26 @@
 //! <model>/.lock                      held by the run that writes here; its process id
 //! ```
 //! A checkpoint is written under a temporary name, synced and renamed once, so that model and state are never of different
-//! steps and a reader never sees half of one.
+//! steps and a reader never sees half of one. The directory may lie on this machine or on HDFS.
 
 use crate::checkpoint::{self, Checkpoint, Identity};
 use crate::error::Error;
-use crate::storage::file;
-use std::fs::{self, File, Metadata, TryLockError};
-use std::io::{self, Read, Write};
-use std::os::unix::fs::MetadataExt;
+use crate::storage::path::Location;
+use crate::storage::{Bytes, Storage, file};
+use lock::Lock;
+use std::hash::{BuildHasher, Hasher, RandomState};
+use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 
-/// The file that is locked.
-const LOCK: &str = ".lock";
+mod lock;
 
 /// A model directory, held by this process alone.
 pub struct Store {
+    storage: Arc<Storage>,
     directory: PathBuf,
     keep: usize,
-    /// Unlocked when it is closed.
-    lock: Mutex<File>,
+    lock: Mutex<Lock>,
 }
 
 impl Store {
@@ -34,10 +34,9 @@ impl Store {
     ///
     /// # Errors
     /// If it cannot be written, or another run holds it.
-    pub fn open(directory: &Path, keep: usize) -> Result<Store, Error> {
-        fs::create_dir_all(directory.join("checkpoints")).map_err(Error::io("create", directory))?;
-        let lock = lock(directory)?;
-        let store = Store { directory: directory.to_owned(), keep, lock: Mutex::new(lock) };
+    pub fn open(storage: Arc<Storage>, directory: &Path, keep: usize) -> Result<Store, Error> {
+        let lock = Mutex::new(Lock::take(&storage, directory)?);
+        let store = Store { storage, directory: directory.to_owned(), keep, lock };
         store.clean_up()?;
         Ok(store)
     }
@@ -52,48 +51,49 @@ impl Store {
 
     /// Makes the directory anew if somebody removed it, unless another run has taken its place.
     fn hold(&self) -> Result<(), Error> {
-        let checkpoints = self.checkpoints();
-        fs::create_dir_all(&checkpoints).map_err(Error::io("create", &checkpoints))?;
-        if !self.is_held() {
-            *self.lock.lock().expect("no panic while it is held") = lock(&self.directory)?;
+        let mut lock = self.lock.lock().expect("no panic while it is held");
+        if !lock.is_held() {
+            *lock = Lock::take(&self.storage, &self.directory)?;
         }
         Ok(())
-    }
-
-    /// Whether the file that is locked is the one in the directory.
-    fn is_held(&self) -> bool {
-        let of =
-            |metadata: io::Result<Metadata>| metadata.map(|metadata| (metadata.dev(), metadata.ino())).ok();
-        let held = self.lock.lock().expect("no panic while it is held").metadata();
-        of(held) == of(fs::metadata(self.directory.join(LOCK)))
     }
 
     /// Removes what a run left half-written, and puts a model back that it had set aside without finishing one of its own.
     fn clean_up(&self) -> Result<(), Error> {
         let checkpoints = self.checkpoints();
-        for name in names(&checkpoints)?.iter().filter(|name| name.starts_with(".tmp-")) {
-            let path = checkpoints.join(name);
-            fs::remove_dir_all(&path).map_err(Error::io("remove", &path))?;
+        for name in self.names(&checkpoints)?.iter().filter(|name| name.starts_with(".tmp-")) {
+            self.storage.delete(checkpoints.join(name))?;
         }
-        for name in names(&self.directory)?.iter().filter(|name| name.starts_with(".model.safetensors.")) {
-            let path = self.directory.join(name);
-            fs::remove_file(&path).map_err(Error::io("remove", &path))?;
+        for name in self.names(&self.directory)?.iter().filter(|name| name.starts_with(".model.safetensors."))
+        {
+            self.storage.delete(self.directory.join(name))?;
         }
         let previous = self.previous();
-        if !previous.exists() {
+        if self.storage.stat(&previous)?.is_none() {
             return Ok(());
         }
         if self.steps()?.is_empty() {
-            fs::remove_dir(&checkpoints).map_err(Error::io("remove", &checkpoints))?;
-            return fs::rename(&previous, &checkpoints).map_err(Error::io("rename", &previous));
+            if !self.names(&checkpoints)?.is_empty() {
+                return Err(Error::io("replace", &checkpoints)(io::ErrorKind::DirectoryNotEmpty.into()));
+            }
+            self.storage.delete(&checkpoints)?;
+            return self.storage.rename(&previous, &checkpoints);
         }
-        fs::remove_dir_all(&previous).map_err(Error::io("remove", &previous))
+        self.storage.delete(&previous)
+    }
+
+    /// What lies in a directory; nothing when it is absent.
+    fn names(&self, directory: &Path) -> Result<Vec<String>, Error> {
+        match self.storage.stat(directory)? {
+            None => Ok(Vec::new()),
+            Some(_) => Ok(self.storage.list(directory)?.into_iter().map(|entry| entry.name).collect()),
+        }
     }
 
     /// Checkpoints that are there, by step, the newest last.
     fn steps(&self) -> Result<Vec<u64>, Error> {
         let step = |name: &String| name.strip_prefix("step-")?.parse().ok();
-        let mut steps: Vec<u64> = names(&self.checkpoints())?.iter().filter_map(step).collect();
+        let mut steps: Vec<u64> = self.names(&self.checkpoints())?.iter().filter_map(step).collect();
         steps.sort_unstable();
         Ok(steps)
     }
@@ -109,7 +109,7 @@ impl Store {
     pub fn newest(&self, mut warn: impl FnMut(&Error)) -> Result<Option<Checkpoint>, Error> {
         let mut damaged = None;
         for &steps in self.steps()?.iter().rev() {
-            match read(&self.path(steps)) {
+            match self.read(&self.path(steps)) {
                 Ok(checkpoint) => return Ok(Some(checkpoint)),
                 Err(error) => {
                     warn(&error);
@@ -159,9 +159,13 @@ impl Store {
         if self.steps()?.is_empty() {
             return Ok(());
         }
-        let (checkpoints, previous) = (self.checkpoints(), self.previous());
-        fs::rename(&checkpoints, &previous).map_err(Error::io("rename", &checkpoints))?;
-        fs::create_dir(&checkpoints).map_err(Error::io("create", &checkpoints))
+        self.storage.rename(self.checkpoints(), self.previous())
+    }
+
+    fn read(&self, checkpoint: &Path) -> Result<Checkpoint, Error> {
+        let model = read(&self.storage, &checkpoint.join("model.safetensors"))?;
+        let state = read(&self.storage, &checkpoint.join("state.safetensors"))?;
+        checkpoint::decode(&model, &state, checkpoint)
     }
 
     /// Writes a checkpoint, makes its model the newest, and removes the oldest ones; returns where it lies.
@@ -171,19 +175,23 @@ impl Store {
     pub fn save(&self, checkpoint: &Checkpoint) -> Result<PathBuf, Error> {
         self.hold()?;
         let (checkpoints, path) = (self.checkpoints(), self.path(checkpoint.progress.steps));
-        let temporary = tempfile::Builder::new().prefix(".tmp-").tempdir_in(&checkpoints);
-        let temporary = temporary.map_err(Error::io("create a directory in", &checkpoints))?;
-        let model = checkpoint::encode_model(checkpoint);
-        file::write_atomic(&temporary.path().join("model.safetensors"), |out| out.write_all(&model))?;
-        let state = checkpoint::encode_state(checkpoint);
-        file::write_atomic(&temporary.path().join("state.safetensors"), |out| out.write_all(&state))?;
-        if path.exists() {
-            fs::remove_dir_all(&path).map_err(Error::io("replace", &path))?;
+        let temporary = checkpoints.join(format!(".tmp-{:016x}", RandomState::new().build_hasher().finish()));
+        let [model, state] = [checkpoint::encode_model(checkpoint), checkpoint::encode_state(checkpoint)];
+        let storage = &self.storage;
+        let placed = storage
+            .create(temporary.join("model.safetensors"), &|out| out.write_all(&model))
+            .and_then(|()| storage.create(temporary.join("state.safetensors"), &|out| out.write_all(&state)))
+            .and_then(|()| storage.delete(&path))
+            .and_then(|()| storage.rename(&temporary, &path));
+        if let Err(error) = placed {
+            // What stays behind is deleted when the directory is opened again.
+            let _ = storage.delete(&temporary);
+            return Err(error);
         }
-        fs::rename(temporary.path(), &path).map_err(Error::io("rename to", &path))?;
-        let _ = temporary.keep();
-        file::sync_directory(&checkpoints)?;
-        file::write_atomic(&self.directory.join("model.safetensors"), |out| out.write_all(&model))?;
+        if let Location::Local(checkpoints) = storage.locate(&checkpoints)? {
+            file::sync_directory(&checkpoints)?;
+        }
+        storage.create(self.directory.join("model.safetensors"), &|out| out.write_all(&model))?;
         self.remove_old()?;
         Ok(path)
     }
@@ -191,52 +199,21 @@ impl Store {
     fn remove_old(&self) -> Result<(), Error> {
         let steps = self.steps()?;
         let old = steps[..steps.len().saturating_sub(self.keep)].iter().map(|&steps| self.path(steps));
-        for path in old.chain(Some(self.previous()).filter(|previous| previous.exists())) {
-            fs::remove_dir_all(&path).map_err(Error::io("remove", &path))?;
-        }
-        Ok(())
+        old.chain([self.previous()]).try_for_each(|path| self.storage.delete(path))
     }
 }
 
 impl Drop for Store {
     fn drop(&mut self) {
-        if self.is_held() {
+        if self.lock.lock().is_ok_and(|lock| lock.is_held()) {
             // What cannot be put back now is put back when the directory is opened again.
             let _ = self.clean_up();
         }
     }
 }
 
-fn read(directory: &Path) -> Result<Checkpoint, Error> {
-    let model = file::map(&directory.join("model.safetensors"))?;
-    let state = file::map(&directory.join("state.safetensors"))?;
-    checkpoint::decode(&model, &state, directory)
-}
-
-fn names(directory: &Path) -> Result<Vec<String>, Error> {
-    let entries = fs::read_dir(directory).map_err(Error::io("list", directory))?;
-    entries
-        .map(|entry| entry.map(|entry| entry.file_name().to_string_lossy().into_owned()))
-        .collect::<Result<_, _>>()
-        .map_err(Error::io("list", directory))
-}
-
-/// Locks a model directory until the file is closed, which the end of the process does too, however it ends.
-fn lock(directory: &Path) -> Result<File, Error> {
-    let path = directory.join(LOCK);
-    let options = || File::options().read(true).write(true).create(true).truncate(false).open(&path);
-    let mut file = options().map_err(Error::io("write", &path))?;
-    match file.try_lock() {
-        Ok(()) => {
-            file.set_len(0).map_err(Error::io("write", &path))?;
-            writeln!(file, "{}", std::process::id()).map_err(Error::io("write", &path))?;
-            Ok(file)
-        }
-        Err(TryLockError::WouldBlock) => {
-            let mut pid = String::new();
-            file.read_to_string(&mut pid).map_err(Error::io("read", &path))?;
-            Err(Error::Locked { directory: directory.to_owned(), pid: pid.trim().to_owned() })
-        }
-        Err(TryLockError::Error(cause)) => Err(Error::Io { action: "lock", path, cause }),
-    }
+/// A file in a checkpoint.
+fn read(storage: &Storage, path: &Path) -> Result<Bytes, Error> {
+    let file = storage.file(path)?;
+    file.bytes(0..file.length()).map_err(Error::io("read", path))
 }

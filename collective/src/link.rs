@@ -272,6 +272,19 @@ impl Server {
         self.others().try_for_each(|worker| self.give(worker, order))
     }
 
+    /// Tells all workers that there is nothing more to do, and waits until that has left this end.
+    ///
+    /// # Errors
+    /// If MPI fails, or a rank is stuck.
+    pub fn stop(&self) -> Result<(), Error> {
+        self.publish(Order::Stop)?;
+        let ServerEnd::Messages(end) = &self.end else { return Ok(()) };
+        self.others().try_for_each(|worker| {
+            let poll = || Ok(if end.has_sent(worker)? { Arrival::Complete } else { Arrival::Nothing });
+            self.common.wait(worker + self.common.first_rank, poll, || self.failure())
+        })
+    }
+
     /// Ends the job on all ranks.
     pub fn fail(&self, reason: &str) {
         if let ServerEnd::Board(end) = &self.end {

@@ -96,6 +96,10 @@ impl MessageServer {
         match self.never {}
     }
 
+    pub(crate) fn has_sent(&self, _worker: usize) -> Result<bool, Error> {
+        match self.never {}
+    }
+
     pub(crate) fn take(&self, _worker: usize, _push: &mut Push) {
         match self.never {}
     }

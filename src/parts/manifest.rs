@@ -1,4 +1,4 @@
-//! `_manifest.json`: rows, bytes and SHA-256 of each part.
+//! `_manifest.json`: the shape of a record; rows, bytes and SHA-256 of each part.
 
 use std::io::{self, Read, Write};
 use std::path::Path;
@@ -17,6 +17,8 @@ pub const MANIFEST: &str = "_manifest.json";
 pub struct Manifest {
     /// Records of all parts.
     pub rows: u64,
+    /// The shape of a record, such as `[rows, columns]` of a picture, which the parts themselves do not tell.
+    pub shape: Vec<usize>,
     /// The parts, in order.
     pub parts: Vec<PartEntry>,
 }

@@ -16,7 +16,6 @@ mod tests;
 
 use std::fmt;
 use std::ops::Range;
-use std::path::Path;
 use std::str::FromStr;
 
 use crate::error::{Error, Result};
@@ -32,6 +31,13 @@ pub enum Format {
     Pickle,
     /// `tf.train.Example` in TFRecords.
     TfRecord,
+}
+
+impl Format {
+    /// Whether labels lie in a directory of their own.
+    pub fn has_labels_apart(self) -> bool {
+        matches!(self, Format::Csv | Format::Pickle)
+    }
 }
 
 impl FromStr for Format {
@@ -57,11 +63,6 @@ impl fmt::Display for Format {
             Format::TfRecord => "tfr",
         })
     }
-}
-
-/// The last name of a path, for messages and manifests.
-fn file_name(path: &Path) -> String {
-    path.file_name().unwrap_or_default().to_string_lossy().into_owned()
 }
 
 /// The rows of each of `parts` parts, by the rule of Spark's `parallelize`: it deals out batches of up to 1024 rows.

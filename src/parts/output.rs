@@ -7,7 +7,7 @@ use std::sync::Mutex;
 use rayon::prelude::*;
 
 use super::manifest::{Checksum, MANIFEST, Manifest, PartEntry};
-use super::{Format, file_name, split};
+use super::{Format, split};
 use crate::error::{Error, Result};
 use crate::format::{Element, RowSchema, RowsView, csv, example, pickle};
 use crate::storage::{Fill, Storage};
@@ -58,6 +58,21 @@ fn check<T>(rows: RowsView<'_, T>, schema: RowSchema, parts: usize) -> Result<()
     }
 }
 
+/// What a data set is to look like.
+#[derive(Clone, Copy, Debug)]
+pub struct Plan<'a> {
+    /// Where, relative to the output; may be empty.
+    pub dir: &'a str,
+    /// How its files are written.
+    pub format: Format,
+    /// The shape of a record.
+    pub shape: &'a [usize],
+    /// Classes a label tells apart.
+    pub classes: usize,
+    /// In how many parts.
+    pub parts: usize,
+}
+
 /// A directory on its way: everything is written under a temporary name beside it, which one rename turns into its own.
 /// Dropped before [`commit`](Output::commit) it leaves nothing behind, and what was there before is still there.
 pub struct Output<'a> {
@@ -74,7 +89,8 @@ impl<'a> Output<'a> {
     /// Begins to write the directory `target`.
     ///
     /// # Errors
-    /// When there is something at `target` already and `overwrite` does not allow to replace it.
+    /// When there is something at `target` already and `overwrite` does not allow to replace it, and when nothing can be
+    /// written there.
     pub fn begin(storage: &'a Storage, target: &Path, overwrite: bool) -> Result<Output<'a>> {
         let nameless = || Error::Invalid(format!("the output {} names no directory", target.display()));
         let name = target.file_name().ok_or_else(nameless)?.to_string_lossy();
@@ -89,27 +105,30 @@ impl<'a> Output<'a> {
             return Err(Error::OutputExists(target));
         }
         storage.delete(&staging)?;
-        Ok(Output { storage, target, staging, replaced, overwrite })
+        let output = Output { storage, target, staging, replaced, overwrite };
+        // Better now than after hours of work.
+        let probe = output.staging.join("_probe");
+        storage.create(&probe, &|_| Ok(()))?;
+        storage.delete(&probe)?;
+        Ok(output)
     }
 
-    /// Writes `rows` as a data set of `parts` parts below `dir` (relative to the output, may be empty), several files at
-    /// a time; calls `written` with the number of records of each file that is done.
+    /// Writes `rows` as a data set, several files at a time; calls `written` with the number of records of each file that
+    /// is done.
     ///
     /// # Errors
-    /// Those of the storage.
+    /// When the records could not be read back, and those of the storage.
     pub fn write_records<T: Element>(
         &self,
-        dir: &str,
-        format: Format,
-        schema: RowSchema,
+        plan: &Plan,
         rows: RowsView<'_, T>,
-        parts: usize,
         written: &(dyn Fn(usize) + Sync),
     ) -> Result<()> {
-        check(rows, schema, parts)?;
-        let ranges = split(rows.labels.len(), parts);
-        for kind in file_kinds::<T>(format) {
-            let dir = Path::new(dir).join(kind.dir);
+        let schema = RowSchema { width: plan.shape.iter().product(), classes: plan.classes };
+        check(rows, schema, plan.parts)?;
+        let ranges = split(rows.labels.len(), plan.parts);
+        for kind in file_kinds::<T>(plan.format) {
+            let dir = Path::new(plan.dir).join(kind.dir);
             let entries = ranges.par_iter().enumerate().map(|(part, range)| {
                 let name = format!("{}{part:05}", kind.prefix);
                 let part_rows = rows.slice(range.clone(), schema.width);
@@ -119,7 +138,11 @@ impl<'a> Output<'a> {
                 entry.inspect(|_| written(range.len()))
             });
             let parts = entries.collect::<Result<Vec<_>>>()?;
-            self.finish_parts(&dir, &Manifest { rows: rows.labels.len() as u64, parts })?;
+            self.write_manifest(
+                &dir,
+                &Manifest { rows: rows.labels.len() as u64, shape: plan.shape.to_vec(), parts },
+            )?;
+            self.finish(&dir)?;
         }
         Ok(())
     }
@@ -138,18 +161,21 @@ impl<'a> Output<'a> {
             Ok(())
         })?;
         let (bytes, sha256) = sum.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
-        Ok(PartEntry { name: file_name(path), rows, bytes, sha256 })
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        Ok(PartEntry { name, rows, bytes, sha256 })
     }
 
-    /// Writes the manifest of the parts in `dir` (relative to the output) and, last, `_SUCCESS`.
+    fn write_manifest(&self, dir: &Path, manifest: &Manifest) -> Result<()> {
+        let json = serde_json::to_vec_pretty(manifest).map_err(io::Error::from)?;
+        self.storage.create(self.staging.join(dir).join(MANIFEST), &|out| out.write_all(&json))
+    }
+
+    /// Says that all parts in `dir` (relative to the output) are there, by an empty `_SUCCESS`.
     ///
     /// # Errors
     /// Those of the storage.
-    pub fn finish_parts(&self, dir: &Path, manifest: &Manifest) -> Result<()> {
-        let json = serde_json::to_vec_pretty(manifest).map_err(io::Error::from)?;
-        let dir = self.staging.join(dir);
-        self.storage.create(dir.join(MANIFEST), &|out| out.write_all(&json))?;
-        self.storage.create(dir.join(SUCCESS), &|_| Ok(()))
+    pub fn finish(&self, dir: &Path) -> Result<()> {
+        self.storage.create(self.staging.join(dir).join(SUCCESS), &|_| Ok(()))
     }
 
     /// Makes the directory appear at its place; what was there before is deleted after that.

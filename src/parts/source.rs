@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 use flate2::read::MultiGzDecoder;
 use rayon::prelude::*;
 
-use super::{Format, file_name};
+use super::Format;
+use super::manifest::Manifest;
 use crate::error::{Error, Result};
 use crate::format::{Element, ReadRows, RowSchema, Rows, csv, example, pickle};
 use crate::storage::Storage;
@@ -53,6 +54,7 @@ enum Encoding {
 /// A data set that was found.
 pub struct Source<'a> {
     storage: &'a Storage,
+    shape: Vec<usize>,
     schema: RowSchema,
     /// How features, or whole records, are written.
     features: Encoding,
@@ -62,19 +64,32 @@ pub struct Source<'a> {
 }
 
 impl<'a> Source<'a> {
-    /// Finds the parts of the data set at `location`, in the order of their numbers.
+    /// Finds the parts of the data set at `location`, in the order of their numbers. A record has the shape that the
+    /// manifest tells, where there is one, else `shape`.
     ///
     /// # Errors
     /// When there are none, when features and labels have different numbers of them, or when labels are asked for in a
     /// place where the format has none.
-    pub fn find(storage: &'a Storage, location: Location, schema: RowSchema) -> Result<Source<'a>> {
+    pub fn find(
+        storage: &'a Storage,
+        location: Location,
+        shape: &[usize],
+        classes: usize,
+    ) -> Result<Source<'a>> {
         let (features, labels) = encodings(location)?;
-        let files = part_files(storage, location.features)?;
+        let (files, manifest) = part_files(storage, location.features)?;
+        let shape = manifest.map_or(shape.to_vec(), |manifest| manifest.shape);
         let parts = match location.labels {
             None => files.into_iter().map(|features| Part { features, labels: None }).collect(),
-            Some(dir) => pair(location.features, files, dir, part_files(storage, dir)?)?,
+            Some(dir) => pair(location.features, files, dir, part_files(storage, dir)?.0)?,
         };
-        Ok(Source { storage, schema, features, labels, parts })
+        let schema = RowSchema { width: shape.iter().product(), classes };
+        Ok(Source { storage, shape, schema, features, labels, parts })
+    }
+
+    /// The shape of a record.
+    pub fn shape(&self) -> &[usize] {
+        &self.shape
     }
 
     /// The parts, in order.
@@ -112,7 +127,11 @@ impl<'a> Source<'a> {
         Ok(all)
     }
 
-    fn read_part<T: Element>(&self, part: usize) -> Result<Rows<T>> {
+    /// Reads one part.
+    ///
+    /// # Errors
+    /// Those of its files.
+    pub fn read_part<T: Element>(&self, part: usize) -> Result<Rows<T>> {
         let mut rows = Rows::default();
         self.open(part)?.read_rows(usize::MAX, &mut rows)?;
         Ok(rows)
@@ -161,12 +180,12 @@ fn encodings(location: Location) -> Result<(Encoding, Encoding)> {
     Ok((features, labels))
 }
 
-/// The parts in `dir`, by number; a file is a part by itself.
-fn part_files(storage: &Storage, dir: &Path) -> Result<Vec<PartFile>> {
+/// The parts in `dir`, by number, and their manifest; a file is a part by itself.
+fn part_files(storage: &Storage, dir: &Path) -> Result<(Vec<PartFile>, Option<Manifest>)> {
     let not_found = || Error::io("read", dir)(io::ErrorKind::NotFound.into());
     let entry = storage.stat(dir)?.ok_or_else(not_found)?;
     if !entry.is_dir {
-        return Ok(vec![PartFile { path: dir.into(), bytes: entry.bytes }]);
+        return Ok((vec![PartFile { path: dir.into(), bytes: entry.bytes }], None));
     }
     let mut entries = storage.list(dir)?;
     entries.retain(|entry| !entry.is_dir && entry.name.starts_with("part-") && !entry.name.ends_with(".crc"));
@@ -177,7 +196,11 @@ fn part_files(storage: &Storage, dir: &Path) -> Result<Vec<PartFile>> {
             dir.display()
         )));
     }
-    Ok(entries.into_iter().map(|entry| PartFile { path: dir.join(entry.name), bytes: entry.bytes }).collect())
+    let files = entries
+        .into_iter()
+        .map(|entry| PartFile { path: dir.join(entry.name), bytes: entry.bytes })
+        .collect();
+    Ok((files, Manifest::read(storage, dir)?))
 }
 
 /// The number in `part-00012` and in `part-r-00012`.
@@ -210,13 +233,6 @@ pub struct PartReader<T> {
     labels: Option<FileReader<T>>,
     /// Records read so far.
     rows: u64,
-}
-
-impl<T: Element> PartReader<T> {
-    /// Name of the file of features, for the file of predictions that belongs to it.
-    pub fn name(&self) -> String {
-        file_name(&self.features.path)
-    }
 }
 
 impl<T: Element> ReadRows<T> for PartReader<T> {

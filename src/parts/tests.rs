@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use proptest::prelude::*;
 
 use super::manifest::{MANIFEST, Manifest};
-use super::output::Output;
+use super::output::{Output, Plan};
 use super::source::{Location, Source};
 use super::*;
 use crate::format::{ReadRows, RowSchema, Rows};
@@ -21,6 +21,10 @@ fn records(count: usize) -> Rows<u8> {
         features: (0..count * SCHEMA.width).map(|i| (i * 37 / 5) as u8).collect(),
         labels: (0..count).map(|i| (i * i % 3) as u32).collect(),
     }
+}
+
+fn plan(format: Format, parts: usize) -> Plan<'static> {
+    Plan { dir: "train", format, shape: &[2, 3], classes: SCHEMA.classes, parts }
 }
 
 /// A directory for one test, and paths in it.
@@ -40,7 +44,7 @@ impl Place {
 
     fn write(&self, out: &str, format: Format, rows: &Rows<u8>, parts: usize, overwrite: bool) -> Result<()> {
         let output = Output::begin(&self.storage, &self.path(out), overwrite)?;
-        output.write_records("train", format, SCHEMA, rows.view(), parts, &|_| {})?;
+        output.write_records(&plan(format, parts), rows.view(), &|_| {})?;
         output.commit()
     }
 
@@ -48,7 +52,7 @@ impl Place {
         let (features, labels) = (self.path(features), labels.map(|labels| self.path(labels)));
         let location =
             Location { format, features: &features, labels: labels.as_deref(), labels_required: true };
-        Source::find(&self.storage, location, SCHEMA)?.read_all()
+        Source::find(&self.storage, location, &[SCHEMA.width], SCHEMA.classes)?.read_all()
     }
 
     fn read_written(&self, out: &str, format: Format) -> Result<Rows<u8>> {
@@ -107,7 +111,7 @@ fn directories_look_as_spark_leaves_them() {
 fn only_parts_are_read_by_number() {
     let place = Place::new();
     let write = |name: &str, text: &str| fs::write(place.path(name), text).unwrap();
-    for name in ["_SUCCESS", ".part-00000.crc", "part-00000.crc", "_manifest.json", "other"] {
+    for name in ["_SUCCESS", ".part-00000.crc", "part-00000.crc", "other"] {
         write(name, "not a record");
     }
     write("part-100000", "2|0,0,0,0,0,3\n");
@@ -131,7 +135,7 @@ fn compressed_parts_are_read() {
 }
 
 #[test]
-fn a_part_is_streamed_in_batches_under_its_name() {
+fn a_part_is_streamed_in_batches() {
     let (place, rows) = (Place::new(), records(25));
     place.write("out", Format::Pickle, &rows, 1, false).unwrap();
     let (features, labels) = (place.path("out/train/images"), place.path("out/train/labels"));
@@ -141,13 +145,13 @@ fn a_part_is_streamed_in_batches_under_its_name() {
         labels: Some(&labels),
         labels_required: true,
     };
-    let source = Source::find(&place.storage, location, SCHEMA).unwrap();
+    let source = Source::find(&place.storage, location, &[SCHEMA.width], SCHEMA.classes).unwrap();
     let mut part = source.open(0).unwrap();
     let (mut read, mut batches) = (Rows::default(), Vec::new());
     while part.read_rows(10, &mut read).unwrap() > 0 {
         batches.push(read.labels.len());
     }
-    assert_eq!((part.name(), batches, read), ("part-00000", vec![10, 20, 25], rows));
+    assert_eq!((batches, read), (vec![10, 20, 25], rows));
 }
 
 #[test]
@@ -156,7 +160,7 @@ fn labels_may_be_left_out_only_where_they_are_not_required() {
     let read = |format, features: &str| {
         let features = place.path(features);
         let location = Location { format, features: &features, labels: None, labels_required: false };
-        Source::find(&place.storage, location, SCHEMA)?.read_all::<u8>()
+        Source::find(&place.storage, location, &[SCHEMA.width], SCHEMA.classes)?.read_all::<u8>()
     };
     for format in [Format::Csv, Format::Pickle] {
         let out = format.to_string();
@@ -219,7 +223,7 @@ fn a_part_that_shrinks_or_vanishes_while_reading_is_an_error() {
     let path = place.path("part-00000");
     fs::write(&path, "0|1,2,3,4,5,6\n".repeat(3)).unwrap();
     let location = Location { format: Format::Csv2, features: &path, labels: None, labels_required: true };
-    let source = Source::find(&place.storage, location, SCHEMA).unwrap();
+    let source = Source::find(&place.storage, location, &[SCHEMA.width], SCHEMA.classes).unwrap();
     fs::write(&path, "0|1,2,3,4,5,6\n").unwrap();
     assert!(
         message(source.read_all())
@@ -241,7 +245,7 @@ fn an_output_appears_whole_or_not_at_all() {
     );
 
     let output = Output::begin(&place.storage, &place.path("out"), true).unwrap();
-    output.write_records("train", Format::Csv2, SCHEMA, records(5).view(), 2, &|_| {}).unwrap();
+    output.write_records(&plan(Format::Csv2, 2), records(5).view(), &|_| {}).unwrap();
     let failed = output.write_part(Path::new("train/part-00002"), 1, &|out| {
         out.write_all(b"half a reco")?;
         Err(io::Error::other(Error::Invalid("the power went out".into())))
@@ -287,6 +291,7 @@ fn the_manifest_tells_what_was_written() {
     let dir = place.path("out/train");
     let manifest = Manifest::read(&place.storage, &dir).unwrap().unwrap();
     assert_eq!((manifest.rows, manifest.parts.iter().map(|part| part.rows).collect()), (5, vec![2, 3]));
+    assert_eq!(manifest.shape, [2, 3]);
     assert_eq!(manifest.parts[1].bytes, place.storage.stat(dir.join("part-00001")).unwrap().unwrap().bytes);
     manifest.verify(&place.storage, &dir).unwrap();
     let path = dir.join("part-00001");

@@ -5,8 +5,10 @@ use crate::checkpoint::{Progress, sha256};
 use crate::cluster::Mode;
 use crate::conductor::Event;
 use crate::dataset::Features;
+use crate::storage::{HadoopConfig, Storage};
 use crate::store::Store;
 use std::path::Path;
+use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 
@@ -121,7 +123,7 @@ fn an_interrupted_training_goes_on_to_the_same_bits_and_the_same_report() {
     let whole = run(&job(1), None, 11, None).unwrap();
     assert_eq!((whole.end, whole.progress.epochs.len()), (End::Finished, 2));
     let directory = tempfile::tempdir().unwrap();
-    let store = Store::open(directory.path(), 3).unwrap();
+    let store = Store::open(Arc::new(Storage::new(HadoopConfig::default())), directory.path(), 3).unwrap();
     let first = run(&job(3), Some(&store), 11, Some(5)).unwrap();
     assert_eq!(first.end, End::Interrupted(15));
     assert!((6..=7).contains(&first.progress.steps), "{} steps", first.progress.steps);
@@ -190,7 +192,7 @@ fn one_asynchronous_worker_has_the_bits_of_a_synchronous_one() {
 fn an_interrupt_ends_asynchronous_training_after_what_is_out() {
     let (data, directory) = (clouds(100), tempfile::tempdir().unwrap());
     let (model, recipe) = (Model::new(&[20, 16, 3]), recipe(ADAGRAD));
-    let store = Store::open(directory.path(), 3).unwrap();
+    let store = Store::open(Arc::new(Storage::new(HadoopConfig::default())), directory.path(), 3).unwrap();
     let cluster = Cluster { mode: Mode::Async { max_staleness: None }, ..Cluster::default() };
     let job = Job { cluster, ..job_of(&model, &data, &recipe, 4) };
     let first = run(&job, Some(&store), 50, Some(9)).unwrap();

@@ -29,13 +29,14 @@ pub fn mpi() -> Option<Mpi> {
 }
 
 impl Mpi {
-    /// mpirun or mpiexec, of an MPI by name, in the sandbox.
+    /// mpirun or mpiexec, of an MPI by name, in the sandbox. A world that hangs is ended, so that its test fails.
     pub fn launcher(&self, kind: &str) -> Command {
         let (name, options): (_, &[&str]) = match kind {
             "openmpi" => ("mpirun.openmpi", &["--oversubscribe", "--bind-to", "none"]),
             _ => ("mpiexec.mpich", &[]),
         };
-        let mut command = Command::new(name);
+        let mut command = Command::new("timeout");
+        command.args(["--kill-after", "5", "100", name]);
         command.args(options).current_dir(self.sandbox.path("."));
         // Open MPI refuses to run as root otherwise, which containers do.
         command.env("OMPI_ALLOW_RUN_AS_ROOT", "1").env("OMPI_ALLOW_RUN_AS_ROOT_CONFIRM", "1");

@@ -1,5 +1,5 @@
 """Reads the pickled data set in the directory named by the argument, as its users in Python would, and compares it with what
-tests/tests/formats.rs wrote: with PySpark's own `sc.pickleFile` where PySpark is installed, and with numpy alone.
+tests/seams/formats.rs wrote: with PySpark's own `sc.pickleFile` where PySpark is installed, and with numpy alone.
 
 With PySpark it also writes the same records to `<directory>/spark`, for muster to read."""
 

@@ -1,18 +1,16 @@
 //! What muster writes is what Spark, Python and TensorFlowOnSpark read, and the other way round.
 
-use std::path::{Path, PathBuf};
-use std::process::Command;
-
-use muster::format::{RowSchema, Rows};
+use crate::python::python;
+use muster::format::Rows;
 use muster::parts::Format;
 use muster::parts::manifest::Manifest;
-use muster::parts::output::Output;
+use muster::parts::output::{Output, Plan};
 use muster::parts::source::{Location, Source};
 use muster::storage::{HadoopConfig, Storage};
-
-fn storage() -> Storage {
-    Storage::new(HadoopConfig::default())
-}
+use muster_tests::machine::{absent, under_ci};
+use muster_tests::program::run;
+use std::path::PathBuf;
+use std::process::Command;
 
 /// MNIST's training set, where `make test` has put its raw files.
 fn mnist() -> Option<Rows<u8>> {
@@ -32,10 +30,10 @@ fn mnist() -> Option<Rows<u8>> {
 #[test]
 fn csv_and_csv2_are_the_bytes_that_the_seed_writes() {
     let Some(rows) = mnist() else {
-        assert!(std::env::var_os("CI").is_none(), "make test fetches MNIST before it tests");
-        return eprintln!("not on this machine: MNIST in the cache directory");
+        assert!(!under_ci(), "make test fetches MNIST before it tests");
+        return absent("MNIST in the cache: the bytes of its csv and csv2");
     };
-    let schema = RowSchema { width: 784, classes: 10 };
+    let storage = Storage::new(HadoopConfig::default());
     let directory = tempfile::tempdir().unwrap();
     for (format, dir, bytes, sha256) in [
         (
@@ -48,10 +46,11 @@ fn csv_and_csv2_are_the_bytes_that_the_seed_writes() {
         (Format::Csv2, "", 9_348_476, "20a235137c3d628039e6133a89c0d5435f4bdbc5eed9bad580945310645a28b6"),
     ] {
         let out = directory.path().join("out");
-        let output = Output::begin(&storage(), &out, true).unwrap();
-        output.write_records("", format, schema, rows.view(), 10, &|_| {}).unwrap();
+        let output = Output::begin(&storage, &out, true).unwrap();
+        let plan = Plan { dir: "", format, shape: &[28, 28], classes: 10, parts: 10 };
+        output.write_records(&plan, rows.view(), &|_| {}).unwrap();
         output.commit().unwrap();
-        let manifest = Manifest::read(&storage(), &out.join(dir)).unwrap().unwrap();
+        let manifest = Manifest::read(&storage, &out.join(dir)).unwrap().unwrap();
         assert_eq!((manifest.rows, manifest.parts[0].rows), (60_000, 5120));
         assert_eq!(
             (manifest.parts[0].bytes, manifest.parts[0].sha256.as_str()),
@@ -63,29 +62,29 @@ fn csv_and_csv2_are_the_bytes_that_the_seed_writes() {
 
 #[test]
 fn python_reads_our_pickles_and_we_read_those_of_spark() {
-    let numpy = Command::new("python3").args(["-c", "import numpy"]).output();
-    if !numpy.is_ok_and(|done| done.status.success()) {
-        assert!(std::env::var_os("CI").is_none(), "python3 with numpy is needed: pip install numpy pyspark");
-        return eprintln!("not on this machine: python3 with numpy");
-    }
+    let Some(python) = python() else {
+        return absent("python3 with venv and PyPI: reading our pickles with Python");
+    };
     // The same records as in the script.
-    let schema = RowSchema { width: 6, classes: 3 };
     let rows = Rows {
         features: (0..253 * 6).map(|i| (i * 7 % 256) as u8).collect(),
         labels: (0..253).map(|i| i % 3).collect(),
     };
+    let storage = Storage::new(HadoopConfig::default());
     let directory = tempfile::tempdir().unwrap();
     let out = directory.path().join("out");
-    let output = Output::begin(&storage(), &out, false).unwrap();
-    output.write_records("", Format::Pickle, schema, rows.view(), 2, &|_| {}).unwrap();
+    let output = Output::begin(&storage, &out, false).unwrap();
+    let plan = Plan { dir: "", format: Format::Pickle, shape: &[6], classes: 3, parts: 2 };
+    output.write_records(&plan, rows.view(), &|_| {}).unwrap();
     output.commit().unwrap();
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/peers/pickles.py");
-    let python = Command::new("python3").args([script, &out]).output().unwrap();
-    assert!(python.status.success(), "{}", String::from_utf8_lossy(&python.stderr));
+    run(Command::new(python).arg(script).arg(&out)).succeeds();
 
     let spark = out.join("spark");
     if !spark.exists() {
-        return eprintln!("not on this machine: PySpark");
+        return absent(
+            "PySpark (make test-peers installs it): sc.pickleFile on our files, and its files read by us",
+        );
     }
     let (features, labels) = (spark.join("images"), spark.join("labels"));
     let location = Location {
@@ -94,5 +93,5 @@ fn python_reads_our_pickles_and_we_read_those_of_spark() {
         labels: Some(&labels),
         labels_required: true,
     };
-    assert_eq!(Source::find(&storage(), location, schema).unwrap().read_all::<u8>().unwrap(), rows);
+    assert_eq!(Source::find(&storage, location, &[6], 3).unwrap().read_all::<u8>().unwrap(), rows);
 }

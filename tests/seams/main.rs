@@ -12,6 +12,7 @@ mod inference;
 mod interruptions;
 mod kernels;
 mod model_directory;
+mod parts;
 mod python;
 mod report;
 mod same_bits;

@@ -4,6 +4,7 @@ use muster_tests::machine::{absent, under_ci};
 use muster_tests::program::{Sandbox, root, run};
 use std::path::PathBuf;
 use std::process::Command;
+use std::sync::LazyLock;
 
 /// Prints the names and shapes, the hash of the weights made of them, and the accuracy on the test digits.
 const SCRIPT: &str = r#"
@@ -31,8 +32,17 @@ truth = np.frombuffer(open(labels, "rb").read(), np.uint8, offset=8)
 print("hits", int((x.argmax(1) == truth).sum()))
 "#;
 
-/// The Python of an environment under the target directory with `safetensors` in it; none where it cannot be made.
-fn python() -> Option<PathBuf> {
+/// The Python that `MUSTER_PYTHON` names, else that of an environment under the target directory with `safetensors` in it; none where
+/// it cannot be made.
+pub fn python() -> Option<PathBuf> {
+    if let Some(python) = std::env::var_os("MUSTER_PYTHON") {
+        return Some(python.into());
+    }
+    static MADE: LazyLock<Option<PathBuf>> = LazyLock::new(make);
+    MADE.clone()
+}
+
+fn make() -> Option<PathBuf> {
     let target = std::env::var_os("CARGO_TARGET_DIR").map_or(root().join("target"), PathBuf::from);
     let environment = root().join(target).join("python");
     let python = environment.join("bin/python");

@@ -57,12 +57,6 @@ fn the_seed_s_inference_takes_the_options_of_training() {
 fn what_is_not_built_yet_says_so() {
     let sandbox = Sandbox::new();
     for (options, name) in [
-        ("-i images", "--images"),
-        ("--images images", "--images"),
-        ("-l labels", "--labels"),
-        ("-f csv", "--format"),
-        ("--format tfr", "--format"),
-        ("-r 2", "--readers"),
         ("-tb", "--tensorboard"),
         ("--tensorboard", "--tensorboard"),
         ("-c", "--rdma"),

@@ -142,20 +142,42 @@ impl MessageServer {
         })
     }
 
+    /// Whether all that was sent to a worker has left this end's buffers.
+    pub fn has_sent(&self, worker: usize) -> Result<bool, Error> {
+        locked(&self.mail[worker]).sends.are_done()
+    }
+
     pub fn take(&self, worker: usize, push: &mut Push) {
         push.set(locked(&self.mail[worker]).words.iter().copied());
     }
 }
 
 impl Drop for MessageServer {
-    /// The last weights may still be on their way from this end's buffers.
     fn drop(&mut self) {
-        if !std::thread::panicking() {
-            for mail in &self.mail {
-                while matches!(locked(mail).sends.are_done(), Ok(false)) {}
+        for (index, mail) in self.mail.iter_mut().enumerate() {
+            let mail = mail.get_mut().unwrap_or_else(|poisoned| poisoned.into_inner());
+            if !matches!((mail.sends.are_done(), mail.receives.are_done()), (Ok(true), Ok(true))) {
+                abandon((std::mem::take(&mut mail.order), std::mem::take(&mut mail.words)));
+                abandon((self.weights.clone(), self.copies.get(index).cloned(), self.slots[index].clone()));
             }
         }
     }
+}
+
+impl Drop for MessageWorker {
+    fn drop(&mut self) {
+        let mail = self.mail.get_mut().unwrap_or_else(|poisoned| poisoned.into_inner());
+        let receives = [mail.order_receive.are_done(), mail.weights_receive.are_done()];
+        if !matches!((mail.sends.are_done(), receives), (Ok(true), [Ok(true), Ok(true)])) {
+            abandon((std::mem::take(&mut mail.order), std::mem::take(&mut mail.words)));
+            abandon((self.weights.clone(), self.slot.clone()));
+        }
+    }
+}
+
+/// Leaves buffers to transfers that never end because a rank has failed; the process is about to end too.
+fn abandon<T>(buffers: T) {
+    std::mem::forget(buffers);
 }
 
 impl MessageWorker {

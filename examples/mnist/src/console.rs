@@ -11,10 +11,10 @@ pub struct Console {
 
 impl Console {
     /// With a progress bar of `total` units where standard error is a terminal, without one where `total` is 0.
-    pub fn new(total: u64) -> Console {
+    pub fn new(total: u64, unit: &str) -> Console {
         let bar = if total == 0 { ProgressBar::hidden() } else { ProgressBar::new(total) };
-        let template = "{bar:30} {pos}/{len} steps  {per_sec}  {eta} left  {msg}";
-        bar.set_style(ProgressStyle::with_template(template).expect("a valid template"));
+        let template = format!("{{bar:30}} {{pos}}/{{len}} {unit}  {{per_sec}}  {{eta}} left  {{msg}}");
+        bar.set_style(ProgressStyle::with_template(&template).expect("a valid template"));
         Console { bar }
     }
 
@@ -36,6 +36,11 @@ impl Console {
             self.bar.set_message(message());
             self.bar.set_position(position);
         }
+    }
+
+    /// Moves the progress bar on, from any thread.
+    pub fn advance(&self, by: u64) {
+        self.bar.inc(by);
     }
 
     /// Removes the progress bar.

@@ -2,10 +2,13 @@
 
 mod cli;
 mod console;
+mod doctor;
 mod fetch;
 mod inference;
 mod launched;
+mod parts;
 mod plan;
+mod prepare;
 mod ranks;
 mod source;
 mod synthetic;
@@ -19,6 +22,8 @@ fn main() -> ExitCode {
     let done = match &cli.command {
         cli::Command::Train(options) => train::run(options),
         cli::Command::Inference(options) => inference::run(options),
+        cli::Command::Prepare(options) => prepare::run(options),
+        cli::Command::Doctor(options) => doctor::run(options),
         cli::Command::Fetch(options) => fetch_to(options),
     };
     done.unwrap_or_else(|error| {

@@ -32,9 +32,11 @@ pub fn run(work: impl FnOnce(Option<&World>) -> Result<ExitCode>) -> Result<Exit
         Err(error) => {
             if world.rank() != 0 {
                 // Rank 0 knows already, or finds out, and says it better; unless it is the one that is gone.
-                std::thread::sleep(Duration::from_secs(1));
+                std::thread::sleep(Duration::from_secs(3));
             }
             console::remark(format_args!("mnist: {error:#}"));
+            // MPICH's launcher drops what it has not forwarded yet.
+            std::thread::sleep(Duration::from_millis(200));
             world.abort()
         }
     }

@@ -166,6 +166,17 @@ fn is_mnist(dataset: &Option<Dataset>, first: usize) -> bool {
 }
 
 impl Mnist {
+    /// Digits that were read from parts in the directory `origin` and, for the test, another.
+    ///
+    /// # Errors
+    /// When they have different shapes.
+    pub fn of_parts(origin: &Path, train: Dataset, test: Option<Dataset>) -> Result<Mnist> {
+        test.as_ref().map_or(Ok(()), |test| train.check_same_shape(test))?;
+        let (train, origin) = (Some(train), origin.to_owned());
+        let name = if is_mnist(&train, 0) && (test.is_none() || is_mnist(&test, 2)) { MNIST } else { CUSTOM };
+        Ok(Mnist { train, test, name, warning: None, origin })
+    }
+
     /// The labelled training set, and the labelled test set where there is one.
     ///
     /// # Errors

@@ -3,7 +3,7 @@
 use crate::cli::{self, OptimizerName, RecipeName, ReductionName};
 use crate::console::{self, Console};
 use crate::launched::Launched;
-use crate::{plan, ranks, source};
+use crate::{parts, plan, ranks, source};
 use anyhow::{Context, Result, bail, ensure};
 use muster::agree::Facts;
 use muster::checkpoint::{self, Checkpoint, Identity};
@@ -14,7 +14,7 @@ use muster::evaluate::Evaluation;
 use muster::model::Model;
 use muster::optimizer::Optimizer;
 use muster::report::{KernelsUsed, Report};
-use muster::storage::file;
+use muster::storage::{Storage, file};
 use muster::store::Store;
 use muster::team;
 use muster::train::{Job, Outcome, Recipe, Reduction};
@@ -39,6 +39,7 @@ pub fn run(options: &cli::Train) -> Result<ExitCode> {
     options.data.later.refuse()?;
     options.seed_mode.check("train")?;
     ranks::run(|world| {
+        // Told within the world: a rank that fails ends all of them, and would have no time to say why.
         let launched = Launched::register(Task::Train, Kernels::select()?)?;
         let done = run_rank(options, world, &launched);
         launched.finish(done)
@@ -48,7 +49,9 @@ pub fn run(options: &cli::Train) -> Result<ExitCode> {
 /// One process's part: all of it, or, of a world, that of its rank.
 fn run_rank(options: &cli::Train, world: Option<&World>, launched: &Launched) -> Result<ExitCode> {
     let rank = world.map_or(0, World::rank);
-    let material = in_turn(world, options.data.data.is_none(), || Material::prepare(options, world))?;
+    let storage = Arc::new(Storage::from_environment()?);
+    let material =
+        in_turn(world, options.data.data.is_none(), || Material::prepare(options, &storage, world))?;
     let kernels = agree(world, options, &material)?;
     let material = material?;
     let cluster = ranks::cluster(options, world)?;
@@ -66,7 +69,7 @@ fn run_rank(options: &cli::Train, world: Option<&World>, launched: &Launched) ->
     if options.plan_json {
         return plan::print(&job, material.dataset, last_step(options, &job));
     }
-    launched.start(world.map_or(material.world_size, |_| 1))?;
+    launched.start(if world.is_some() { 1 } else { job.world_size })?;
     if let Some(world) = cluster.world.filter(|_| rank != 0) {
         // Rank 0 is told to end, finishes its step and ends the others.
         let _ignored = interrupts(launched.interrupt())?;
@@ -74,15 +77,11 @@ fn run_rank(options: &cli::Train, world: Option<&World>, launched: &Launched) ->
         return Ok(ExitCode::SUCCESS);
     }
     let report_to = options.report.as_deref().map(writable).transpose()?;
-    let store = Store::open(&options.model, options.keep)?;
-    let start = store.start(
-        job.identity(),
-        !options.no_resume || launched.is_restart(),
-        options.require_same_bits,
-        |warning| {
-            console::remark(format!("warning: {warning}"));
-        },
-    )?;
+    let store = Store::open(storage, &options.model, options.keep)?;
+    let resume = !options.no_resume || launched.is_restart();
+    let start = store.start(job.identity(), resume, options.require_same_bits, |warning| {
+        console::remark(format!("warning: {warning}"));
+    })?;
     let last_step = last_step(options, &job);
     let run = Run { options, job, store, start, last_step, dataset: material.dataset, report_to, launched };
     run.train()
@@ -136,7 +135,7 @@ struct Material {
 }
 
 impl Material {
-    fn prepare(options: &cli::Train, world: Option<&World>) -> Result<Material> {
+    fn prepare(options: &cli::Train, storage: &Arc<Storage>, world: Option<&World>) -> Result<Material> {
         let world_size = ranks::size(&options.cluster, world)?;
         ensure!(
             world.is_some() || world_size <= 1024,
@@ -150,7 +149,10 @@ impl Material {
             }
         };
         let start = Instant::now();
-        let mnist = source::open(options.data.data.as_deref(), remark)?;
+        let mnist = match &options.data.images {
+            Some(images) => parts::training(storage, images, options)?,
+            None => source::open(options.data.data.as_deref(), remark)?,
+        };
         if let Some(warning) = &mnist.warning {
             remark(warning);
         }
@@ -194,7 +196,7 @@ struct Run<'a> {
 impl Run<'_> {
     fn train(self) -> Result<ExitCode> {
         let Run { job, start, last_step, .. } = &self;
-        let console = Console::new(last_step.saturating_sub(start.progress.steps));
+        let console = Console::new(last_step.saturating_sub(start.progress.steps), "steps");
         console.line(format_args!("{} ===== Start", console::now()));
         console.line(self.plan());
         let interrupt = interrupts(self.launched.interrupt())?;
