@@ -235,7 +235,7 @@ fn damaged_parts() {
             |part| part.splice(2..2, *b"999").for_each(drop),
             &["line 1", "255"],
         ),
-        ("tfr", "parts/train/part-r-00001", |part| part[20] ^= 1, &["record 1", "CRC"]),
+        ("tfr", "parts/train/part-r-00001", |part| part[20] ^= 1, &["record 1", "checksum"]),
         ("pickle", "parts/train/images/part-00001", |part| part.truncate(part.len() / 2), &["record"]),
     ];
     for (format, path, damage, parts) in cases {

@@ -126,7 +126,7 @@ fn read(options: &cli::Prepare, storage: &Storage, dir: &Path, console: &Console
 }
 
 /// Compares the bytes of all parts with the manifest.
-fn verify(storage: &Storage, dir: &PathBuf, console: &Console) -> Result<()> {
+fn verify(storage: &Storage, dir: &Path, console: &Console) -> Result<()> {
     match Manifest::read(storage, dir)? {
         Some(manifest) => Ok(manifest.verify(storage, dir)?),
         None => {

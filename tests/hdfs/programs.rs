@@ -1,0 +1,138 @@
+//! `mnist` with its data, its model and its predictions on HDFS.
+
+use std::io::Read;
+use std::process::Command;
+
+use muster::storage::Storage;
+use muster_tests::hdfs::{Cluster, NAMENODE};
+use muster_tests::program::{Sandbox, eventually, run, start};
+
+use crate::Test;
+
+pub const TESTS: &[Test] = &[
+    ("every_format_goes_through_hdfs", every_format_goes_through_hdfs),
+    ("a_training_is_resumed_from_hdfs", a_training_is_resumed_from_hdfs),
+    ("one_run_at_a_time_writes_a_model", one_run_at_a_time_writes_a_model),
+    ("a_training_outlives_a_restart_of_the_namenode", a_training_outlives_a_restart_of_the_namenode),
+    ("what_is_there_is_replaced_only_on_request", what_is_there_is_replaced_only_on_request),
+];
+
+/// `mnist` whose paths without a scheme lie on HDFS.
+fn mnist(cluster: &Cluster, sandbox: &Sandbox, arguments: &str) -> Command {
+    let mut command = sandbox.mnist(arguments);
+    command.env("HADOOP_CONF_DIR", cluster.conf_dir());
+    command
+}
+
+fn text(storage: &Storage, path: &str) -> String {
+    let mut text = String::new();
+    storage.open(path, 0..u64::MAX).unwrap().read_to_string(&mut text).unwrap();
+    text
+}
+
+/// Prepared, verified, trained on by one and by several ranks, and classified: as from the IDX files.
+fn every_format_goes_through_hdfs(cluster: &Cluster) {
+    let (sandbox, storage) = (Sandbox::new(), cluster.storage());
+    let hash = sandbox.hash("--hidden 20 -e 2 -m of-idx");
+    let of_idx = run(&mut sandbox.mnist("inference --data data -m of-idx -o predictions")).succeeds();
+    let expected = std::fs::read_to_string(sandbox.path("predictions/part-00000")).unwrap();
+    for format in ["csv", "csv2", "pickle", "tf"] {
+        let mnist = |arguments: &str| run(&mut mnist(cluster, &sandbox, arguments)).succeeds();
+        mnist(&format!("prepare --data data -n 3 -v -f {format} -o /{format}/data"));
+        let named = |set: &str, prefix: &str| match format {
+            "csv" | "pickle" => {
+                format!(
+                    "--{prefix}images /{format}/data/{set}/images --{prefix}labels /{format}/data/{set}/labels"
+                )
+            }
+            _ => format!("--{prefix}images /{format}/data/{set}"),
+        };
+        for (ranks, readers) in [(1, 2), (3, 1)] {
+            mnist(&format!(
+                "train --hidden 20 -e 2 -n {ranks} -r {readers} -f {format} -m /{format}/model{ranks} {} {} --report r.json",
+                named("train", ""),
+                named("test", "test-")
+            ));
+            assert_eq!(sandbox.json("r.json")["weights_sha256"], hash.as_str(), "{format}, {ranks} ranks");
+        }
+        let outcome = mnist(&format!(
+            "inference -f {format} -m /{format}/model3 -o /{format}/out {}",
+            named("test", "")
+        ));
+        assert!(
+            of_idx
+                .stdout
+                .lines()
+                .filter(|line| line.starts_with("accuracy"))
+                .all(|line| outcome.stdout.contains(line))
+        );
+        let parts: String =
+            (0..3).map(|part| text(&storage, &format!("/{format}/out/part-0000{part}"))).collect();
+        assert_eq!(parts, expected, "{format}");
+        let names: Vec<String> =
+            storage.list(format!("/{format}/out")).unwrap().into_iter().map(|entry| entry.name).collect();
+        assert_eq!(names, ["_SUCCESS", "part-00000", "part-00001", "part-00002"]);
+    }
+}
+
+fn a_training_is_resumed_from_hdfs(cluster: &Cluster) {
+    let sandbox = Sandbox::new();
+    let hash = sandbox.hash("--hidden 20 -e 40 -m direct");
+    let train = "train --data data --hidden 20 -e 40 -m /resumed/model --checkpoint-secs 0.05";
+    let mut killed = start(&mut mnist(cluster, &sandbox, train));
+    eventually("a model on HDFS", || {
+        cluster.storage().stat("/resumed/model/model.safetensors").unwrap().is_some()
+    });
+    killed.signal("KILL");
+    killed.ends();
+    let train = format!("{train} --keep 2 --report r.json");
+    run(&mut mnist(cluster, &sandbox, &train)).succeeds();
+    assert_eq!(sandbox.json("r.json")["weights_sha256"], hash.as_str());
+    let names = |path: &str| -> Vec<String> {
+        cluster.storage().list(path).unwrap().into_iter().map(|entry| entry.name).collect()
+    };
+    assert_eq!(names("/resumed/model"), ["checkpoints", "model.safetensors"], "the lock is given back");
+    assert!(names("/resumed/model/checkpoints").iter().all(|name| name.starts_with("step-")));
+    assert!(names("/resumed/model/checkpoints").len() <= 2);
+}
+
+fn one_run_at_a_time_writes_a_model(cluster: &Cluster) {
+    let sandbox = Sandbox::new();
+    let train = "train --data data --hidden 20 -e 1000000 -m /locked/model";
+    let mut first = start(&mut mnist(cluster, &sandbox, train));
+    first.says("plan:");
+    let pid = format!("process {} on ", first.pid());
+    run(&mut mnist(cluster, &sandbox, train)).refuses(&[&pid, "/locked/model/.lock"]);
+    first.signal("KILL");
+    first.ends();
+    run(&mut mnist(cluster, &sandbox, "train --data data --hidden 20 -e 1 -m /locked/model")).succeeds();
+}
+
+fn a_training_outlives_a_restart_of_the_namenode(cluster: &Cluster) {
+    let sandbox = Sandbox::new();
+    let train = "train --data data --hidden 20 -e 1000000 -m /outlived/model --checkpoint-secs 0.1";
+    let mut training = start(&mut mnist(cluster, &sandbox, train));
+    let newest = || {
+        let checkpoints = cluster.storage().list("/outlived/model/checkpoints");
+        checkpoints.ok()?.into_iter().map(|entry| entry.name).rfind(|name| name.starts_with("step-"))
+    };
+    eventually("a checkpoint", || newest().is_some());
+    drop(cluster.kill(&NAMENODE));
+    let before = newest();
+    eventually("a newer checkpoint", || newest() > before);
+    training.signal("INT");
+    assert_eq!(training.ends().status.code(), Some(130));
+}
+
+fn what_is_there_is_replaced_only_on_request(cluster: &Cluster) {
+    let sandbox = Sandbox::new();
+    let prepare = |options: &str| {
+        run(&mut mnist(cluster, &sandbox, &format!("prepare --data data -o /there {options}")))
+    };
+    prepare("-n 2").succeeds();
+    prepare("-n 3").refuses(&["/there", "--overwrite"]);
+    prepare("-n 3 -f tfr --overwrite").succeeds();
+    let names: Vec<String> =
+        cluster.storage().list("/there/test").unwrap().into_iter().map(|entry| entry.name).collect();
+    assert_eq!(names, ["_SUCCESS", "_manifest.json", "part-r-00000", "part-r-00001", "part-r-00002"]);
+}
