@@ -236,7 +236,12 @@ fn damaged_parts() {
             &["line 1", "255"],
         ),
         ("tfr", "parts/train/part-r-00001", |part| part[20] ^= 1, &["record 1", "checksum"]),
-        ("pickle", "parts/train/images/part-00001", |part| part.truncate(part.len() / 2), &["value 1", "ends after"]),
+        (
+            "pickle",
+            "parts/train/images/part-00001",
+            |part| part.truncate(part.len() / 2),
+            &["value 1", "ends after"],
+        ),
     ];
     for (format, path, damage, parts) in cases {
         let sandbox = prepared(format, 2);
