@@ -77,14 +77,14 @@ fn every_format_goes_through_hdfs(cluster: &Cluster) {
 
 fn a_training_is_resumed_from_hdfs(cluster: &Cluster) {
     let sandbox = Sandbox::new();
-    let hash = sandbox.hash("--hidden 20 -e 40 -m direct");
-    let train = "train --data data --hidden 20 -e 40 -m /resumed/model --checkpoint-secs 0.05";
+    let hash = sandbox.hash("--hidden 20 -e 500 -m direct");
+    let train = "train --data data --hidden 20 -e 500 -m /resumed/model --checkpoint-secs 0.05";
     let mut killed = start(&mut mnist(cluster, &sandbox, train));
     eventually("a model on HDFS", || {
         cluster.storage().stat("/resumed/model/model.safetensors").unwrap().is_some()
     });
     killed.signal("KILL");
-    killed.ends();
+    assert_eq!(killed.ends().status.code(), None, "it ended before it was killed");
     let train = format!("{train} --keep 2 --report r.json");
     run(&mut mnist(cluster, &sandbox, &train)).succeeds();
     assert_eq!(sandbox.json("r.json")["weights_sha256"], hash.as_str());

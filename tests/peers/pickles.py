@@ -4,6 +4,7 @@ tests/seams/formats.rs wrote: with PySpark's own `sc.pickleFile` where PySpark i
 With PySpark it also writes the same records to `<directory>/spark`, for muster to read."""
 
 import importlib.util
+import os
 import pickle
 import pathlib
 import struct
@@ -71,6 +72,9 @@ def compare(found, expected, what):
 
 def with_spark(directory):
     from pyspark import SparkConf, SparkContext
+
+    # The workers are started anew, and by default with the first python3 on the path.
+    os.environ["PYSPARK_PYTHON"] = sys.executable
 
     conf = SparkConf().setMaster("local[1]").setAppName("muster").set("spark.ui.enabled", "false")
     with SparkContext(conf=conf) as sc:

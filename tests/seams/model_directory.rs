@@ -4,6 +4,7 @@ use muster_tests::program::{Sandbox, eventually, run, start};
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 const ENDLESS: &str = "train --data data --hidden 32 -e 1000000 --threads 1";
 
@@ -95,7 +96,11 @@ fn a_directory_that_cannot_be_made_anew_warns_and_is_an_error_at_the_end() {
         let _ = fs::remove_dir_all(sandbox.path("mnist_model"));
         !sandbox.path("mnist_model").exists() && fs::write(sandbox.path("mnist_model"), "in the way").is_ok()
     });
-    std::thread::sleep(std::time::Duration::from_secs(1));
+    // A training whose output nobody reads stops at a full pipe, and then tries nothing.
+    let until = Instant::now() + Duration::from_secs(1);
+    while Instant::now() < until {
+        run.says("epoch");
+    }
     run.signal("INT");
     let outcome = run.ends().fails(&["mnist_model", "choose another place"]);
     let warnings = outcome.stderr.lines().filter(|line| line.starts_with("warning: no checkpoint")).count();

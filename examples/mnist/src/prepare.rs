@@ -10,7 +10,7 @@ use muster::format::RowsView;
 use muster::parts::manifest::Manifest;
 use muster::parts::output::{Output, Plan};
 use muster::storage::Storage;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::ExitCode;
 
 /// The directories below the output.
@@ -104,7 +104,7 @@ fn read(options: &cli::Prepare, storage: &Storage, dir: &Path, console: &Console
     let apart = storage.stat(&images)?.is_some();
     let (images, labels) = if apart { (images, Some(dir.join("labels"))) } else { (dir.to_owned(), None) };
     if options.verify {
-        [Some(&images), labels.as_ref()]
+        [Some(images.as_path()), labels.as_deref()]
             .into_iter()
             .flatten()
             .try_for_each(|dir| verify(storage, dir, console))?;
