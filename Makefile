@@ -53,7 +53,8 @@ lint: ## formatting, clippy, and with cargo-deny licences and advisories
 	else echo "cargo-deny is not installed, licences are not checked: cargo install --locked cargo-deny"; fi
 
 fetch: ## get MNIST into the cache
-	$(CARGO) run -p mnist -- fetch
+	$(CARGO) build -p mnist -p muster-launcher
+	$(TARGET)/debug/mnist fetch
 
 bench: ## measure kernels and training beside their peers (MKL and OpenBLAS from PyPI), and the formats
 	sh benches/peers.sh

@@ -37,6 +37,12 @@ fn every_field_is_there() {
         "train_seconds",
         "images_per_second",
         "weights_sha256",
+        "mode",
+        "server_trains",
+        "transport",
+        "mpi",
+        "staleness",
+        "ranks",
     ];
     assert_eq!(keys(&report), BTreeSet::from(fields));
     for (field, expected) in [

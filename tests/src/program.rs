@@ -19,18 +19,15 @@ pub fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("tests/ lies in the workspace")
 }
 
-/// The binary of a package of the same name, built in the profile of the tests themselves.
-pub fn build(package: &str) -> PathBuf {
-    build_binary(package, package)
-}
-
-/// A binary of a package.
-fn build_binary(package: &str, name: &str) -> PathBuf {
+/// A binary of the workspace, built in the profile of the tests themselves. All binaries are built together, as in `make fetch`, so that
+/// cargo chooses the features of their dependencies, and builds these, once.
+pub fn build(name: &str) -> PathBuf {
     let profile = if cfg!(debug_assertions) { "dev" } else { "release" };
-    let arguments = ["build", "--package", package, "--profile", profile, "--message-format", "json"];
+    let packages = ["--package", "mnist", "--package", "muster-launcher"];
+    let arguments = [&["build", "--profile", profile, "--message-format", "json"], &packages[..]].concat();
     let cargo = std::env::var_os("CARGO").unwrap_or("cargo".into());
     let mut command = Command::new(cargo);
-    command.args(arguments).current_dir(root()).stderr(Stdio::inherit());
+    command.args(&arguments).current_dir(root()).stderr(Stdio::inherit());
     // What cargo tells about the tests' own package makes build scripts that look at it run again.
     let of_this_package = ["CARGO_PKG_", "CARGO_MANIFEST_", "CARGO_CRATE_"];
     for (name, _) in std::env::vars_os() {
@@ -43,7 +40,8 @@ fn build_binary(package: &str, name: &str) -> PathBuf {
     let messages = String::from_utf8(built.stdout).expect("JSON is UTF-8");
     let mut executables = messages.lines().filter_map(|line| {
         let message: Value = serde_json::from_str(line).ok()?;
-        (message["target"]["name"] == name).then(|| message["executable"].as_str().map(PathBuf::from))?
+        let is_binary = message["target"]["kind"][0] == "bin" && message["target"]["name"] == name;
+        is_binary.then(|| message["executable"].as_str().map(PathBuf::from))?
     });
     executables.next().expect("cargo names the executable")
 }
@@ -57,7 +55,7 @@ pub fn binary() -> &'static Path {
 /// The binary `muster`.
 pub fn launcher() -> &'static Path {
     static BUILT: OnceLock<PathBuf> = OnceLock::new();
-    BUILT.get_or_init(|| build_binary("muster-launcher", "muster"))
+    BUILT.get_or_init(|| build("muster"))
 }
 
 /// A folder with a data set in `data/`, removed at the end of the test.
