@@ -3,6 +3,7 @@
 use crate::asynchronous::Staleness;
 use crate::cluster::{Mode, RankTimes};
 use crate::conductor::Epoch;
+use crate::dataset::Dataset;
 use crate::optimizer::Optimizer;
 use muster_kernels::Kernels;
 use serde::Serialize;
@@ -74,14 +75,10 @@ pub struct KernelsUsed {
 }
 
 impl KernelsUsed {
-    /// That of a table of kernels.
-    pub fn of(kernels: &Kernels) -> KernelsUsed {
+    /// That of a table of kernels on a data set.
+    pub fn of(kernels: &Kernels, dataset: &Dataset) -> KernelsUsed {
         let backend = kernels.backend();
-        KernelsUsed {
-            back_end: backend.name(),
-            arithmetic: backend.arithmetic(),
-            path: "dense",
-            precision: "f32",
-        }
+        let path = if dataset.sparse_scale().is_some() { "sparse" } else { "dense" };
+        KernelsUsed { back_end: backend.name(), arithmetic: backend.arithmetic(), path, precision: "f32" }
     }
 }

@@ -319,7 +319,7 @@ impl Run<'_> {
             mpi: job.cluster.world.map(|(world, _)| world.library().to_owned()),
             staleness: Default::default(),
             ranks: Vec::new(),
-            kernels: KernelsUsed::of(job.kernels),
+            kernels: KernelsUsed::of(job.kernels, job.train),
             steps: progress.steps,
             epochs: progress.epochs,
             records,
