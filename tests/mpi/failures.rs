@@ -9,9 +9,11 @@ use std::time::{Duration, Instant};
 /// Starts a training that would last for hours, and waits until it has saved something.
 fn start(mpi: &Mpi, ranks: usize, options: &str) -> Running {
     let options = format!("--steps 100000000 --checkpoint-secs 0.1 -m model {options}");
+    // Of an earlier run of the same test.
+    let before = mpi.sandbox.checkpoints("model").last().copied();
     let mut running = program::start(&mut mpi.command(&[(ranks, &options)]));
     running.says("plan:");
-    eventually("a checkpoint", || !mpi.sandbox.checkpoints("model").is_empty());
+    eventually("a new checkpoint", || mpi.sandbox.checkpoints("model").last().copied() > before);
     running
 }
 
