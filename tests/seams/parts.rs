@@ -212,10 +212,13 @@ fn options_that_need_each_other() {
     }
 }
 
+/// What is done to the bytes of a part.
+type Damage = fn(&mut Vec<u8>);
+
 /// Damaged parts of every kind: the message names the file, the place in it and what belongs there.
 #[test]
 fn damaged_parts() {
-    let cases: [(&str, &str, fn(&mut Vec<u8>), &[&str]); 6] = [
+    let cases: [(&str, &str, Damage, &[&str]); 6] = [
         (
             "csv",
             "parts/train/images/part-00001",
