@@ -45,6 +45,7 @@ fn serve(job: &Job, link: &Server, state: &State, conductor: &mut Conductor) -> 
     let pushes = RwLock::new(vec![Push::default(); job.workers()]);
     let ends = team::run(job.threads, |team| {
         let (mut summer, mut own) = (Summer::new(1), own.as_ref().map(RankGradient::thread));
+        let mut parts = Vec::new();
         let blocks = crate::batch::share(state.weights.blocks(), team.index(), team.count());
         for step in first_step.. {
             let batch = job.schedule().batch(step);
@@ -79,7 +80,9 @@ fn serve(job: &Job, link: &Server, state: &State, conductor: &mut Conductor) -> 
             let pushes = pushes.read().expect("no thread panicked");
             summer.set_leaves(batch.leaves);
             for block in blocks.clone() {
-                update(job, link, state, (step, &batch), &pushes, block, &mut summer);
+                read_slots(link, &pushes, block, state.weights.blocks(), &mut parts);
+                update(job, state, (step, &batch), block, &parts, &mut summer);
+                parts.clear();
             }
             let score = score(&pushes);
             drop(pushes);
@@ -105,27 +108,31 @@ fn score(pushes: &[Push]) -> Score {
     leaves.fold(Score::default(), |sum, (loss, hits)| Score { loss: sum.loss + loss, hits: sum.hits + hits })
 }
 
+/// The gradients of one block that the workers pushed, each a whole subtree of micro-batches.
+fn read_slots<'a>(
+    link: &'a Server,
+    pushes: &[Push],
+    block: usize,
+    blocks: usize,
+    parts: &mut Vec<(Node, Ref<'a>)>,
+) {
+    parts.extend(pushes.iter().zip(link.slots()).flat_map(|(push, slot)| {
+        push.nodes.iter().enumerate().map(move |(n, &node)| {
+            let at = n * blocks + block;
+            (node, slot.read(at..at + 1))
+        })
+    }));
+}
+
 /// Adds up a block's gradients and applies the update rule, chunk by chunk, so that neither leaves the cache.
 fn update(
     job: &Job,
-    link: &Server,
     state: &State,
     (step, batch): (u64, &Batch),
-    pushes: &[Push],
     block: usize,
+    parts: &[(Node, Ref)],
     summer: &mut Summer,
 ) {
-    let blocks = state.weights.blocks();
-    let parts: Vec<(Node, Ref)> = pushes
-        .iter()
-        .zip(link.slots())
-        .flat_map(|(push, slot)| {
-            push.nodes.iter().enumerate().map(move |(n, &node)| {
-                let at = n * blocks + block;
-                (node, slot.read(at..at + 1))
-            })
-        })
-        .collect();
     let length = state.weights.range(block..block + 1).len();
     let mut gradient = [0.0; CHUNK];
     for at in (0..length).step_by(CHUNK) {
