@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use muster::storage::Storage;
 use muster_tests::hdfs::{Cluster, DATANODES, Disturbed};
+use muster_tests::program::eventually;
 
 use crate::{Test, noise};
 
@@ -128,10 +129,15 @@ fn a_damaged_block_is_read_elsewhere(cluster: &Cluster) {
     write(&storage, "/damaged", &bytes);
     for (number, node) in DATANODES.into_iter().enumerate() {
         let content = &bytes[number * BLOCK_LEN..][..BLOCK_LEN];
-        let mut blocks = cluster.block_files(node);
-        blocks.retain(|block| !before[number].contains(block) && fs::read(block).unwrap() == content);
-        assert_eq!(blocks.len(), 1, "{node} has no replica of block {number}");
-        OpenOptions::new().write(true).open(&blocks[0]).unwrap().write_all_at(&[0; 4096], 1 << 20).unwrap();
+        let replica = || {
+            let mut blocks = cluster.block_files(node).into_iter();
+            blocks
+                .find(|block| !before[number].contains(block) && fs::read(block).is_ok_and(|b| b == content))
+        };
+        // A node that was too busy to take part in the write gets its replica later.
+        eventually("a replica on each DataNode", || replica().is_some());
+        let block = OpenOptions::new().write(true).open(replica().expect("it was just there")).unwrap();
+        block.write_all_at(&[0; 4096], 1 << 20).unwrap();
     }
     for _ in 0..10 {
         let file = storage.file("/damaged").unwrap();
