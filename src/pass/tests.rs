@@ -1,7 +1,7 @@
 //! The pass against a naive one in f64.
 
 use super::*;
-use crate::batch::share;
+use crate::batch::{leaf_rows, share};
 use crate::dataset::Features;
 use crate::gradient::Share;
 use crate::model::Tensors;
