@@ -181,6 +181,8 @@ impl Store {
         let placed = storage
             .create(temporary.join("model.safetensors"), &|out| out.write_all(&model))
             .and_then(|()| storage.create(temporary.join("state.safetensors"), &|out| out.write_all(&state)))
+            // Removed meanwhile, the directory was made anew by the files above: no checkpoint appears in it without its lock.
+            .and_then(|()| self.hold())
             .and_then(|()| storage.delete(&path))
             .and_then(|()| storage.rename(&temporary, &path));
         if let Err(error) = placed {
