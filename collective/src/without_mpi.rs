@@ -6,6 +6,7 @@ use crate::message::{Order, Push};
 use crate::{Error, Roster, Shared, Transport};
 use std::convert::Infallible;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// The ranks that a launcher started: never, in this build.
 pub struct World(Infallible);
@@ -15,7 +16,7 @@ impl World {
     ///
     /// # Errors
     /// If so.
-    pub fn join(_on_death: fn(&str) -> !) -> Result<Option<World>, Error> {
+    pub fn join(_limit: Duration, _on_loss: fn(&str) -> !) -> Result<Option<World>, Error> {
         match Launched::here() {
             Some(Launched { size: Some(1), .. }) | None => Ok(None),
             Some(Launched { launcher, size, .. }) => Err(Error::WithoutMpi { launcher, size }),

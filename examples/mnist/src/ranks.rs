@@ -9,9 +9,13 @@ use muster_collective::{Error, Transport, World};
 use std::process::ExitCode;
 use std::time::Duration;
 
-/// Runs `work` in the world that a launcher started this process in, or alone. An error of one rank ends all of them.
-pub fn run(work: impl FnOnce(Option<&World>) -> Result<ExitCode>) -> Result<ExitCode> {
-    let world = match World::join(die) {
+/// Runs `work` in the world that a launcher started this process in, or alone. An error of one rank ends all of them, and so does one
+/// that is stopped for longer than `limit`.
+pub fn run(
+    limit: Duration,
+    work: impl FnOnce(Option<&World>) -> Result<ExitCode>,
+) -> Result<ExitCode> {
+    let world = match World::join(limit, die) {
         Ok(world) => world,
         // They are all in the same position; the first of them says so.
         Err(_) if Launched::here().is_some_and(|launched| launched.rank != 0) => {
@@ -40,6 +44,11 @@ pub fn run(work: impl FnOnce(Option<&World>) -> Result<ExitCode>) -> Result<Exit
             world.abort()
         }
     }
+}
+
+/// The longest that a rank waits for another.
+pub fn step_timeout(options: &cli::Cluster) -> Duration {
+    Duration::from_secs_f64(options.step_timeout)
 }
 
 /// What happens when another rank has died: this process's end is that of the job.
@@ -71,7 +80,7 @@ pub fn cluster<'a>(options: &cli::Train, world: Option<&'a World>) -> Result<Clu
     Ok(Cluster {
         mode: mode(options),
         server_trains: options.cluster.server_trains,
-        step_timeout: Duration::from_secs_f64(options.cluster.step_timeout),
+        step_timeout: step_timeout(&options.cluster),
         world: world.map(transport).transpose()?,
     })
 }

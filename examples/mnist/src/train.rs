@@ -38,7 +38,7 @@ const TFOS_STEPS: u64 = 1000;
 pub fn run(options: &cli::Train) -> Result<ExitCode> {
     options.data.later.refuse()?;
     options.seed_mode.check("train")?;
-    ranks::run(|world| {
+    ranks::run(ranks::step_timeout(&options.cluster), |world| {
         // Told within the world: a rank that fails ends all of them, and would have no time to say why.
         let launched = Launched::register(Task::Train, Kernels::select()?)?;
         let done = run_rank(options, world, &launched);
