@@ -3,7 +3,7 @@
 use crate::launched::Launched;
 use crate::link::{Arrival, Server, Shape, Worker};
 use crate::message::{Order, Push};
-use crate::{Error, Roster, Shared, Transport};
+use crate::{Error, Fabric, Roster, Shared, Transport};
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
@@ -43,6 +43,14 @@ impl World {
     /// # Errors
     /// If MPI fails.
     pub fn exchange(&self, _text: &str) -> Result<Vec<String>, Error> {
+        match self.0 {}
+    }
+
+    /// What carries the messages of each rank.
+    ///
+    /// # Errors
+    /// If MPI fails.
+    pub fn fabric(&self) -> Result<Vec<Fabric>, Error> {
         match self.0 {}
     }
 

@@ -42,6 +42,13 @@ pub fn check(call: &'static str, code: c_int) -> Result<(), Error> {
 
 /// What the library says it is, its first line. It may be asked before MPI is initialized.
 pub fn library() -> String {
+    let text = library_text();
+    let words: Vec<&str> = text.lines().next().unwrap_or("").split_whitespace().collect();
+    words.join(" ").split(',').next().unwrap_or("").to_owned()
+}
+
+/// All that the library says of itself.
+pub fn library_text() -> String {
     // SAFETY: a constant of the library; the buffer is of the length that it states.
     let text = unsafe {
         let mut text = vec![0u8; ffi::RSMPI_MAX_LIBRARY_VERSION_STRING as usize + 1];
@@ -50,9 +57,7 @@ pub fn library() -> String {
         text.truncate(length.max(0) as usize);
         text
     };
-    let text = String::from_utf8_lossy(&text);
-    let words: Vec<&str> = text.lines().next().unwrap_or("").split_whitespace().collect();
-    words.join(" ").split(',').next().unwrap_or("").to_owned()
+    String::from_utf8_lossy(&text).into_owned()
 }
 
 /// Initializes MPI for a process whose threads leave it to this one, and returns the world; its errors are returned, not fatal.

@@ -1,6 +1,7 @@
 //! The ranks that mpirun, mpiexec or srun started, through MPI.
 //!
 //! - [`call`]: MPI's functions with their return codes.
+//! - [`selected`]: what it has selected to carry its messages.
 //! - [`vigil`]: limits what is waited for outside of steps.
 //! - [`watch`]: notices when a process of this node dies.
 //! - [`window`]: memory that the ranks of a node share.
@@ -10,6 +11,7 @@
 
 mod call;
 mod messages;
+mod selected;
 mod vigil;
 mod watch;
 mod window;
@@ -20,7 +22,7 @@ use crate::board::Board;
 use crate::launched::Launched;
 use crate::link::{Server, ServerEnd, Shape, Worker, WorkerEnd};
 use crate::roster::Place;
-use crate::{Error, Roster, Transport};
+use crate::{Error, Fabric, Roster, Transport};
 use call::Comm;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -52,6 +54,7 @@ impl World {
         };
         let library = call::library();
         check_library(&library)?;
+        selected::ask_ucx()?;
         let vigil = Vigil::start(&launched, limit, on_loss);
         let comm = vigil.during("while MPI begins", call::initialize)?;
         let (rank, size) = (comm.rank()?, comm.size()?);
@@ -104,6 +107,15 @@ impl World {
             self.comm.roll_call(|missing| self.vigil.misses(missing))?;
             self.comm.exchange(text)
         })
+    }
+
+    /// What carries the messages of each rank; all ranks call this together.
+    ///
+    /// # Errors
+    /// If MPI fails.
+    pub fn fabric(&self) -> Result<Vec<Fabric>, Error> {
+        let own = selected::fabric(&self.library, self.roster.nodes())?;
+        Ok(self.exchange(&own.line())?.iter().map(|line| Fabric::of(line)).collect())
     }
 
     /// The transport to use, if `wanted` is none in particular the fastest.

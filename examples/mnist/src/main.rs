@@ -3,6 +3,7 @@
 mod cli;
 mod console;
 mod doctor;
+mod fabric;
 mod fetch;
 mod inference;
 mod launched;

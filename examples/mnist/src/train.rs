@@ -2,6 +2,7 @@
 
 use crate::cli::{self, OptimizerName, RecipeName, ReductionName};
 use crate::console::{self, Console};
+use crate::fabric::Found;
 use crate::launched::Launched;
 use crate::{parts, plan, ranks, source};
 use anyhow::{Context, Result, bail, ensure};
@@ -69,11 +70,13 @@ fn run_rank(options: &cli::Train, world: Option<&World>, launched: &Launched) ->
     if options.plan_json {
         return plan::print(&job, material.dataset, last_step(options, &job));
     }
+    let found = Found::here(&options.cluster.fabric, cluster.world)?;
     launched.start(if world.is_some() { 1 } else { job.world_size })?;
     if let Some(world) = cluster.world.filter(|_| rank != 0) {
         // Rank 0 is told to end, finishes its step and ends the others.
         let _ignored = interrupts(launched.interrupt())?;
         muster::train::work(&job, world)?;
+        found.change(Some(world.0))?;
         return Ok(ExitCode::SUCCESS);
     }
     let report_to = options.report.as_deref().map(writable).transpose()?;
@@ -83,7 +86,7 @@ fn run_rank(options: &cli::Train, world: Option<&World>, launched: &Launched) ->
         console::remark(format!("warning: {warning}"));
     })?;
     let last_step = last_step(options, &job);
-    let run = Run { options, job, store, start, last_step, dataset: material.dataset, report_to, launched };
+    let run = Run { options, job, store, start, last_step, dataset: material.dataset, report_to, launched, found };
     run.train()
 }
 
@@ -115,6 +118,7 @@ fn agree(
             ("--async", format!("{:?}", ranks::mode(options))),
             ("--server-trains", options.cluster.server_trains.to_string()),
             ("--transport", format!("{:?}", options.cluster.transport)),
+            ("--fabric", format!("{:?}", options.cluster.fabric.required().collect::<Vec<_>>())),
             ("--step-timeout", options.cluster.step_timeout.to_string()),
         ];
         Facts::here(&identity, others).map_err(|error| error.to_string())
@@ -191,6 +195,7 @@ struct Run<'a> {
     dataset: &'static str,
     report_to: Option<&'a Path>,
     launched: &'a Launched,
+    found: Found,
 }
 
 impl Run<'_> {
@@ -212,12 +217,15 @@ impl Run<'_> {
         let Outcome { weights, end, times, staleness } = muster::train::train(job, start, &mut conductor)?;
         let (progress, train_seconds) = (conductor.progress.clone(), conductor.train_seconds);
         console.clear();
-        let report = Report { staleness, ranks: times, ..self.report(progress, train_seconds, &weights) };
+        let fabric_counters = self.found.change(self.job.cluster.world.map(|(world, _)| world))?;
+        let report = self.report(progress, train_seconds, &weights);
+        let report = Report { staleness, ranks: times, fabric_counters, ..report };
         if let Some(path) = self.report_to {
             let json = serde_json::to_vec_pretty(&report)?;
             file::write_atomic(path, |out| out.write_all(&json))?;
         }
         self.summarize(&console, &report, first);
+        Found::prove(&self.options.cluster.fabric, &report.fabric_counters)?;
         console.line(format_args!("{} ===== Stop", console::now()));
         Ok(match end {
             End::Interrupted(signal) => ExitCode::from(128 + signal as u8),
@@ -259,7 +267,12 @@ impl Run<'_> {
         let Some((world, transport)) = self.job.cluster.world else { return format!("{size} ranks") };
         let nodes = world.roster().nodes();
         let s = if nodes == 1 { "" } else { "s" };
-        format!("{size} ranks on {nodes} node{s}, {}, transport {}", world.library(), transport.name())
+        let fabric = self.found.name.as_deref().unwrap_or_default();
+        format!(
+            "{size} ranks on {nodes} node{s}, transport {}, {}, fabric {fabric}",
+            transport.name(),
+            world.library()
+        )
     }
 
     fn show(&self, console: &Console, event: Event, first: u64) {
@@ -317,6 +330,8 @@ impl Run<'_> {
             server_trains: job.cluster.server_trains,
             transport: job.cluster.world.map_or("threads", |(_, transport)| transport.name()),
             mpi: job.cluster.world.map(|(world, _)| world.library().to_owned()),
+            fabric: self.found.name.clone(),
+            fabric_counters: Default::default(),
             staleness: Default::default(),
             ranks: Vec::new(),
             kernels: KernelsUsed::of(job.kernels, job.train),
@@ -347,6 +362,9 @@ impl Run<'_> {
             let entries: Vec<String> =
                 report.staleness.iter().map(|(missed, gradients)| format!("{missed}: {gradients}")).collect();
             console.line(format_args!("staleness        {}", entries.join(", ")));
+        }
+        for (counter, grown) in &report.fabric_counters {
+            console.line(format_args!("fabric           {counter}: {grown}"));
         }
         if report.ranks.len() > 1 {
             report.ranks.iter().for_each(|times| console.line(account(times)));
