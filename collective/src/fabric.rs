@@ -40,11 +40,11 @@ impl Fabric {
         let mut layers: Vec<String> = of("pml").into_iter().filter(|name| name != "monitoring").collect();
         match layers.first().map(String::as_str) {
             Some("ob1") => {
-                let is_used = |name: &String| match WITHIN_A_NODE.contains(&name.as_str()) {
-                    true => nodes == 1,
-                    false => nodes > 1 && name != "self",
-                };
-                layers.extend(of("btl").into_iter().filter(is_used));
+                let (near, far): (Vec<_>, Vec<_>) = of("btl")
+                    .into_iter()
+                    .filter(|name| name != "self")
+                    .partition(|name| WITHIN_A_NODE.contains(&name.as_str()));
+                layers.extend(if nodes == 1 && !near.is_empty() { near } else { far });
             }
             Some("cm") => layers.extend(of("mtl")),
             _ => {}
@@ -183,6 +183,8 @@ mod tests {
         let layers = |nodes| Fabric::of_open_mpi(OB1.into_iter(), nodes).layers;
         assert_eq!(layers(1), ["ob1", "vader"]);
         assert_eq!(layers(2), ["ob1", "tcp"]);
+        let tcp = OB1.into_iter().filter(|name| !name.contains("vader"));
+        assert_eq!(Fabric::of_open_mpi(tcp, 1).layers, ["ob1", "tcp"]);
         let ucx = ["pml_ucx_priority", "btl_self_latency", "btl_tcp_links"];
         assert_eq!(Fabric::of_open_mpi(ucx.into_iter(), 2).layers, ["ucx"]);
         let cm = ["pml_cm_priority", "pml_monitoring_x", "mtl_psm2_x"];

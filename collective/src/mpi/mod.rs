@@ -109,6 +109,17 @@ impl World {
         })
     }
 
+    /// The same after work that may take one rank much longer than another.
+    ///
+    /// # Errors
+    /// If MPI fails.
+    pub fn exchange_after_work(&self, text: &str) -> Result<Vec<String>, Error> {
+        self.vigil.after_work("to be done", || {
+            self.comm.roll_call(|missing| self.vigil.misses(missing))?;
+            self.comm.exchange(text)
+        })
+    }
+
     /// What carries the messages of each rank; all ranks call this together.
     ///
     /// # Errors
@@ -190,7 +201,7 @@ impl World {
     /// If a link or its buffers still live.
     pub fn leave(self) -> Result<(), Error> {
         self.watch.announce_end();
-        self.exchange("")?;
+        self.exchange_after_work("")?;
         let World { vigil, watch, windows, .. } = self;
         let mut windows = windows.into_inner().expect("no panic while it is held");
         windows.insert(0, watch.stop());

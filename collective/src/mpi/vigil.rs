@@ -12,7 +12,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-/// How long ranks may differ in the time that they take before the first step: the one that fills a cache is waited for.
+/// How long ranks may differ in the time that they take before the first step.
 const SETUP_MAX: Duration = Duration::from_secs(600);
 
 /// The watching thread's counterpart.
@@ -29,10 +29,18 @@ struct Shared {
     limit: Duration,
 }
 
+/// What the main thread is doing.
+#[derive(Clone, Copy)]
+struct Wait {
+    what: &'static str,
+    since: Instant,
+    /// Whether other ranks may have work before they come, of whatever length: then only those that are stopped are stuck.
+    after_work: bool,
+}
+
 #[derive(Default)]
 struct State {
-    /// What the main thread is doing, and since when.
-    wait: Option<(&'static str, Instant)>,
+    wait: Option<Wait>,
     /// Who has not come yet, where this rank is the one that counts.
     missing: Vec<usize>,
     over: bool,
@@ -68,7 +76,20 @@ impl Vigil {
         what: &'static str,
         work: impl FnOnce() -> Result<T, Error>,
     ) -> Result<T, Error> {
-        self.shared.lock().wait = Some((what, Instant::now()));
+        self.wait(Wait { what, since: Instant::now(), after_work: false }, work)
+    }
+
+    /// The same where they may have work before.
+    pub fn after_work<T>(
+        &self,
+        what: &'static str,
+        work: impl FnOnce() -> Result<T, Error>,
+    ) -> Result<T, Error> {
+        self.wait(Wait { what, since: Instant::now(), after_work: true }, work)
+    }
+
+    fn wait<T>(&self, wait: Wait, work: impl FnOnce() -> Result<T, Error>) -> Result<T, Error> {
+        self.shared.lock().wait = Some(wait);
         self.shared.changed.notify_one();
         let done = work();
         *self.shared.lock() = State::default();
@@ -110,10 +131,11 @@ impl Shared {
                 return None;
             }
             let (state, _) = self.changed.wait_timeout(state, tick).expect("no panic while it is held");
-            let Some((what, since)) = state.wait else { continue };
+            let Some(wait) = state.wait else { continue };
             let missing = state.missing.clone();
             drop(state);
-            if let Some(reason) = self.stuck(what, &mut stopped).or_else(|| self.late(what, since, &missing)) {
+            let stuck = self.stuck(wait.what, &mut stopped);
+            if let Some(reason) = stuck.or_else(|| self.late(wait, &missing)) {
                 return Some(reason);
             }
         }
@@ -149,7 +171,7 @@ impl Shared {
     }
 
     /// That a wait is over, whatever the reason. The rank that counts says it first.
-    fn late(&self, what: &str, since: Instant, missing: &[usize]) -> Option<String> {
+    fn late(&self, Wait { what, since, after_work }: Wait, missing: &[usize]) -> Option<String> {
         let limit = SETUP_MAX.max(10 * self.limit);
         let limit = if missing.is_empty() { patient(limit) } else { limit };
         let name = |&rank: &usize| self.roster.get().map_or(format!("rank {rank}"), |roster| roster.name(rank));
@@ -157,7 +179,7 @@ impl Shared {
             [] => "another rank".to_owned(),
             missing => missing.iter().map(name).collect::<Vec<_>>().join(", "),
         };
-        (since.elapsed() > limit).then(|| {
+        (!after_work && since.elapsed() > limit).then(|| {
             format!(
                 "rank {} has waited {limit:?} for {who} {what}: it is stopped or stuck, or its node is not reached; \
                  the limit is the longer of ten minutes and ten times --step-timeout",

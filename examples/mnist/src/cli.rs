@@ -265,9 +265,10 @@ pub struct Inference {
     /// Replace the output directory if it exists
     #[arg(long)]
     pub overwrite: bool,
-    /// Ranks; more than one are not built yet
-    #[arg(short = 'n', long, visible_alias = "cluster_size", default_value_t = 1, value_name = "N", value_parser = positive::<usize>)]
-    pub cluster_size: usize,
+    /// Ranks, which share the parts [default: those that mpirun or srun started, otherwise 1]
+    #[arg(short = 'n', long, visible_alias = "cluster_size", value_name = "N", env = "MUSTER_WORLD_SIZE", hide_env = true,
+          value_parser = positive::<usize>)]
+    pub cluster_size: Option<usize>,
     #[command(flatten)]
     pub fabric: FabricArgs,
     #[command(flatten)]

@@ -46,6 +46,15 @@ pub fn run(
     }
 }
 
+/// Does `work`; where it may fill the cache, the first rank of each node goes first.
+pub fn in_turn<T>(world: Option<&World>, fills_cache: bool, work: impl Fn() -> T) -> Result<T> {
+    let Some(world) = world.filter(|_| fills_cache) else { return Ok(work()) };
+    let is_first = world.roster().places()[world.rank()].node == world.rank();
+    let first = is_first.then(&work);
+    world.exchange_after_work("")?;
+    Ok(first.unwrap_or_else(work))
+}
+
 /// The longest that a rank waits for another.
 pub fn step_timeout(options: &cli::Cluster) -> Duration {
     Duration::from_secs_f64(options.step_timeout)
@@ -58,10 +67,14 @@ fn die(reason: &str) -> ! {
 }
 
 /// The size of the job: that of the world, or what `-n` says.
-pub fn size(options: &cli::Cluster, world: Option<&World>) -> Result<usize> {
-    let Some(world) = world else { return Ok(options.cluster_size.unwrap_or(1)) };
+pub fn size(wanted: Option<usize>, world: Option<&World>) -> Result<usize> {
+    let Some(world) = world else {
+        let size = wanted.unwrap_or(1);
+        ensure!(size <= 1024, "--cluster-size {size} in one process; at most 1024 ranks are possible");
+        return Ok(size);
+    };
     let size = world.roster().len();
-    let wanted = options.cluster_size.unwrap_or(size);
+    let wanted = wanted.unwrap_or(size);
     ensure!(
         wanted == size,
         "--cluster-size {wanted} in a world of {size} processes; leave it out, or start {wanted} processes"

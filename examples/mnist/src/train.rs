@@ -52,7 +52,7 @@ fn run_rank(options: &cli::Train, world: Option<&World>, launched: &Launched) ->
     let rank = world.map_or(0, World::rank);
     let storage = Arc::new(Storage::from_environment()?);
     let material =
-        in_turn(world, options.data.data.is_none(), || Material::prepare(options, &storage, world))?;
+        ranks::in_turn(world, options.data.data.is_none(), || Material::prepare(options, &storage, world))?;
     let kernels = agree(world, options, &material)?;
     let material = material?;
     let cluster = ranks::cluster(options, world)?;
@@ -88,15 +88,6 @@ fn run_rank(options: &cli::Train, world: Option<&World>, launched: &Launched) ->
     let last_step = last_step(options, &job);
     let run = Run { options, job, store, start, last_step, dataset: material.dataset, report_to, launched, found };
     run.train()
-}
-
-/// Does `work`; where it may fill the cache, the first rank of each node goes first.
-fn in_turn<T>(world: Option<&World>, fills_cache: bool, work: impl Fn() -> T) -> Result<T> {
-    let Some(world) = world.filter(|_| fills_cache) else { return Ok(work()) };
-    let is_first = world.roster().places()[world.rank()].node == world.rank();
-    let first = is_first.then(&work);
-    world.exchange("")?;
-    Ok(first.unwrap_or_else(work))
 }
 
 /// The kernels to use, when all ranks are ready and want the same.
@@ -140,11 +131,7 @@ struct Material {
 
 impl Material {
     fn prepare(options: &cli::Train, storage: &Arc<Storage>, world: Option<&World>) -> Result<Material> {
-        let world_size = ranks::size(&options.cluster, world)?;
-        ensure!(
-            world.is_some() || world_size <= 1024,
-            "--cluster-size {world_size} in one process; at most 1024 ranks are possible"
-        );
+        let world_size = ranks::size(options.cluster.cluster_size, world)?;
         let threads = options.cluster.threads.unwrap_or(1);
         ensure!(threads <= 1024, "--threads {threads}; at most 1024 are possible");
         let remark: &(dyn Fn(&str) + Sync) = &|text| {
