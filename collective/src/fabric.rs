@@ -56,7 +56,9 @@ impl Fabric {
     pub fn add_ucx_log(&mut self, log: &str) {
         let mut found = BTreeSet::new();
         for line in log.lines() {
-            let Some((_, rest)) = line.split_once(" tag(").or_else(|| line.split_once(" am(")) else { continue };
+            let Some((_, rest)) = line.split_once(" tag(").or_else(|| line.split_once(" am(")) else {
+                continue;
+            };
             let transports = rest.split(')').next().unwrap_or("").split_whitespace();
             found.extend(transports.filter(|name| !name.starts_with("self")).map(str::to_owned));
         }
@@ -119,12 +121,17 @@ impl Fabric {
 pub fn describe(ranks: &[Fabric]) -> String {
     let names: Vec<String> = ranks.iter().map(Fabric::name).collect();
     let mut different: Vec<&String> = Vec::new();
-    names.iter().for_each(|name| if !different.contains(&name) { different.push(name) });
+    names.iter().for_each(|name| {
+        if !different.contains(&name) {
+            different.push(name)
+        }
+    });
     if let [name] = different[..] {
         return name.clone();
     }
     let part = |name: &&String| {
-        let ranks: Vec<String> = (0..names.len()).filter(|&rank| names[rank] == **name).map(|r| r.to_string()).collect();
+        let ranks: Vec<String> =
+            (0..names.len()).filter(|&rank| names[rank] == **name).map(|r| r.to_string()).collect();
         format!("{name} on rank{} {}", if ranks.len() == 1 { "" } else { "s" }, ranks.join(", "))
     };
     different.iter().map(part).collect::<Vec<_>>().join("; ")
@@ -166,7 +173,8 @@ pub fn counters(sys: &Path) -> Counters {
 
 /// How much counters have grown. Those of 32 bits stop at their end instead of beginning anew.
 pub fn change(before: &Counters, after: &Counters) -> Counters {
-    let grown = |(name, value): (&String, &u64)| Some((name.clone(), value.saturating_sub(*before.get(name)?)));
+    let grown =
+        |(name, value): (&String, &u64)| Some((name.clone(), value.saturating_sub(*before.get(name)?)));
     after.iter().filter_map(grown).collect()
 }
 
@@ -175,8 +183,15 @@ mod tests {
     use super::*;
     use std::os::unix::fs::symlink;
 
-    const OB1: [&str; 7] =
-        ["pml", "pml_base_verbose", "pml_ob1_priority", "btl_self_latency", "btl_tcp_links", "btl_vader_x", "mtl_ofi_x"];
+    const OB1: [&str; 7] = [
+        "pml",
+        "pml_base_verbose",
+        "pml_ob1_priority",
+        "btl_self_latency",
+        "btl_tcp_links",
+        "btl_vader_x",
+        "mtl_ofi_x",
+    ];
 
     #[test]
     fn open_mpi_s_open_components_are_what_it_uses() {
@@ -230,7 +245,8 @@ mod tests {
         fs::create_dir_all(process.join("fd")).unwrap();
         fs::create_dir_all(sys.join("class/infiniband_verbs/uverbs1")).unwrap();
         fs::write(sys.join("class/infiniband_verbs/uverbs1/ibdev"), "mlx5_1\n").unwrap();
-        let files = ["/dev/null", "/dev/infiniband/uverbs1", "/dev/infiniband/uverbs1", "/dev/hfi1_0", "socket:[7]"];
+        let files =
+            ["/dev/null", "/dev/infiniband/uverbs1", "/dev/infiniband/uverbs1", "/dev/hfi1_0", "socket:[7]"];
         for (number, file) in files.iter().enumerate() {
             symlink(file, process.join("fd").join(number.to_string())).unwrap();
         }

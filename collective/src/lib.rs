@@ -84,8 +84,8 @@ pub enum Error {
 
     /// A build without MPI is one of several processes that a launcher started.
     #[error(
-        "{launcher} started {} this program, which was built without MPI: they would all train on their own; \
-         build it with the cargo feature `mpi`, or start it without {launcher}",
+        "{launcher} started {} this program, which was built without MPI: they would all work on their own; \
+         start it without {launcher}, or build it with the cargo feature `mpi`",
         size.map_or("several processes of".to_owned(), |size| format!("{size} processes of"))
     )]
     WithoutMpi {

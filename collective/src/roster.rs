@@ -107,9 +107,8 @@ impl Roster {
         let here = self.places.get(rank);
         let is_near = move |(other, there): &(usize, &Place)| {
             *other != rank
-                && here.is_some_and(|here| {
-                    there.node == here.node && there.pid_namespace == here.pid_namespace
-                })
+                && here
+                    .is_some_and(|here| there.node == here.node && there.pid_namespace == here.pid_namespace)
         };
         self.places.iter().enumerate().filter(is_near).map(|(other, there)| (other, there.pid))
     }

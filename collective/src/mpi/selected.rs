@@ -29,7 +29,8 @@ pub fn ask_ucx() -> Result<(), Error> {
         return Ok(());
     }
     let failed = |cause: std::io::Error| {
-        let reason = format!("the program cannot begin anew to have UCX's log: {cause}; UCX_LOG_LEVEL=warn avoids it");
+        let reason =
+            format!("the program cannot begin anew to have UCX's log: {cause}; UCX_LOG_LEVEL=warn avoids it");
         Error::Failed { reason }
     };
     // It is inherited over the new beginning.

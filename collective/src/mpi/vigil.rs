@@ -71,11 +71,7 @@ impl Vigil {
     }
 
     /// Does what waits for other ranks.
-    pub fn during<T>(
-        &self,
-        what: &'static str,
-        work: impl FnOnce() -> Result<T, Error>,
-    ) -> Result<T, Error> {
+    pub fn during<T>(&self, what: &'static str, work: impl FnOnce() -> Result<T, Error>) -> Result<T, Error> {
         self.wait(Wait { what, since: Instant::now(), after_work: false }, work)
     }
 
@@ -174,7 +170,8 @@ impl Shared {
     fn late(&self, Wait { what, since, after_work }: Wait, missing: &[usize]) -> Option<String> {
         let limit = SETUP_MAX.max(10 * self.limit);
         let limit = if missing.is_empty() { patient(limit) } else { limit };
-        let name = |&rank: &usize| self.roster.get().map_or(format!("rank {rank}"), |roster| roster.name(rank));
+        let name =
+            |&rank: &usize| self.roster.get().map_or(format!("rank {rank}"), |roster| roster.name(rank));
         let who = match missing {
             [] => "another rank".to_owned(),
             missing => missing.iter().map(name).collect::<Vec<_>>().join(", "),

@@ -55,7 +55,9 @@ impl Found {
         let mut all = Counters::new();
         for (rank, line) in lines.iter().enumerate().filter(|(rank, _)| places[*rank].node == *rank) {
             let of_node: Counters = serde_json::from_str(line)?;
-            all.extend(of_node.into_iter().map(|(name, grown)| (format!("{} {name}", places[rank].host), grown)));
+            all.extend(
+                of_node.into_iter().map(|(name, grown)| (format!("{} {name}", places[rank].host), grown)),
+            );
         }
         Ok(all)
     }
@@ -64,7 +66,9 @@ impl Found {
     pub fn prove(options: &cli::FabricArgs, grown: &Counters) -> Result<()> {
         let is_unused = !grown.is_empty() && grown.values().all(|&grown| grown == 0);
         if is_unused && options.required().any(|wanted| wanted == "rdma") {
-            bail!("RDMA is required, and its devices are open, but their counters did not change while the ranks trained: {grown:?}");
+            bail!(
+                "RDMA is required, and its devices are open, but their counters did not change while the ranks trained: {grown:?}"
+            );
         }
         Ok(())
     }

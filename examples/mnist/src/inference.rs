@@ -140,6 +140,7 @@ impl<'a> Work<'a> {
     fn facts(&self) -> Vec<(String, String)> {
         let facts = [
             ("the version", env!("CARGO_PKG_VERSION").to_owned()),
+            ("the program's sha256", ranks::program_sha256()),
             ("the model's weights", checkpoint::sha256(&self.weights)),
             ("the number of parts", self.input.parts().to_string()),
             ("the number of bytes", self.input.bytes().to_string()),
@@ -159,7 +160,8 @@ impl<'a> Work<'a> {
         let classify = || {
             let kernels = Kernels::select()?;
             let confusion = Confusion::new(CLASSES);
-            let mut classifier = Classifier { model, weights, kernels, output: &output, records: 0, confusion };
+            let mut classifier =
+                Classifier { model, weights, kernels, output: &output, records: 0, confusion };
             let parts: Vec<usize> = (rank..input.parts()).step_by(seats).collect();
             match &input {
                 Input::Idx(dataset) => {

@@ -7,6 +7,7 @@ mod fabric;
 mod fetch;
 mod inference;
 mod launched;
+mod memory;
 mod parts;
 mod plan;
 mod prepare;

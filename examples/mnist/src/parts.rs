@@ -66,8 +66,7 @@ pub fn for_each(
 ) -> Result<()> {
     let pool = pool(readers)?;
     for parts in parts.chunks(pool.current_num_threads()) {
-        let read: Vec<_> =
-            pool.install(|| parts.par_iter().map(|&part| source.read_part(part)).collect());
+        let read: Vec<_> = pool.install(|| parts.par_iter().map(|&part| source.read_part(part)).collect());
         for (&part, rows) in parts.iter().zip(read) {
             each(part, rows?)?;
         }

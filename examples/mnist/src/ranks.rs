@@ -2,28 +2,26 @@
 
 use crate::cli::{self, RecipeName, TransportName};
 use crate::console;
-use anyhow::{Result, ensure};
+use anyhow::{Result, bail, ensure};
 use muster::cluster::{Cluster, Mode};
 use muster_collective::launched::Launched;
 use muster_collective::{Error, Transport, World};
+use sha2::Digest;
 use std::process::ExitCode;
 use std::time::Duration;
 
 /// Runs `work` in the world that a launcher started this process in, or alone. An error of one rank ends all of them, and so does one
 /// that is stopped for longer than `limit`.
-pub fn run(
-    limit: Duration,
-    work: impl FnOnce(Option<&World>) -> Result<ExitCode>,
-) -> Result<ExitCode> {
+pub fn run(limit: Duration, work: impl FnOnce(Option<&World>) -> Result<ExitCode>) -> Result<ExitCode> {
     let world = match World::join(limit, die) {
         Ok(world) => world,
-        // They are all in the same position; the first of them says so.
+        // They are all in the same position; the first of them says so, before the launcher ends it for this one's end.
         Err(_) if Launched::here().is_some_and(|launched| launched.rank != 0) => {
+            std::thread::sleep(Duration::from_secs(3));
             return Ok(ExitCode::FAILURE);
         }
         Err(error @ Error::WithoutMpi { .. }) => {
-            let build = "cargo build --release -p mnist --features mpi";
-            return Err(anyhow::Error::new(error).context(format!("build it with `{build}`")));
+            bail!("{error}: cargo build --release -p mnist --features mpi")
         }
         Err(error) => return Err(error.into()),
     };
@@ -80,6 +78,20 @@ pub fn size(wanted: Option<usize>, world: Option<&World>) -> Result<usize> {
         "--cluster-size {wanted} in a world of {size} processes; leave it out, or start {wanted} processes"
     );
     Ok(size)
+}
+
+/// The digest of this program's file: ranks that were built from different sources may have the same version.
+pub fn program_sha256() -> String {
+    let bytes = std::fs::read("/proc/self/exe").unwrap_or_default();
+    let digest = sha2::Sha256::digest(bytes);
+    digest.iter().take(8).map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// The ranks that share this node's memory.
+pub fn of_this_node(size: usize, world: Option<&World>) -> Vec<usize> {
+    let Some(world) = world else { return (0..size).collect() };
+    let places = world.roster().places();
+    (0..size).filter(|&rank| places[rank].node == places[world.rank()].node).collect()
 }
 
 /// How the ranks work together.

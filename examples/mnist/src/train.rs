@@ -4,6 +4,7 @@ use crate::cli::{self, OptimizerName, RecipeName, ReductionName};
 use crate::console::{self, Console};
 use crate::fabric::Found;
 use crate::launched::Launched;
+use crate::memory::{self, Ranks};
 use crate::{parts, plan, ranks, source};
 use anyhow::{Context, Result, bail, ensure};
 use muster::agree::Facts;
@@ -86,7 +87,8 @@ fn run_rank(options: &cli::Train, world: Option<&World>, launched: &Launched) ->
         console::remark(format!("warning: {warning}"));
     })?;
     let last_step = last_step(options, &job);
-    let run = Run { options, job, store, start, last_step, dataset: material.dataset, report_to, launched, found };
+    let run =
+        Run { options, job, store, start, last_step, dataset: material.dataset, report_to, launched, found };
     run.train()
 }
 
@@ -106,6 +108,7 @@ fn agree(
         };
         let others = [
             ("the version", env!("CARGO_PKG_VERSION").to_owned()),
+            ("the program's sha256", ranks::program_sha256()),
             ("--async", format!("{:?}", ranks::mode(options))),
             ("--server-trains", options.cluster.server_trains.to_string()),
             ("--transport", format!("{:?}", options.cluster.transport)),
@@ -157,7 +160,10 @@ impl Material {
             batch <= records,
             "--batch-size {batch} is larger than the data set of {records} records; choose at most {records}"
         );
-        check_memory(&model, &recipe)?;
+        let (mode, server_trains) = (ranks::mode(options), options.cluster.server_trains);
+        if !options.plan_json {
+            memory::check(&model, &recipe, Ranks { size: world_size, server_trains, mode }, world)?;
+        }
         let reading_seconds = start.elapsed().as_secs_f64();
         Ok(Material { dataset, train, test, model, recipe, world_size, reading_seconds })
     }
@@ -414,38 +420,6 @@ fn last_step(options: &cli::Train, job: &Job) -> u64 {
     let epochs = options.epochs.or(steps.is_none().then_some(EPOCHS));
     let of_epochs = epochs.map(|epochs| epochs.saturating_mul(job.schedule().steps_per_epoch()));
     steps.into_iter().chain(of_epochs).min().expect("one of them is set")
-}
-
-/// Weights, gradient, slots and a copy of weights and slots for the checkpoint must fit into this machine's memory, else the
-/// operating system ends the process without a word.
-fn check_memory(model: &Model, recipe: &Recipe) -> Result<()> {
-    let Some(memory) = memory_kib() else { return Ok(()) };
-    let parameters = model.parameters();
-    let copies = 3 + 2 * recipe.optimizer.slots().len() as u128;
-    let activations =
-        recipe.batch_size as u128 * model.widths().iter().map(|&width| width as u128).sum::<u128>();
-    let needed = 4 * (copies * parameters as u128 + 2 * activations) / 1024;
-    ensure!(
-        needed <= memory.into(),
-        "a model of {parameters} parameters at --batch-size {} needs {} MiB of memory, this machine has {} MiB; \
-         choose fewer units with --hidden",
-        recipe.batch_size,
-        needed / 1024,
-        memory / 1024
-    );
-    Ok(())
-}
-
-/// The memory of this machine in KiB; none where Linux does not tell.
-fn memory_kib() -> Option<u64> {
-    let info = std::fs::read_to_string("/proc/meminfo").ok()?;
-    info.lines()
-        .find_map(|line| line.strip_prefix("MemTotal:"))?
-        .trim()
-        .strip_suffix("kB")?
-        .trim()
-        .parse()
-        .ok()
 }
 
 /// Threads that this process may run at once, by affinity and cgroup.
