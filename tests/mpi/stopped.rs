@@ -66,6 +66,7 @@ fn a_stop_at_any_moment_ends_the_job_or_comes_too_late() {
     run(&mut mpi.command(&[(3, options)])).succeeds();
     let whole = since.elapsed();
     let round = std::env::var("MUSTER_SOAK_ROUND").map_or(0, |round| round.parse::<u32>().expect("a number"));
+    let mut named = 0;
     for moment in 0..6 {
         let rank = moment as usize % 3;
         let mut running = program::start(&mut mpi.command(&[(3, options)]));
@@ -78,9 +79,26 @@ fn a_stop_at_any_moment_ends_the_job_or_comes_too_late() {
         let is_over = outcome.status.success() || stopped.is_none();
         let is_named = said(&outcome, &[&format!("rank {rank} "), "stopped or stuck"]);
         assert!(is_over || is_named, "rank {rank} at {moment}/6: {outcome:?}");
+        named += usize::from(is_named);
         if let Some(pid) = &stopped {
             // A launcher may leave a stopped process behind; nothing else is to.
             let _ = Command::new("kill").args(["-KILL", pid]).stderr(std::process::Stdio::null()).status();
         }
+    }
+    assert!(named > 0, "some of the stops were in time");
+}
+
+/// A checkpoint that takes longer than a step may is no reason to give rank 0 up.
+#[test]
+fn a_server_that_saves_for_long_is_waited_for() {
+    let Some(mpi) = mpi() else { return };
+    let library = stopper(&mpi);
+    for transport in ["shared", "messages"] {
+        let options = format!(
+            "--steps 40 --checkpoint-secs 1000 --no-resume --step-timeout 0.5 --transport {transport}"
+        );
+        let mut command = mpi.command(&[(3, &options)]);
+        // A worker's patience ends after 1.2 seconds; several files are written.
+        run(command.env("LD_PRELOAD", &library).env("SLOW_FSYNC", "1")).succeeds();
     }
 }

@@ -60,14 +60,22 @@ pub fn library_text() -> String {
     String::from_utf8_lossy(&text).into_owned()
 }
 
-/// Initializes MPI for a process whose threads leave it to this one, and returns the world; its errors are returned, not fatal.
+/// Initializes MPI for a process of which one thread at a time calls it, and returns the world; its errors are returned, not fatal.
 pub fn initialize() -> Result<Comm, Error> {
     let mut provided = 0;
     // SAFETY: null stands for no arguments; the process initializes MPI once.
     unsafe {
-        let code =
-            ffi::MPI_Init_thread(ptr::null_mut(), ptr::null_mut(), ffi::RSMPI_THREAD_FUNNELED, &mut provided);
+        let code = ffi::MPI_Init_thread(
+            ptr::null_mut(),
+            ptr::null_mut(),
+            ffi::RSMPI_THREAD_SERIALIZED,
+            &mut provided,
+        );
         check("MPI_Init_thread", code)?;
+        if provided < ffi::RSMPI_THREAD_SERIALIZED {
+            let text = "this MPI is built for programs without threads".to_owned();
+            return Err(Error::Mpi { call: "MPI_Init_thread", text });
+        }
         Comm(ffi::RSMPI_COMM_WORLD).returning_errors()
     }
 }
@@ -206,6 +214,22 @@ impl Comm {
             String::from_utf8_lossy(&bytes[start as usize..][..length as usize]).into_owned()
         };
         Ok(starts.iter().zip(&lengths).map(text).collect())
+    }
+
+    /// Receives a message without content, if one has come.
+    pub fn take_empty(self, from: usize, tag: c_int) -> Result<bool, Error> {
+        let (from, mut flag) = (from as c_int, 0);
+        // SAFETY: plain out parameters, no statuses are wanted; a message of no words writes none.
+        unsafe {
+            let code = ffi::MPI_Iprobe(from, tag, self.0, &mut flag, ffi::RSMPI_STATUS_IGNORE);
+            check("MPI_Iprobe", code)?;
+            if flag != 0 {
+                let (nowhere, kind) = (ptr::from_mut(&mut [0u64; 1]).cast(), ffi::RSMPI_UINT64_T);
+                let code = ffi::MPI_Recv(nowhere, 0, kind, from, tag, self.0, ffi::RSMPI_STATUS_IGNORE);
+                check("MPI_Recv", code)?;
+            }
+        }
+        Ok(flag != 0)
     }
 
     /// Ends the processes of all ranks.

@@ -37,7 +37,7 @@ pub fn ask_ucx() -> Result<(), Error> {
     let log = memfd_create("ucx-log", MemfdFlags::empty()).map_err(|errno| failed(errno.into()))?;
     let mut arguments = std::env::args_os();
     let name = arguments.next().unwrap_or_default();
-    let mut again = Command::new("/proc/self/exe");
+    let mut again = Command::new(std::env::current_exe().map_err(failed)?);
     again.arg0(name).args(arguments).env(UCX_LOG_LEVEL, "info");
     again.env(UCX_LOG_FILE, format!("{IN_MEMORY}{}", log.as_raw_fd()));
     Err(failed(again.exec()))
