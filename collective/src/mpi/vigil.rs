@@ -12,8 +12,8 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-/// How long ranks may differ in the time that they take before the first step.
-const SETUP_MAX: Duration = Duration::from_secs(600);
+/// How long ranks may differ in the time that they take before the first step, when none of them has work that others have not.
+const SETUP_MAX: Duration = Duration::from_secs(1800);
 
 /// The watching thread's counterpart.
 pub struct Vigil {
@@ -179,7 +179,7 @@ impl Shared {
         (!after_work && since.elapsed() > limit).then(|| {
             format!(
                 "rank {} has waited {limit:?} for {who} {what}: it is stopped or stuck, or its node is not reached; \
-                 the limit is the longer of ten minutes and ten times --step-timeout",
+                 the limit is the longer of half an hour and ten times --step-timeout",
                 self.rank
             )
         })
