@@ -21,39 +21,58 @@ pub struct Fabric {
     pub devices: Vec<String>,
 }
 
-/// Layers of Open MPI that do not leave the node; `self` does not even leave the process.
-const WITHIN_A_NODE: [&str; 3] = ["vader", "sm", "smcuda"];
+/// Layers of Open MPI that do not leave the node; `vader` is the older name of `sm`.
+const WITHIN_A_NODE: [&str; 3] = ["sm", "smcuda", "vader"];
+/// Layers of Open MPI that need an RDMA device.
+const RDMA_ONLY: [&str; 2] = ["openib", "uct"];
+/// Layers that only stand before another one.
+const AROUND: [&str; 4] = ["base", "monitoring", "v", "wrapper"];
 
 impl Fabric {
-    /// From the names of Open MPI's variables, when the ranks are on `nodes` nodes.
-    pub fn of_open_mpi<'a>(variables: impl Iterator<Item = &'a str>, nodes: usize) -> Fabric {
+    /// From the names of Open MPI's variables, what UCX's log says, and the open devices, when the ranks are on `nodes` nodes. Version 5
+    /// keeps variables of components that were not selected: where several remain, they are one layer `a|b`, which is neither.
+    pub fn of_open_mpi<'a>(
+        variables: impl Iterator<Item = &'a str>,
+        ucx: &[String],
+        devices: Vec<String>,
+        nodes: usize,
+    ) -> Fabric {
         let parts = |name: &'a str| {
             let mut parts = name.split('_');
             Some((parts.next()?, parts.next()?))
         };
-        let open: BTreeSet<_> = variables.filter_map(parts).filter(|(_, name)| *name != "base").collect();
+        let open: BTreeSet<_> =
+            variables.filter_map(parts).filter(|(_, name)| !AROUND.contains(name)).collect();
         let of = |framework: &str| {
-            let names = open.iter().filter(|(of, _)| *of == framework).map(|(_, name)| (*name).to_owned());
+            let names = open.iter().filter(|(of, _)| *of == framework).map(|(_, name)| *name);
             names.collect::<Vec<_>>()
         };
-        // A layer that only watches another one.
-        let mut layers: Vec<String> = of("pml").into_iter().filter(|name| name != "monitoring").collect();
-        match layers.first().map(String::as_str) {
-            Some("ob1") => {
+        let mut senders = of("pml");
+        if !ucx.is_empty() && senders.contains(&"ucx") {
+            senders = vec!["ucx"];
+        } else if senders.len() > 1 {
+            senders.retain(|name| *name != "ucx");
+        }
+        let over = match senders[..] {
+            ["ucx"] => ucx.to_vec(),
+            ["ob1"] => {
                 let (near, far): (Vec<_>, Vec<_>) = of("btl")
                     .into_iter()
-                    .filter(|name| name != "self")
-                    .partition(|name| WITHIN_A_NODE.contains(&name.as_str()));
-                layers.extend(if nodes == 1 && !near.is_empty() { near } else { far });
+                    .filter(|name| *name != "self" && (!devices.is_empty() || !RDMA_ONLY.contains(name)))
+                    .partition(|name| WITHIN_A_NODE.contains(name));
+                match nodes == 1 && !near.is_empty() {
+                    true => near.into_iter().take(1).map(str::to_owned).collect(),
+                    false => one_of(&far),
+                }
             }
-            Some("cm") => layers.extend(of("mtl")),
-            _ => {}
-        }
-        Fabric { layers, devices: Vec::new() }
+            ["cm"] => one_of(&of("mtl")),
+            _ => Vec::new(),
+        };
+        Fabric { layers: one_of(&senders).into_iter().chain(over).collect(), devices }
     }
 
-    /// Adds the transports that UCX's log names: `… ep_cfg[1]: tag(rc_mlx5/mlx5_0:1 cma/memory) …`
-    pub fn add_ucx_log(&mut self, log: &str) {
+    /// The transports that UCX's log names, but for those within a process: `… ep_cfg[1]: tag(rc_mlx5/mlx5_0:1 cma/memory) …`
+    pub fn ucx_transports(log: &str) -> Vec<String> {
         let mut found = BTreeSet::new();
         for line in log.lines() {
             let Some((_, rest)) = line.split_once(" tag(").or_else(|| line.split_once(" am(")) else {
@@ -62,7 +81,7 @@ impl Fabric {
             let transports = rest.split(')').next().unwrap_or("").split_whitespace();
             found.extend(transports.filter(|name| !name.starts_with("self")).map(str::to_owned));
         }
-        self.layers.extend(found);
+        found.into_iter().collect()
     }
 
     /// The RDMA devices that a process has open; `process` is its folder in `/proc`, `sys` stands for `/sys`.
@@ -115,6 +134,11 @@ impl Fabric {
             _ => self.layers.iter().any(of_layer) || self.devices.iter().any(|device| device == wanted),
         }
     }
+}
+
+/// One layer of several that cannot be told apart.
+fn one_of(names: &[&str]) -> Vec<String> {
+    if names.is_empty() { Vec::new() } else { vec![names.join("|")] }
 }
 
 /// What carries the messages of all ranks, in words.
@@ -193,28 +217,49 @@ mod tests {
         "mtl_ofi_x",
     ];
 
+    fn layers(variables: &[&str], ucx: &[&str], nodes: usize) -> Vec<String> {
+        let ucx: Vec<String> = ucx.iter().map(|&name| name.to_owned()).collect();
+        Fabric::of_open_mpi(variables.iter().copied(), &ucx, Vec::new(), nodes).layers
+    }
+
     #[test]
     fn open_mpi_s_open_components_are_what_it_uses() {
-        let layers = |nodes| Fabric::of_open_mpi(OB1.into_iter(), nodes).layers;
-        assert_eq!(layers(1), ["ob1", "vader"]);
-        assert_eq!(layers(2), ["ob1", "tcp"]);
-        let tcp = OB1.into_iter().filter(|name| !name.contains("vader"));
-        assert_eq!(Fabric::of_open_mpi(tcp, 1).layers, ["ob1", "tcp"]);
-        let ucx = ["pml_ucx_priority", "btl_self_latency", "btl_tcp_links"];
-        assert_eq!(Fabric::of_open_mpi(ucx.into_iter(), 2).layers, ["ucx"]);
+        assert_eq!(layers(&OB1, &[], 1), ["ob1", "vader"]);
+        assert_eq!(layers(&OB1, &[], 2), ["ob1", "tcp"]);
+        assert_eq!(layers(&["pml_ob1_x", "btl_self_x", "btl_tcp_x"], &[], 1), ["ob1", "tcp"]);
         let cm = ["pml_cm_priority", "pml_monitoring_x", "mtl_psm2_x"];
-        assert_eq!(Fabric::of_open_mpi(cm.into_iter(), 2).layers, ["cm", "psm2"]);
+        assert_eq!(layers(&cm, &[], 2), ["cm", "psm2"]);
+    }
+
+    #[test]
+    fn what_version_5_leaves_open_is_told_apart_or_named_together() {
+        let five = [
+            "pml_ob1_x",
+            "pml_ucx_x",
+            "pml_wrapper_x",
+            "btl_ofi_x",
+            "btl_sm_x",
+            "btl_tcp_x",
+            "btl_uct_x",
+            "btl_vader_x",
+        ];
+        assert_eq!(layers(&five, &[], 1), ["ob1", "sm"]);
+        assert_eq!(layers(&five, &[], 2), ["ob1", "ofi|tcp"]);
+        assert_eq!(layers(&five, &["tcp/eth0"], 2), ["ucx", "tcp/eth0"]);
+        let ambiguous = Fabric { layers: layers(&five, &[], 2), devices: Vec::new() };
+        assert!(require("ofi", &[ambiguous]).is_err(), "what cannot be told apart proves nothing");
     }
 
     #[test]
     fn ucx_s_log_names_transports_and_devices() {
-        let mut fabric = Fabric { layers: vec!["ucx".into()], devices: vec!["mlx5_0".into()] };
-        fabric.add_ucx_log(
-            "[1.2] [vm:1:0] parser.c:1916 UCX  INFO  UCX_* env variable: UCX_LOG_LEVEL=info\n\
+        let log = "[1.2] [vm:1:0] parser.c:1916 UCX  INFO  UCX_* env variable: UCX_LOG_LEVEL=info\n\
              [1.3] [vm:1:0] ucp_worker.c:1763 UCX  INFO    ep_cfg[0]: tag(self/memory0 cma/memory) rma(self/memory0)\n\
-             [1.4] [vm:1:0] ucp_worker.c:1763 UCX  INFO    ep_cfg[1]: tag(rc_mlx5/mlx5_0:1) rma(rc_mlx5/mlx5_0:1)\n",
-        );
-        assert_eq!(fabric.layers, ["ucx", "cma/memory", "rc_mlx5/mlx5_0:1"]);
+             [1.4] [vm:1:0] ucp_worker.c:1763 UCX  INFO    ep_cfg[1]: tag(rc_mlx5/mlx5_0:1) rma(rc_mlx5/mlx5_0:1)\n";
+        let transports = Fabric::ucx_transports(log);
+        let fabric = Fabric {
+            layers: ["ucx".to_owned()].into_iter().chain(transports).collect(),
+            devices: vec!["mlx5_0".into()],
+        };
         assert_eq!(fabric.name(), "ucx over cma/memory, rc_mlx5/mlx5_0:1, RDMA devices open: mlx5_0");
         assert_eq!(Fabric::of(&fabric.line()), fabric);
         let both = [fabric.clone(), fabric];
@@ -226,7 +271,7 @@ mod tests {
 
     #[test]
     fn what_is_required_and_not_there_is_told_with_what_was_found() {
-        let tcp = Fabric::of_open_mpi(OB1.into_iter(), 2);
+        let tcp = Fabric { layers: layers(&OB1, &[], 2), devices: Vec::new() };
         let verbs = Fabric { layers: vec!["ob1".into(), "openib".into()], devices: vec!["mlx4_0".into()] };
         let error = require("rdma", &[verbs, tcp.clone(), tcp]).unwrap_err().to_string();
         for part in [

@@ -6,7 +6,7 @@ use super::call::check;
 use crate::{Error, Fabric};
 use mpi::ffi;
 use rustix::fs::{MemfdFlags, memfd_create};
-use std::ffi::{CStr, OsStr, c_int, c_void};
+use std::ffi::{CStr, c_int, c_void};
 use std::os::fd::AsRawFd;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
@@ -57,22 +57,25 @@ fn ucx_log() -> Option<String> {
 
 /// What carries this process's messages, after the first of them, when the ranks are on `nodes` nodes.
 pub fn fabric(library: &str, nodes: usize) -> Result<Fabric, Error> {
-    let mut fabric = if library.starts_with("Open MPI") {
+    let ucx = Fabric::ucx_transports(&ucx_log().unwrap_or_default());
+    let devices = Fabric::open_devices(Path::new("/proc/self"), Path::new("/sys"));
+    if library.starts_with("Open MPI") {
         let names = variables()?;
-        Fabric::of_open_mpi(names.iter().map(String::as_str), nodes)
-    } else {
-        Fabric { layers: device().into_iter().collect(), ..Fabric::default() }
+        return Ok(Fabric::of_open_mpi(names.iter().map(String::as_str), &ucx, devices, nodes));
+    }
+    let device = device();
+    let over = match device.as_deref() {
+        Some("ucx") => ucx,
+        Some("ofi") => provider().into_iter().collect(),
+        _ => Vec::new(),
     };
-    // A component of Open MPI that was not selected may have begun with UCX too.
-    if let Some(log) = ucx_log().filter(|_| fabric.layers.first().is_some_and(|layer| layer == "ucx")) {
-        fabric.add_ucx_log(&log);
-    }
-    let provider = ["MPIR_CVAR_OFI_USE_PROVIDER", "FI_PROVIDER"].into_iter().find_map(std::env::var_os);
-    if fabric.layers.first().is_some_and(|layer| layer == "ofi") {
-        fabric.layers.extend(provider.as_deref().map(OsStr::to_string_lossy).map(String::from));
-    }
-    fabric.devices = Fabric::open_devices(Path::new("/proc/self"), Path::new("/sys"));
-    Ok(fabric)
+    Ok(Fabric { layers: device.into_iter().chain(over).collect(), devices })
+}
+
+/// The provider of libfabric that the environment names.
+fn provider() -> Option<String> {
+    let name = ["MPIR_CVAR_OFI_USE_PROVIDER", "FI_PROVIDER"].into_iter().find_map(std::env::var_os)?;
+    Some(name.to_string_lossy().into_owned())
 }
 
 /// The names of the tool interface's variables that are valid.
