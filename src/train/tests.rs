@@ -115,6 +115,30 @@ fn any_number_of_ranks_and_threads_ends_with_the_same_weights() {
     }
 }
 
+/// Bytes of which many are 0 take another way through the first layer; 20 units are one slice, which leaves most threads none.
+#[test]
+fn sparse_bytes_on_more_threads_than_slices_end_with_the_same_weights() {
+    let bytes: Vec<u8> =
+        (0..100 * 20).map(|i: usize| if i % 3 == 0 { (i * i % 251) as u8 } else { 0 }).collect();
+    let features = Features::U8 { bytes: bytes.into(), scale: 1.0 / 255.0 };
+    let labels = (0..100).map(|i| i % 3).collect();
+    let data = Dataset::from_features(Path::new("bytes"), features, &[20], 3).unwrap();
+    let data = data.with_labels(Path::new("bytes"), labels).unwrap();
+    assert!(data.sparse_scale().is_some());
+    for widths in [vec![20, 3], vec![20, 20, 3], vec![20, 70, 20, 3]] {
+        let (model, recipe) = (Model::new(&widths), recipe(MOMENTUM));
+        let hash = |world_size, threads| {
+            run(&Job { threads, ..job_of(&model, &data, &recipe, world_size) }, None, 10, None)
+                .unwrap()
+                .sha256
+        };
+        let alone = hash(1, 1);
+        for (world_size, threads) in [(1, 2), (1, 4), (3, 3)] {
+            assert_eq!(hash(world_size, threads), alone, "{widths:?} on {world_size} × {threads}");
+        }
+    }
+}
+
 #[test]
 fn an_interrupted_training_goes_on_to_the_same_bits_and_the_same_report() {
     let data = clouds(100);
