@@ -37,6 +37,7 @@ test-plain: ## cargo's tests alone, without set-up or network
 
 test-workspace:
 	$(CARGO) test --workspace
+	$(CARGO) test -p muster-benches --features peers peers
 
 # The README's command, word for word but for where the model goes, on the real digits.
 test-default-run:
@@ -49,6 +50,7 @@ test-default-run:
 lint: ## formatting, clippy, and with cargo-deny licences and advisories
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --workspace --all-targets -- -D warnings
+	$(CARGO) clippy -p muster-benches --features peers --all-targets -- -D warnings
 	@if $(CARGO) deny --version >/dev/null 2>&1; then $(CARGO) deny check; \
 	else echo "cargo-deny is not installed, licences are not checked: cargo install --locked cargo-deny"; fi
 
@@ -56,9 +58,11 @@ fetch: ## get MNIST into the cache
 	$(CARGO) build -p mnist -p muster-launcher
 	$(TARGET)/debug/mnist fetch
 
-bench: ## measure kernels and training beside their peers (MKL and OpenBLAS from PyPI), and the formats
+bench: ## muster bench, then kernels and training beside their peers (MKL and OpenBLAS from PyPI)
 	sh benches/peers.sh
-	$(CARGO) run --release -p muster-benches -- $(TARGET)/bench.json
+	$(CARGO) build --release -p muster-launcher -p mnist
+	$(TARGET)/release/muster bench --json $(TARGET)/bench.json --html $(TARGET)/bench.html
+	$(CARGO) run --release -p muster-benches --features peers -- $(TARGET)/bench-peers.json
 
 SOAK_MINUTES ?= 30
 soak: soak-mpi ## Open MPI 5 and srun; then kill and resume, over and over, for SOAK_MINUTES (30)

@@ -1,16 +1,43 @@
-//! Benchmarks and the peers they are measured against.
+//! The benchmark suite behind `muster bench`, and the peers that `make bench` sets beside it.
 //!
 //! # Layout
+//! What is measured, each as a share of what limits it:
+//! - [`limits`]: the machine: [`peak`], multiply-adds a second; [`memory`], bytes a second from caches, memory and other cores
+//! - [`products`] and [`kernels`]: the kernels on the shapes of training, under the roofline
+//! - [`trainer`] and [`training`]: records a second, on one thread and on all
+//! - [`exchange`]: push and pull of a model's weights; [`world`]: the same, and training, under mpirun
+//! - [`reading`]: csv and TFRecord, on this machine and on HDFS; [`launch`]: a job from start to end
 //!
-//! - [`measure`]: contenders in turns, medians, ratios
-//! - [`peak`]: the machine's FMA peak, measured in the same run
-//! - [`blas`]: MKL and OpenBLAS, loaded at run time when present
-//! - [`products`]: matrix products on the shapes of training and on squares, ours beside the peers'
-//! - [`c_trainer`]: the trainer that a C programmer would write over a BLAS; [`trainer`]: ours
+//! How:
+//! - [`options`]: the command line; [`suite`]: all of the above in turns, round after round
+//! - [`measure`]: probes, samples, medians and spreads; [`machine`]: what it was measured on
+//! - [`report`]: figures as JSON; [`compare`]: what got slower since another report
+//! - [`table`]: figures on a terminal; [`page`] and [`roofline`]: as HTML
+//!
+//! With the cargo feature `peers`: [`peers`], what a user would pick instead.
 
-pub mod blas;
-pub mod c_trainer;
+pub mod compare;
+pub mod error;
+pub mod exchange;
+pub mod kernels;
+pub mod launch;
+pub mod limits;
+pub mod machine;
 pub mod measure;
+pub mod memory;
+pub mod options;
+pub mod page;
 pub mod peak;
+#[cfg(feature = "peers")]
+pub mod peers;
 pub mod products;
+pub mod reading;
+pub mod report;
+pub mod roofline;
+pub mod suite;
+pub mod table;
 pub mod trainer;
+pub mod training;
+pub mod world;
+
+pub use error::Error;

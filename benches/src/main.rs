@@ -1,10 +1,11 @@
 //! `muster-benches [FILE]`: kernels and training beside their peers, in one run; a table, and JSON into FILE.
 
-use muster_benches::blas::Blas;
-use muster_benches::c_trainer::CTrainer;
 use muster_benches::measure::median;
-use muster_benches::products::{Product, SHAPES, measure};
-use muster_benches::trainer::Trainer;
+use muster_benches::peers::blas::Blas;
+use muster_benches::peers::c_trainer::CTrainer;
+use muster_benches::peers::products::{Product, measure};
+use muster_benches::products::SHAPES;
+use muster_benches::trainer::{Trainer, random_images};
 use muster_kernels::Kernels;
 use serde_json::{Value, json};
 
@@ -66,14 +67,16 @@ fn train_beside_peers(kernels: &'static Kernels, blas: &[Blas]) -> Value {
             "\ntraining on {data}, thousand images/s at batch 100: one thread, two (times ours / theirs)"
         );
         for hidden in [&[][..], &[128], &[512, 512]] {
-            let ours = Trainer::new(kernels, hidden, CLASSES, &images, &labels);
+            let ours = Trainer::new(kernels, hidden, CLASSES, &images, &labels)
+                .unwrap_or_else(|error| panic!("{error}"));
             let mut peers: Vec<CTrainer> =
                 blas.iter().map(|blas| CTrainer::new(blas, hidden, CLASSES, &images, &labels)).collect();
             // Rates of ours, then of each peer, by threads and round.
             let mut rates = vec![[Vec::new(), Vec::new()]; 1 + peers.len()];
             for _ in 0..ROUNDS {
                 for threads in [1, 2] {
-                    rates[0][threads - 1].push(ours.images_per_second(threads, STEPS));
+                    let rate = ours.images_per_second(threads, STEPS);
+                    rates[0][threads - 1].push(rate.unwrap_or_else(|error| panic!("{error}")));
                     for (peer, rates) in peers.iter_mut().zip(&mut rates[1..]) {
                         rates[threads - 1].push(peer.images_per_second(threads, STEPS as usize / 4));
                     }
@@ -114,26 +117,11 @@ fn mnist() -> (Vec<u8>, Vec<u8>) {
         (Some(images), Some(labels)) => (images[16..].to_vec(), labels[8..].to_vec()),
         _ => {
             println!("not in the cache: MNIST (mnist fetch); random pixels of the same density stand for it");
-            random_images(49)
+            random_images(IMAGES, PIXELS, CLASSES, 49)
         }
     }
 }
 
 fn dense() -> (Vec<u8>, Vec<u8>) {
-    random_images(256)
-}
-
-/// Random images in which `density` of 256 pixels are not 0, and random labels.
-fn random_images(density: u64) -> (Vec<u8>, Vec<u8>) {
-    let mut state = 0x2545_f491_4f6c_dd1d_u64;
-    let mut next = move || {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        state >> 32
-    };
-    let pixel = |random: u64| if random % 256 < density { (random >> 8) as u8 | 1 } else { 0 };
-    let images = (0..IMAGES * PIXELS).map(|_| pixel(next())).collect();
-    let labels = (0..IMAGES).map(|i| (i * 7 % CLASSES) as u8).collect();
-    (images, labels)
+    random_images(IMAGES, PIXELS, CLASSES, 256)
 }

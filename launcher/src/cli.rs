@@ -26,6 +26,11 @@ pub enum Command {
     Run(Box<Run>),
     /// Show what a job would be, without starting it: ranks, hosts, steps, memory; exit code 2 if it does not fit
     Plan(Plan),
+    /// Measure this machine and what muster makes of it: a table, JSON, and a page with a roofline plot
+    ///
+    /// Each figure is a median over rounds, with its spread and its share of what limits it. Under mpirun, in a build with the cargo
+    /// feature `mpi`, it measures what goes between the ranks.
+    Bench(muster_benches::options::Options),
     /// Show the jobs of this user, their ranks and how far they are
     Status,
     /// End a job in order: it takes its last step, saves its model and ends

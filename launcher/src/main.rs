@@ -4,6 +4,7 @@ mod cli;
 
 use anyhow::{Result, bail};
 use clap::Parser;
+use muster_benches::options::Options;
 use muster_launcher::driver::Outcome;
 use muster_launcher::job::Processes;
 use muster_launcher::job_file::{self, Entry};
@@ -22,18 +23,22 @@ fn main() -> ExitCode {
     let done = match &cli.command {
         cli::Command::Run(options) => run(options),
         cli::Command::Plan(options) => show_plan(options),
+        cli::Command::Bench(options) => bench(options),
         cli::Command::Status => status(),
         cli::Command::Stop { job } => stop(job.as_deref()),
     };
     done.unwrap_or_else(|error| {
         remark(format_args!("muster: {error:#}"));
-        ExitCode::from(exit_code(error.downcast_ref()))
+        ExitCode::from(exit_code(&error))
     })
 }
 
 /// 2 for what was asked wrongly, 124 as `timeout` has it, 128 and the signal's number after a signal, else 1.
-fn exit_code(error: Option<&Error>) -> u8 {
-    match error {
+fn exit_code(error: &anyhow::Error) -> u8 {
+    if let Some(muster_benches::Error::Usage(_)) = error.downcast_ref() {
+        return 2;
+    }
+    match error.downcast_ref() {
         Some(Error::Usage { .. }) => 2,
         Some(Error::Timeout { .. }) => 124,
         Some(Error::Interrupted { signal }) => 128 + *signal as u8,
@@ -60,6 +65,11 @@ fn show_plan(options: &cli::Plan) -> Result<ExitCode> {
     remarks.iter().for_each(|text| line(format_args!("note: {text}")));
     misfits.iter().for_each(|text| line(format_args!("does not fit: {text}")));
     Ok(if misfits.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(2) })
+}
+
+fn bench(options: &Options) -> Result<ExitCode> {
+    options.run()?;
+    Ok(ExitCode::SUCCESS)
 }
 
 /// A number that becomes that of the first signal; a second signal ends this process at once, and with it all others.

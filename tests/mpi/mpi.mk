@@ -44,9 +44,12 @@ soak-srun: slurm-tools $(MPI_KINDS:%=mpi-build-%)
 			$(CARGO) test -p muster-tests --test mpi -- --test-threads 1 $(SRUN_TESTS) || exit 1; \
 	done
 
-# One worker by each transport beside one process alone, in turns; records a second.
-bench-mpi: mpi-build-openmpi ## training by MPI's transports beside one process
-	tests/mpi/bench.sh $(TARGET)/mpi/mnist-openmpi
+# `muster bench` between two ranks; figures and page in the target directory.
+bench-mpi: mpi-tools ## push and pull, and training, by MPI's transports beside one process
+	$(CARGO) clean --release -p mpi-sys
+	MPICC=mpicc.openmpi $(CARGO) build --release -p muster-launcher --features mpi
+	OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 mpirun.openmpi --oversubscribe --bind-to none -n 2 \
+		$(TARGET)/release/muster bench --json $(TARGET)/bench-mpi.json --html $(TARGET)/bench-mpi.html
 
 slurm-tools: MPI_PACKAGES := slurm-wlm munge
 # Debian's packages; root, by sudo where this is another user, for apt-get alone.

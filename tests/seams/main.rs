@@ -2,6 +2,7 @@
 
 mod absurd_options;
 mod bad_data;
+mod bench;
 mod checkpoints;
 mod console;
 mod default_run;

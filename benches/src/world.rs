@@ -1,0 +1,132 @@
+//! What goes between the ranks of a world under mpirun: push and pull, and training, by each transport. Rank 0 says what comes next,
+//! and the others do their part of it.
+
+use std::rc::Rc;
+
+use muster_collective::{Transport, World};
+
+use crate::Error;
+use crate::exchange::{FLOATS, TRIAL, follow as follow_exchange, probe, serve, shape, steps_of};
+use crate::kernels::DENSITY;
+use crate::measure::{Limit, Probe, steps};
+use crate::report::{Group, Unit};
+use crate::suite::Bench;
+use crate::trainer::{Trainer, random_images};
+use crate::training::{self, IMAGES, SHAPE, model};
+
+/// The hidden layer of what is trained.
+const HIDDEN: &[usize] = &[128];
+/// What a rank alone reaches.
+const ALONE: &str = "784-128-10, 1 rank";
+
+/// What rank 0 calls training, and whether it takes part.
+const TRAINING: [(&str, bool); 2] = [("train", false), ("train-too", true)];
+
+/// All transports that a world may have.
+const TRANSPORTS: [Transport; 2] = [Transport::Shared, Transport::Messages];
+
+/// Rank 0's probes.
+///
+/// # Errors
+/// If a model cannot be trained.
+pub fn probes<'a>(bench: &Bench, world: &'a World) -> Result<Vec<Probe<'a>>, Error> {
+    let workers = world.roster().len() - 1;
+    let trainer = Rc::new(trainer(bench)?);
+    let transports = || TRANSPORTS.into_iter().filter(|&transport| world.transport(Some(transport)).is_ok());
+    let mut probes = Vec::new();
+    for transport in transports() {
+        let kernels = bench.kernels;
+        let run = move |steps| {
+            world.exchange(&order("exchange", transport, steps))?;
+            serve(&world.server(&shape(&[FLOATS], workers), transport)?, kernels, steps)
+        };
+        let name = format!("MPI, {}, {workers} workers", transport.name());
+        let time = bench.sample;
+        probes.push(probe(name, workers, steps(TRIAL, move |micros| steps_of(time, micros), run)));
+    }
+    let (alone, time) = (trainer.clone(), bench.sample);
+    let fill = move |rate: f64| training::steps_of(time, rate);
+    let training = |name: String, limit, sample| Probe {
+        group: Group::Training,
+        name,
+        unit: Unit::Records,
+        limit,
+        intensity: None,
+        sample,
+    };
+    let sample = steps(training::TRIAL, fill, move |steps| Ok(alone.images_per_second(1, steps)?));
+    probes.push(training(ALONE.to_owned(), None, sample));
+    for transport in transports() {
+        for (what, server_trains) in TRAINING {
+            let trainer = trainer.clone();
+            let sample = steps(training::TRIAL, fill, move |steps| {
+                world.exchange(&order(what, transport, steps))?;
+                Ok(trainer.images_per_second_of((world, transport), server_trains, steps)?)
+            });
+            let who = if server_trains { workers + 1 } else { workers };
+            let server = if server_trains { ", the server among them" } else { "" };
+            let name = format!("{}, {}, {who} workers{server}", model(HIDDEN), transport.name());
+            probes.push(training(name, Some(Limit::Times(ALONE.to_owned(), who as f64)), sample));
+        }
+    }
+    Ok(probes)
+}
+
+/// The other ranks' part, until rank 0 ends it.
+///
+/// # Errors
+/// If a rank has failed.
+pub fn follow(bench: &Bench, world: &World) -> Result<(), Error> {
+    let workers = world.roster().len() - 1;
+    let trainer = trainer(bench)?;
+    loop {
+        let texts = world.exchange("")?;
+        let Some((what, transport, steps)) = parse(&texts[0]) else { return Ok(()) };
+        match TRAINING.into_iter().find(|(name, _)| *name == what) {
+            Some((_, server_trains)) => {
+                trainer.images_per_second_of((world, transport), server_trains, steps)?;
+            }
+            None => follow_exchange(&world.worker(&shape(&[FLOATS], workers), transport)?)?,
+        }
+    }
+}
+
+/// Lets the other ranks go.
+///
+/// # Errors
+/// If one of them has failed.
+pub fn end(world: &World) -> Result<(), Error> {
+    world.exchange("end")?;
+    Ok(())
+}
+
+fn trainer(bench: &Bench) -> Result<Trainer, Error> {
+    let (images, labels) = random_images(IMAGES, SHAPE.0, SHAPE.1, DENSITY);
+    Ok(Trainer::new(bench.kernels, HIDDEN, SHAPE.1, &images, &labels)?)
+}
+
+/// What rank 0 tells the others.
+fn order(what: &str, transport: Transport, steps: u64) -> String {
+    format!("{what} {} {steps}", transport.name())
+}
+
+/// What rank 0 has told; none if it was the end.
+fn parse(order: &str) -> Option<(&str, Transport, u64)> {
+    let mut words = order.split(' ');
+    let (what, name, steps) = (words.next()?, words.next()?, words.next()?);
+    let transport = TRANSPORTS.into_iter().find(|transport| transport.name() == name)?;
+    Some((what, transport, steps.parse().ok()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn orders_are_understood() {
+        for transport in TRANSPORTS {
+            assert_eq!(parse(&order("train", transport, 70)), Some(("train", transport, 70)));
+        }
+        assert_eq!(parse("end"), None);
+    }
+}
