@@ -14,7 +14,7 @@ FRAGMENTS := $(wildcard tests/*/*.mk)
 PARTS := test-workspace $(if $(FRAGMENTS),$(shell sed -n 's/^\(test-[a-z-]*\):.*/\1/p' $(FRAGMENTS))) test-default-run
 include $(FRAGMENTS)
 
-.PHONY: help test test-plain test-workspace test-default-run lint fetch bench soak tools absent-hardware
+.PHONY: help test test-plain test-workspace test-default-run lint fetch bench man soak tools absent-hardware
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | sed -E 's/:.*## /\t/' | expand -t 16
@@ -63,6 +63,14 @@ bench: ## muster bench, then kernels and training beside their peers (MKL and Op
 	$(CARGO) build --release -p muster-launcher -p mnist
 	$(TARGET)/release/muster bench --json $(TARGET)/bench.json --html $(TARGET)/bench.html
 	$(CARGO) run --release -p muster-benches --features peers -- $(TARGET)/bench-peers.json
+
+man: ## manual pages of muster and mnist into target/man, and completions for bash, zsh and fish into target/completions
+	$(CARGO) build -p mnist -p muster-launcher
+	mkdir -p $(TARGET)/man $(TARGET)/completions
+	@for program in muster mnist; do \
+		$(TARGET)/debug/$$program man $(TARGET)/man; \
+		for shell in bash zsh fish; do $(TARGET)/debug/$$program completions $$shell > $(TARGET)/completions/$$program.$$shell; done; \
+	done
 
 SOAK_MINUTES ?= 30
 soak: soak-mpi ## Open MPI 5 and srun; then kill and resume, over and over, for SOAK_MINUTES (30)

@@ -38,6 +38,17 @@ pub enum Command {
         /// Its name, as `muster status` shows it; not needed if there is one job only
         job: Option<String>,
     },
+    /// Print completions for a shell
+    Completions {
+        /// Which shell
+        shell: clap_complete::Shell,
+    },
+    /// Write manual pages into a directory that is there
+    #[command(hide = true)]
+    Man {
+        /// The directory
+        directory: PathBuf,
+    },
 }
 
 /// `muster run`

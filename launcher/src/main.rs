@@ -2,8 +2,8 @@
 
 mod cli;
 
-use anyhow::{Result, bail};
-use clap::Parser;
+use anyhow::{Context, Result, bail};
+use clap::{CommandFactory, Parser};
 use muster_benches::options::Options;
 use muster_launcher::driver::Outcome;
 use muster_launcher::job::Processes;
@@ -14,6 +14,7 @@ use muster_launcher::{Error, notice::Notice};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use std::fmt::Display;
 use std::io::Write;
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize};
@@ -25,6 +26,8 @@ fn main() -> ExitCode {
         cli::Command::Plan(options) => show_plan(options),
         cli::Command::Bench(options) => bench(options),
         cli::Command::Status => status(),
+        cli::Command::Completions { shell } => completions(*shell),
+        cli::Command::Man { directory } => man(directory),
         cli::Command::Stop { job } => stop(job.as_deref()),
     };
     done.unwrap_or_else(|error| {
@@ -136,6 +139,21 @@ fn stop(job: Option<&str>) -> Result<ExitCode> {
     };
     entry.ask(&Hello::Stop)?;
     line(format_args!("{} was told to stop", entry.job));
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Prints what a shell needs to complete this command's options.
+fn completions(shell: clap_complete::Shell) -> Result<ExitCode> {
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut cli::Cli::command(), "muster", &mut script);
+    std::io::stdout().write_all(&script)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Writes a manual page for the command and for each of its subcommands.
+fn man(directory: &Path) -> Result<ExitCode> {
+    let written = clap_mangen::generate_to(cli::Cli::command(), directory);
+    written.with_context(|| format!("cannot write manual pages into {}", directory.display()))?;
     Ok(ExitCode::SUCCESS)
 }
 

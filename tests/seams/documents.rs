@@ -70,3 +70,40 @@ fn the_readme_has_both_commands() {
         assert!(readme.contains(&format!("```sh\n{command}\n```")), "{command}");
     }
 }
+
+/// Words in quotation marks that look like variables of the environment: of one of these families, or `HOME` or `PATH`.
+fn variables(source: &str) -> Vec<&str> {
+    let families = ["MUSTER_", "HADOOP_", "XDG_", "SLURM_", "OMPI_", "PMI_", "PMIX_", "TENSORBOARD_"];
+    let capital =
+        |word: &&str| word.chars().all(|c| c.is_ascii_uppercase() || c.is_ascii_digit() || c == '_');
+    let whole = |word: &&str| !word.ends_with('_') && families.iter().any(|family| word.starts_with(family));
+    source.split('"').filter(capital).filter(|word| whole(word) || ["HOME", "PATH"].contains(word)).collect()
+}
+
+#[test]
+fn every_variable_that_is_read_has_its_line() {
+    let page = document("docs/environment.md");
+    for file in sources() {
+        let source = fs::read_to_string(root().join(&file)).unwrap();
+        for variable in variables(&source) {
+            assert!(page.contains(&format!("`{variable}`")), "{variable} of {file} in docs/environment.md");
+        }
+    }
+    let found = variables("env::var(\"MUSTER_KERNELS\"), \"HADOOP_\", \"HOME\", \"Open MPI\"");
+    assert_eq!(found, ["MUSTER_KERNELS", "HOME"]);
+}
+
+#[test]
+fn what_the_documents_link_to_is_there() {
+    let pages = fs::read_dir(root().join("docs")).unwrap().map(|entry| entry.unwrap().path());
+    for page in
+        pages.filter(|path| path.extension().is_some_and(|end| end == "md")).chain([root().join("README.md")])
+    {
+        let text = fs::read_to_string(&page).unwrap();
+        let links = text.split("](").skip(1).filter_map(|rest| rest.split(')').next());
+        for link in links.filter(|link| !link.starts_with("http")) {
+            let target = page.parent().unwrap().join(link.split('#').next().unwrap());
+            assert!(target.exists(), "{link} of {}", page.display());
+        }
+    }
+}

@@ -12,6 +12,7 @@ mod formats;
 mod inference;
 mod interruptions;
 mod kernels;
+mod manuals;
 mod model_directory;
 mod parts;
 mod python;

