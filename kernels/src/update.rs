@@ -108,7 +108,8 @@ fn descend<S: Simd>(s: S, lr: f32, g: S::V, w: S::V) -> S::V {
     s.mul_add(s.splat(-lr), g, w)
 }
 
-/// `states = f(g, states)` element by element; the last few go through a padded vector.
+/// `states = f(g, states)` element by element; the last few go through a padded vector. `f` is called at one place only: a rule as long as
+/// Adam's would otherwise become a function of its own, compiled without the instructions of the back end.
 #[inline(always)]
 fn each<S: Simd, const N: usize>(
     s: S,
@@ -116,28 +117,24 @@ fn each<S: Simd, const N: usize>(
     mut states: [&mut [f32]; N],
     f: impl Fn(S::V, [S::V; N]) -> [S::V; N],
 ) {
-    let (vectors, rest) = g.as_chunks::<LANES>();
-    for (i, g) in vectors.iter().enumerate() {
+    let whole = g.len() / LANES;
+    for i in 0..g.len().div_ceil(LANES) {
+        let load = |part: &[f32]| {
+            if i < whole { s.load(&part.as_chunks().0[i]) } else { s.load_part(&part[whole * LANES..], 0.0) }
+        };
         let mut x = [s.splat(0.0); N];
         for (x, state) in x.iter_mut().zip(&states) {
-            *x = s.load(&state.as_chunks().0[i]);
+            *x = load(state);
         }
-        let x = f(s.load(g), x);
+        let x = f(load(g), x);
         for (&x, state) in x.iter().zip(&mut states) {
-            state.as_chunks_mut().0[i] = s.to_array(x);
+            if i < whole {
+                state.as_chunks_mut().0[i] = s.to_array(x);
+            } else {
+                let rest = &mut state[whole * LANES..];
+                rest.copy_from_slice(&s.to_array(x)[..rest.len()]);
+            }
         }
-    }
-    if rest.is_empty() {
-        return;
-    }
-    let from = vectors.len() * LANES;
-    let mut x = [s.splat(0.0); N];
-    for (x, state) in x.iter_mut().zip(&states) {
-        *x = s.load_part(&state[from..], 0.0);
-    }
-    let x = f(s.load_part(rest, 0.0), x);
-    for (&x, state) in x.iter().zip(&mut states) {
-        state[from..].copy_from_slice(&s.to_array(x)[..rest.len()]);
     }
 }
 
