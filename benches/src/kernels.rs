@@ -5,7 +5,7 @@ use muster_kernels::{Bytes, Finish, Form, Kernels, bytes_stride, panel_width, pa
 use crate::measure::{Probe, billions};
 use crate::products::{SHAPES, panels};
 use crate::report::{Group, Unit};
-use crate::suite::Bench;
+use crate::suite::{Bench, Work};
 use crate::trainer::random_images;
 
 /// Squares from this edge on take too long for a round.
@@ -16,6 +16,8 @@ pub const DENSITY: u64 = 49;
 const SOFTMAX_FLOPS: usize = 30;
 /// Weights of 784-128-10.
 const WEIGHTS: usize = 101_770;
+/// Bytes of a float.
+const FLOAT: usize = size_of::<f32>();
 
 /// All of them.
 pub fn probes(bench: &Bench) -> Vec<Probe<'static>> {
@@ -26,19 +28,14 @@ pub fn probes(bench: &Bench) -> Vec<Probe<'static>> {
     probes
 }
 
-fn probe(
-    bench: &Bench,
-    name: String,
-    (flops, bytes): (usize, usize),
-    run: impl FnMut() + 'static,
-) -> Probe<'static> {
+fn probe(bench: &Bench, name: String, work: Work, run: impl FnMut() + 'static) -> Probe<'static> {
     Probe {
         group: Group::Kernels,
         name,
         unit: Unit::Gflops,
-        limit: Some(bench.roofline(flops, bytes)),
-        intensity: Some(flops as f64 / bytes as f64),
-        sample: billions(bench.sample, flops as f64, run),
+        limit: Some(bench.roofline(&work)),
+        intensity: Some(work.intensity()),
+        sample: billions(bench.sample, work.flops as f64, run),
     }
 }
 
@@ -46,9 +43,9 @@ fn products(bench: &Bench) -> Vec<Probe<'static>> {
     let shapes = SHAPES.into_iter().filter(|(_, [m, ..])| *m <= EDGE_MAX || *m == 784);
     let product = |(form, size): (Form, [usize; 3])| {
         let [m, n, k] = size;
-        let bytes = size_of::<f32>() * (m * k + k * n + m * n);
-        let name = format!("{form:?} {m}×{n}×{k}");
-        probe(bench, name, (2 * m * n * k, bytes), panels(bench.kernels, form, size))
+        let (read, written) = (FLOAT * (m * k + k * n), FLOAT * m * n);
+        let work = Work { flops: 2 * m * n * k, read, set: read + written };
+        probe(bench, format!("{form:?} {m}×{n}×{k}"), work, panels(bench.kernels, form, size))
     };
     shapes.map(product).collect()
 }
@@ -66,7 +63,11 @@ fn products_of_bytes(bench: &Bench) -> [Probe<'static>; 2] {
     }
     let mut at = vec![0; k * bytes_stride(m)];
     transpose_bytes(&a, m, k, &mut at);
-    let (work, width) = ((2 * non_zeros * n, m * k + size_of::<f32>() * (k * n + m * n)), panel_width(n));
+    let width = panel_width(n);
+    let work = |from: usize, to: usize| {
+        let read = m * k + FLOAT * from * n;
+        Work { flops: 2 * non_zeros * n, read, set: read + FLOAT * to * n }
+    };
     let (b, mut c) = (vec![0.5; panels_len(k, n)], vec![0.0; panels_len(m, n)]);
     let forward = move || {
         kernels.matmul_bytes(Bytes::new(&a, &values, m, k), &b, k, width, Finish::None, &mut c);
@@ -77,8 +78,8 @@ fn products_of_bytes(bench: &Bench) -> [Probe<'static>; 2] {
         kernels.matmul_tn_bytes(at, &[m], &d, (m, 0), width, &mut dw, k);
     };
     [
-        probe(bench, format!("NN {m}×{n}×{k}, bytes, 19 % not 0"), work, forward),
-        probe(bench, format!("TN {k}×{n}×{m}, bytes, 19 % not 0"), work, backward),
+        probe(bench, format!("NN {m}×{n}×{k}, bytes, 19 % not 0"), work(k, m), forward),
+        probe(bench, format!("TN {k}×{n}×{m}, bytes, 19 % not 0"), work(m, k), backward),
     ]
 }
 
@@ -87,7 +88,8 @@ fn softmax(bench: &Bench) -> Probe<'static> {
     let mut logits: Vec<f32> = (0..panels_len(m, classes)).map(|i| (i % 7) as f32).collect();
     let labels: Vec<u32> = (0..m).map(|i| (i % classes) as u32).collect();
     let (mut loss, mut predicted) = (vec![0.0; m], vec![0; m]);
-    let work = (SOFTMAX_FLOPS * m * classes, 2 * size_of::<f32>() * logits.len());
+    let bytes = FLOAT * logits.len();
+    let work = Work { flops: SOFTMAX_FLOPS * m * classes, read: bytes, set: bytes };
     probe(bench, format!("softmax and loss {m}×{classes}"), work, move || {
         let scale = 1.0 / m as f32;
         kernels.softmax_cross_entropy(
@@ -107,7 +109,10 @@ fn softmax(bench: &Bench) -> Probe<'static> {
 fn updates(bench: &Bench) -> [Probe<'static>; 4] {
     let kernels: &'static Kernels = bench.kernels;
     let vector = || vec![1e-3_f32; WEIGHTS];
-    let work = |flops: usize, slots: usize| (flops * WEIGHTS, size_of::<f32>() * WEIGHTS * (3 + 2 * slots));
+    let work = |flops: usize, slots: usize| {
+        let bytes = FLOAT * WEIGHTS * (2 + slots);
+        Work { flops: flops * WEIGHTS, read: bytes, set: bytes }
+    };
     let name = |rule: &str| format!("{rule} of {WEIGHTS} weights");
     let (g, mut w) = (vector(), vector());
     let sgd = probe(bench, name("SGD"), work(2, 0), move || kernels.sgd(1e-3, &g, &mut w));

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use muster_collective::Shared;
 use muster_collective::wait::{Counter, Patience};
+use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 
 /// Where memory is read for the main memory's rate: several times the last cache, within these limits.
 const MEMORY_BYTES: (usize, usize) = (64 << 20, 1 << 30);
@@ -138,7 +139,7 @@ pub fn together(threads: usize, work: impl Fn(usize) + Sync) -> Duration {
     })
 }
 
-/// Bytes a second at which one thread reads what another has just written, over `turns` of writing and reading `bytes`.
+/// Bytes a second at which one core reads what another has just written, over `turns` of writing and reading `bytes`.
 pub fn between_cores(bytes: usize, turns: u64) -> f64 {
     let shared = ones(bytes);
     let moved = (turns as usize * shared.range(0..1).len() * size_of::<f32>()) as f64;
@@ -149,28 +150,45 @@ pub fn between_cores(bytes: usize, turns: u64) -> f64 {
             patience.pause();
         }
     };
-    let seconds = thread::scope(|scope| {
-        let reader = scope.spawn(|| {
-            let mut seconds = 0.0;
-            for turn in 1..=turns {
-                wait(&written, turn);
-                let floats = shared.read_all();
-                let start = Instant::now();
-                black_box(sum(&floats, 1));
-                seconds += start.elapsed().as_secs_f64();
-                drop(floats);
-                read.set(turn);
-            }
-            seconds
-        });
+    let write = || {
+        stay_on(0);
         for turn in 1..=turns {
             wait(&read, turn - 1);
             shared.write_all().fill(turn as f32);
             written.set(turn);
         }
-        reader.join().expect("reading does not panic")
+    };
+    let time_reads = || {
+        stay_on(1);
+        let mut seconds = 0.0;
+        for turn in 1..=turns {
+            wait(&written, turn);
+            let floats = shared.read_all();
+            let start = Instant::now();
+            black_box(sum(&floats, 1));
+            seconds += start.elapsed().as_secs_f64();
+            drop(floats);
+            read.set(turn);
+        }
+        seconds
+    };
+    let seconds = thread::scope(|scope| {
+        scope.spawn(write);
+        scope.spawn(time_reads).join().expect("reading does not panic")
     });
     moved / seconds
+}
+
+/// Keeps this thread on the `nth` core that the process may use, so that writer and reader do not share one. Where the system refuses,
+/// they stay where it puts them.
+fn stay_on(nth: usize) {
+    let Ok(allowed) = sched_getaffinity(None) else { return };
+    let core = (0..CpuSet::MAX_CPU).filter(|&core| allowed.is_set(core)).nth(nth);
+    if let Some(core) = core {
+        let mut only = CpuSet::new();
+        only.set(core);
+        _ = sched_setaffinity(None, &only);
+    }
 }
 
 #[cfg(test)]

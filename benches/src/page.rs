@@ -23,7 +23,7 @@ pub fn html(report: &Report, comparison: Option<&Comparison>) -> String {
     if let Some(plot) = roofline::svg(report) {
         page.push_str("<h2>Roofline</h2>\n<div class=\"wide\">\n");
         page.push_str(&plot);
-        page.push_str("</div>\n<p class=\"soft\">Each number is a kernel of the table below, on one thread. No kernel can lie above the line ");
+        page.push_str("</div>\n<p class=\"soft\">Each number is a kernel of the table below, on one thread, over its operations for each byte that it reads. It cannot lie above the line ");
         page.push_str(
             "of the memory that its operands fit in, nor above the multiply-adds of its instructions.</p>\n",
         );

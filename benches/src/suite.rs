@@ -72,20 +72,39 @@ impl Bench {
         format!("read memory, {}", threads_name(threads))
     }
 
-    /// The figure of the bandwidth of what holds so many bytes.
-    pub fn bandwidth_name(&self, bytes: usize) -> String {
-        let level = self.machine.caches.iter().position(|&size| bytes <= size);
+    /// The figure of the bandwidth at which a working set of so many bytes comes: that of the nearest level that holds half of it, since
+    /// what is a little larger than a cache still comes from there for the most part.
+    pub fn bandwidth_name(&self, set: usize) -> String {
+        let level = self.machine.caches.iter().position(|&size| set / 2 <= size);
         level.map_or_else(|| Bench::memory_name(1), |level| Bench::level_name(level + 1))
     }
 
-    /// The limit of a kernel that does `flops` operations on `bytes` that lie where they fit.
-    pub fn roofline(&self, flops: usize, bytes: usize) -> Limit {
-        let (peak, bandwidth) = (self.peak_name(1), self.bandwidth_name(bytes));
+    /// The limit of this work, whose operands lie where they fit.
+    pub fn roofline(&self, work: &Work) -> Limit {
+        let (peak, bandwidth) = (self.peak_name(1), self.bandwidth_name(work.set));
         if self.machine.caches.is_empty() {
             // What the caches can do is not known, and the memory's rate would be no limit.
             return Limit::Times(peak, 1.0);
         }
-        Limit::Roofline { peak, bandwidth, intensity: flops as f64 / bytes as f64 }
+        Limit::Roofline { peak, bandwidth, intensity: work.intensity() }
+    }
+}
+
+/// What a run of a kernel does.
+#[derive(Clone, Copy, Debug)]
+pub struct Work {
+    /// Floating-point operations.
+    pub flops: usize,
+    /// Bytes that it must read. What it writes goes the other way at the same time, and is never more.
+    pub read: usize,
+    /// Bytes of all that it reads and writes.
+    pub set: usize,
+}
+
+impl Work {
+    /// Operations a byte.
+    pub fn intensity(&self) -> f64 {
+        self.flops as f64 / self.read as f64
     }
 }
 
@@ -253,6 +272,17 @@ mod tests {
         assert_eq!((figures[0].value, figures[0].limit.as_ref()), (25.0, None));
         assert_eq!(figures[1].limit, Some(Bound { of: "peak".into(), value: 25.0, share: 0.5 }));
         assert_eq!(figures[2].limit, Some(Bound { of: "peak".into(), value: 4.0, share: 0.5 }));
+    }
+
+    #[test]
+    fn a_working_set_comes_from_the_level_that_holds_most_of_it() {
+        let mut bench = Bench::new(Duration::from_secs(1)).unwrap();
+        bench.machine.caches = vec![1 << 15, 1 << 20];
+        let names = [1 << 10, 1 << 16, (1 << 16) + 2, 1 << 21, 1 << 22].map(|set| bench.bandwidth_name(set));
+        assert_eq!(names, ["read L1", "read L1", "read L2", "read L2", "read memory, 1 thread"]);
+        bench.machine.caches.clear();
+        let limit = bench.roofline(&Work { flops: 1, read: 8, set: 8 });
+        assert_eq!(limit, Limit::Times(bench.peak_name(1), 1.0));
     }
 
     #[test]
