@@ -18,6 +18,9 @@ const SECONDS: f64 = 120.0;
 /// With `--quick`: a few less than the half minute it promises, for what lies around the rounds.
 const SECONDS_QUICK: f64 = 22.0;
 
+/// How long ranks wait for one that is stopped while their world is set up or ended.
+const RANK_TIMEOUT: Duration = Duration::from_secs(60);
+
 /// `muster bench`
 #[derive(Args, Debug)]
 pub struct Options {
@@ -45,7 +48,7 @@ impl Options {
     /// Before anything is measured: a file that cannot be written, or an old report that cannot be compared with. Then those of the
     /// suite.
     pub fn run(&self) -> Result<(), Error> {
-        let Some(world) = World::join(die)? else { return self.run_in(None) };
+        let Some(world) = World::join(RANK_TIMEOUT, die)? else { return self.run_in(None) };
         match self.run_in(Some(&world)) {
             Ok(()) => Ok(world.leave()?),
             Err(error) => {

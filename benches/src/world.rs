@@ -37,7 +37,7 @@ pub fn probes<'a>(bench: &Bench, world: &'a World) -> Result<Vec<Probe<'a>>, Err
     for transport in transports() {
         let kernels = bench.kernels;
         let run = move |steps| {
-            world.exchange(&order("exchange", transport, steps))?;
+            world.exchange_after_work(&order("exchange", transport, steps))?;
             serve(&world.server(&shape(&[FLOATS], workers), transport)?, kernels, steps)
         };
         let name = format!("MPI, {}, {workers} workers", transport.name());
@@ -60,7 +60,7 @@ pub fn probes<'a>(bench: &Bench, world: &'a World) -> Result<Vec<Probe<'a>>, Err
         for (what, server_trains) in TRAINING {
             let trainer = trainer.clone();
             let sample = steps(training::TRIAL, fill, move |steps| {
-                world.exchange(&order(what, transport, steps))?;
+                world.exchange_after_work(&order(what, transport, steps))?;
                 Ok(trainer.images_per_second_of((world, transport), server_trains, steps)?)
             });
             let who = if server_trains { workers + 1 } else { workers };
@@ -80,7 +80,7 @@ pub fn follow(bench: &Bench, world: &World) -> Result<(), Error> {
     let workers = world.roster().len() - 1;
     let trainer = trainer(bench)?;
     loop {
-        let texts = world.exchange("")?;
+        let texts = world.exchange_after_work("")?;
         let Some((what, transport, steps)) = parse(&texts[0]) else { return Ok(()) };
         match TRAINING.into_iter().find(|(name, _)| *name == what) {
             Some((_, server_trains)) => {
@@ -96,7 +96,7 @@ pub fn follow(bench: &Bench, world: &World) -> Result<(), Error> {
 /// # Errors
 /// If one of them has failed.
 pub fn end(world: &World) -> Result<(), Error> {
-    world.exchange("end")?;
+    world.exchange_after_work("end")?;
     Ok(())
 }
 

@@ -73,7 +73,19 @@ fn the_readme_has_both_commands() {
 
 /// Words in quotation marks that look like variables of the environment: of one of these families, or `HOME` or `PATH`.
 fn variables(source: &str) -> Vec<&str> {
-    let families = ["MUSTER_", "HADOOP_", "XDG_", "SLURM_", "OMPI_", "PMI_", "PMIX_", "TENSORBOARD_"];
+    let families = [
+        "MUSTER_",
+        "HADOOP_",
+        "XDG_",
+        "SLURM_",
+        "OMPI_",
+        "PMI_",
+        "PMIX_",
+        "TENSORBOARD_",
+        "UCX_",
+        "FI_",
+        "MPIR_",
+    ];
     let capital =
         |word: &&str| word.chars().all(|c| c.is_ascii_uppercase() || c.is_ascii_digit() || c == '_');
     let whole = |word: &&str| !word.ends_with('_') && families.iter().any(|family| word.starts_with(family));
