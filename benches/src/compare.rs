@@ -21,6 +21,8 @@ pub enum Verdict {
     Slower,
     /// Faster beyond the noise.
     Faster,
+    /// Slower or faster beyond the noise, and so is its limit: the machine has changed, or who else uses it.
+    WithLimit,
     /// Within the noise.
     Same,
     /// Another machine or build: nothing follows from it.
@@ -70,15 +72,25 @@ impl Comparison {
 }
 
 /// Two medians differ beyond the noise if they do by more than both distances of quartiles together. A median of seven rounds varies by
-/// a third of that distance, so that chance alone hardly ever marks one of fifty figures.
+/// a third of that distance, so that chance alone hardly ever marks one of fifty figures. Where there is a limit, its share must
+/// differ, too: what keeps its share goes with the machine.
 fn change(new: &Figure, old: &Figure) -> Change {
     let ratio = if new.unit.is_rate() { new.value / old.value } else { old.value / new.value };
     let noise = (new.spread() + old.spread()).max(NOISE_MIN);
-    let verdict = match ratio {
-        // The same distance in both directions: half as fast is as far as twice as fast.
+    // The same distance in both directions: half as fast is as far as twice as fast.
+    let verdict_of = |ratio: f64| match ratio {
         _ if ratio < 1.0 / (1.0 + noise) => Verdict::Slower,
         _ if ratio > 1.0 + noise => Verdict::Faster,
         _ => Verdict::Same,
+    };
+    let share = new.limit.as_ref().zip(old.limit.as_ref()).map(|(new, old)| new.share / old.share);
+    let verdict = match verdict_of(ratio) {
+        verdict @ (Verdict::Slower | Verdict::Faster)
+            if share.is_some_and(|share| verdict_of(share) != verdict) =>
+        {
+            Verdict::WithLimit
+        }
+        verdict => verdict,
     };
     Change { ratio, verdict }
 }
@@ -88,11 +100,12 @@ mod tests {
     use super::*;
     use crate::report::tests::report;
 
-    /// The report, with figure `at` scaled.
+    /// The report, with figure `at` scaled, and its share of an unchanged limit.
     fn scaled(at: usize, by: f64) -> Report {
         let mut report = report();
         let figure = &mut report.figures[at];
         (figure.low, figure.value, figure.high) = (figure.low * by, figure.value * by, figure.high * by);
+        figure.limit.iter_mut().for_each(|limit| limit.share *= by);
         report
     }
 
@@ -127,6 +140,14 @@ mod tests {
             (figure.low, figure.high) = (figure.value, figure.value);
         }
         assert_eq!(verdicts(&still[1], &still[0])[2], Verdict::Same);
+    }
+
+    #[test]
+    fn what_keeps_its_share_of_a_slower_machine_is_not_blamed() {
+        let mut busy = scaled(2, 0.5);
+        busy.figures[2].limit = report().figures[2].limit.clone();
+        assert_eq!(verdicts(&busy, &report())[2], Verdict::WithLimit);
+        assert_eq!(verdicts(&report(), &busy)[2], Verdict::WithLimit);
     }
 
     #[test]

@@ -108,7 +108,7 @@ fn write_change(page: &mut String, comparison: &Comparison, at: usize) {
     let class = |verdict| match verdict {
         Verdict::Slower => "slower",
         Verdict::Faster => "faster",
-        Verdict::Same | Verdict::Elsewhere => "soft",
+        Verdict::Same | Verdict::WithLimit | Verdict::Elsewhere => "soft",
     };
     match comparison.changes[at] {
         Some(change) => _ = write!(page, "<td class=\"{}\">{}</td>", class(change.verdict), changed(change)),

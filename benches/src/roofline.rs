@@ -144,6 +144,11 @@ fn power(value: f64) -> String {
     if value < 1.0 { format!("1/{}", 1.0 / value) } else { value.to_string() }
 }
 
+/// All limits of the plot are those of one thread.
+fn short(name: &str) -> &str {
+    name.strip_suffix(", 1 thread").unwrap_or(name)
+}
+
 /// A rising line, up to the highest peak.
 fn draw_bandwidth(svg: &mut String, axes: &Axes, figure: &Figure, peak: f64) {
     let from = axes.x.0.max(axes.y.0 / figure.value);
@@ -154,7 +159,7 @@ fn draw_bandwidth(svg: &mut String, axes: &Axes, figure: &Figure, peak: f64) {
     let at = |intensity: f64| (axes.x(intensity), axes.y(intensity * figure.value));
     let ((x1, y1), (x2, y2)) = (at(from), at(to));
     _ = writeln!(svg, "<line class=\"roof\" x1=\"{x1:.1}\" y1=\"{y1:.1}\" x2=\"{x2:.1}\" y2=\"{y2:.1}\"/>");
-    let (slope, name) = ((y2 - y1).atan2(x2 - x1).to_degrees(), escape(&figure.name));
+    let (slope, name) = ((y2 - y1).atan2(x2 - x1).to_degrees(), escape(short(&figure.name)));
     let place = format!("translate({x1:.1} {y1:.1}) rotate({slope:.1}) translate(8 -5)");
     _ = writeln!(
         svg,
@@ -164,7 +169,7 @@ fn draw_bandwidth(svg: &mut String, axes: &Axes, figure: &Figure, peak: f64) {
 }
 
 fn draw_peak(svg: &mut String, axes: &Axes, figure: &Figure) {
-    let (y, name) = (axes.y(figure.value), escape(&figure.name));
+    let (y, name) = (axes.y(figure.value), escape(short(&figure.name)));
     _ = writeln!(svg, "<line class=\"roof\" x1=\"{LEFT}\" y1=\"{y:.1}\" x2=\"{RIGHT}\" y2=\"{y:.1}\"/>");
     let at = RIGHT - 4.0;
     _ = writeln!(

@@ -55,6 +55,10 @@ pub fn summary(comparison: &Comparison) -> String {
     let (slower, faster) = (comparison.count(Verdict::Slower), comparison.count(Verdict::Faster));
     let known = comparison.changes.iter().flatten().count();
     let mut text = format!("{slower} of {known} figures slower beyond the noise, {faster} faster.");
+    let with_limit = comparison.count(Verdict::WithLimit);
+    if with_limit > 0 {
+        _ = write!(text, " {with_limit} changed with their limits: the machine did, or who else uses it.");
+    }
     let new = comparison.changes.len() - known;
     if new > 0 {
         _ = write!(text, " {new} are new.");
@@ -81,6 +85,7 @@ pub fn changed(change: Change) -> String {
     match change.verdict {
         Verdict::Slower => format!("SLOWER {percent:+.1} %"),
         Verdict::Faster => format!("faster {percent:+.1} %"),
+        Verdict::WithLimit => format!("with its limit {percent:+.1} %"),
         Verdict::Same => format!("within noise {percent:+.1} %"),
         Verdict::Elsewhere => format!("× {:.2}", change.ratio),
     }
@@ -112,10 +117,11 @@ mod tests {
         let mut slow = report();
         let figure = &mut slow.figures[2];
         (figure.low, figure.value, figure.high) = (39.6, 40.0, 40.4);
+        figure.limit.as_mut().unwrap().share = 0.4;
         let comparison = Comparison::of(&slow, &report());
         let text = text(&slow, Some(&comparison));
         let line = text.lines().find(|line| line.contains("NN 100×128×784")).unwrap();
-        for part in ["40.0 GFLOP/s", "± 1.0 %", "80.0 % of 100.0 (FMA avx2)", "SLOWER -50.0 %"] {
+        for part in ["40.0 GFLOP/s", "± 1.0 %", "40.0 % of 100.0 (FMA avx2)", "SLOWER -50.0 %"] {
             assert!(line.contains(part), "{part}: {line}");
         }
         assert!(text.contains("1 of 4 figures slower beyond the noise, 0 faster."), "{text}");
