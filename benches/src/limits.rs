@@ -9,13 +9,11 @@ use muster_collective::Shared;
 use muster_kernels::Backend;
 
 use crate::exchange::FLOATS;
-use crate::machine::size;
 use crate::measure::{Probe, Sample, billions};
 use crate::memory::{between_cores, cache_set, memory_set, ones, passes, sum, together};
 use crate::peak::Peak;
 use crate::report::{Group, Unit};
 use crate::suite::{BETWEEN_CORES, Bench};
-use crate::training::threads_name;
 
 /// Turns of a sample from core to core; each takes some 20 µs.
 const TURNS: u64 = 100;
@@ -95,12 +93,4 @@ fn on_all(
         let repeats = *repeats.get_or_insert_with(|| (time.as_secs_f64() / measure(10)).max(10.0) as u32);
         Ok(threads as f64 * per_run / measure(repeats) / 1e9)
     })
-}
-
-/// What the rates of caches and memory are measured over, for the report's reader.
-pub fn sets(bench: &Bench) -> String {
-    let sets = bench.machine.caches.iter().map(|&bytes| cache_set(bytes));
-    let memory = memory_set(bench.machine.caches.last().copied().unwrap_or(0));
-    let sizes: Vec<String> = sets.chain([memory]).map(size).collect();
-    format!("read over {}, {}", sizes.join(", "), threads_name(1))
 }

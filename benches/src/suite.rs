@@ -10,7 +10,7 @@ use crate::Error;
 use crate::machine::Machine;
 use crate::measure::{Limit, Probe, quartiles};
 use crate::report::{Bound, Figure, LeftOut, Report, VERSION};
-use crate::training::threads_name;
+use crate::training::counted;
 use crate::{exchange, kernels, launch, limits, reading, training, world};
 
 /// The rate at which one core reads what another has written.
@@ -54,7 +54,7 @@ impl Bench {
 
     /// The figure of a back end's multiply-adds.
     pub fn peak_of(backend: Backend, threads: usize) -> String {
-        format!("FMA {backend}, {}", threads_name(threads))
+        format!("FMA {backend}, {}", counted(threads, "thread"))
     }
 
     /// The figure of the multiply-adds of the kernels that are measured.
@@ -69,7 +69,7 @@ impl Bench {
 
     /// The figure of the memory's bandwidth.
     pub fn memory_name(threads: usize) -> String {
-        format!("read memory, {}", threads_name(threads))
+        format!("read memory, {}", counted(threads, "thread"))
     }
 
     /// The figure of the bandwidth at which a working set of so many bytes comes: that of the nearest level that holds half of it, since

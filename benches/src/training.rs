@@ -31,7 +31,7 @@ pub fn probes(bench: &Bench) -> Result<Vec<Probe<'static>>, Error> {
         let trainer = Rc::new(Trainer::new(bench.kernels, hidden, SHAPE.1, &images, &labels)?);
         for threads in bench.thread_counts() {
             let (trainer, time) = (trainer.clone(), bench.sample);
-            let name = format!("{}, {}", model(hidden), threads_name(threads));
+            let name = format!("{}, {}", model(hidden), counted(threads, "thread"));
             let run = move |steps| Ok(trainer.images_per_second(threads, steps)?);
             let sample = steps(TRIAL, move |rate| steps_of(time, rate), run);
             let limit = Limit::Times(bench.peak_name(threads), 1e9 / flops(hidden, non_zeros));
@@ -59,9 +59,9 @@ pub fn model(hidden: &[usize]) -> String {
     widths.iter().map(usize::to_string).collect::<Vec<_>>().join("-")
 }
 
-/// `1 thread`
-pub fn threads_name(threads: usize) -> String {
-    if threads == 1 { "1 thread".to_owned() } else { format!("{threads} threads") }
+/// `1 thread`, `2 threads`
+pub fn counted(count: usize, what: &str) -> String {
+    if count == 1 { format!("1 {what}") } else { format!("{count} {what}s") }
 }
 
 /// Multiply-adds of the three products of each layer, as two operations each: the first layer has no input gradient, and visits only
@@ -81,5 +81,6 @@ mod tests {
         assert_eq!(flops(&[], 784.0), 4.0 * 784.0 * 10.0);
         assert_eq!(flops(&[128], 100.0), 4.0 * 100.0 * 128.0 + 6.0 * 128.0 * 10.0);
         assert_eq!(model(&[512, 512]), "784-512-512-10");
+        assert_eq!([1, 2].map(|count| counted(count, "worker")), ["1 worker", "2 workers"]);
     }
 }

@@ -12,7 +12,7 @@ use crate::measure::{Limit, Probe, steps};
 use crate::report::{Group, Unit};
 use crate::suite::Bench;
 use crate::trainer::{Trainer, random_images};
-use crate::training::{self, IMAGES, SHAPE, model};
+use crate::training::{self, IMAGES, SHAPE, counted, model};
 
 /// The hidden layer of what is trained.
 const HIDDEN: &[usize] = &[128];
@@ -40,7 +40,7 @@ pub fn probes<'a>(bench: &Bench, world: &'a World) -> Result<Vec<Probe<'a>>, Err
             world.exchange_after_work(&order("exchange", transport, steps))?;
             serve(&world.server(&shape(&[FLOATS], workers), transport)?, kernels, steps)
         };
-        let name = format!("MPI, {}, {workers} workers", transport.name());
+        let name = format!("MPI, {}, {}", transport.name(), counted(workers, "worker"));
         let time = bench.sample;
         probes.push(probe(name, workers, steps(TRIAL, move |micros| steps_of(time, micros), run)));
     }
@@ -65,7 +65,7 @@ pub fn probes<'a>(bench: &Bench, world: &'a World) -> Result<Vec<Probe<'a>>, Err
             });
             let who = if server_trains { workers + 1 } else { workers };
             let server = if server_trains { ", the server among them" } else { "" };
-            let name = format!("{}, {}, {who} workers{server}", model(HIDDEN), transport.name());
+            let name = format!("{}, {}, {}{server}", model(HIDDEN), transport.name(), counted(who, "worker"));
             probes.push(training(name, Some(Limit::Times(ALONE.to_owned(), who as f64)), sample));
         }
     }
