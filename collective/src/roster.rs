@@ -102,6 +102,18 @@ impl Roster {
         }
     }
 
+    /// The node of a rank: the lowest rank on it.
+    pub fn node(&self, rank: usize) -> usize {
+        self.places.get(rank).map_or(0, |place| place.node)
+    }
+
+    /// The ranks from `first` on, those of one node together.
+    pub fn by_node(&self, first: usize) -> Vec<usize> {
+        let mut ranks: Vec<usize> = (first..self.ranks).collect();
+        ranks.sort_by_key(|&rank| (self.node(rank), rank));
+        ranks
+    }
+
     /// Number of nodes.
     pub fn nodes(&self) -> usize {
         self.places.iter().enumerate().filter(|(rank, place)| place.node == *rank).count().max(1)
@@ -139,6 +151,14 @@ mod tests {
         assert_eq!(Place::of(&here.line()), Some(here.clone()));
         assert!(!here.cores.is_empty() && here.pid > 0 && !here.host.is_empty());
         assert_eq!(cores_of("0-2,5"), [0, 1, 2, 5]);
+    }
+
+    #[test]
+    fn ranks_of_one_node_are_neighbours_whatever_their_numbers() {
+        let roster = Roster::of_processes([0, 1, 0, 1, 0].map(|node| place(node, "0")).into());
+        assert_eq!(roster.by_node(0), [0, 2, 4, 1, 3]);
+        assert_eq!(roster.by_node(1), [2, 4, 1, 3]);
+        assert_eq!(Roster::of_threads(4).by_node(1), [1, 2, 3]);
     }
 
     #[test]

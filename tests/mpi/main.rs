@@ -4,6 +4,7 @@
 mod agreement;
 mod failures;
 mod launchers;
+mod namespaces;
 mod same_bits;
 
 use muster_tests::program::{self, Outcome, Sandbox};

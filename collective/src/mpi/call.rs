@@ -277,6 +277,30 @@ impl Requests {
         })
     }
 
+    /// Begins to get floats that lie `at` bytes after the beginning of a rank's window.
+    ///
+    /// # Safety
+    /// As for words; the rank's window holds them, and they stay as they are.
+    pub unsafe fn get_floats(
+        &mut self,
+        window: ffi::MPI_Win,
+        floats: &mut [f32],
+        from: usize,
+        at: usize,
+    ) -> Result<(), Error> {
+        floats.chunks_mut(CHUNK).enumerate().try_for_each(|(index, chunk)| {
+            self.add("MPI_Rget", |request| {
+                let (to, count) = (chunk.as_mut_ptr().cast::<c_void>(), chunk.len() as c_int);
+                let at = (at + size_of::<f32>() * CHUNK * index) as ffi::MPI_Aint;
+                // SAFETY: the caller keeps the floats, and knows the window.
+                unsafe {
+                    let kind = ffi::RSMPI_FLOAT;
+                    ffi::MPI_Rget(to, count, kind, from as c_int, at, count, kind, window, request)
+                }
+            })
+        })
+    }
+
     /// Whether all of them are done, with some progress for MPI. Done requests are forgotten.
     pub fn are_done(&mut self) -> Result<bool, Error> {
         if self.0.is_empty() {

@@ -3,23 +3,28 @@
 //! - [`call`]: MPI's functions with their return codes.
 //! - [`watch`]: notices when a process of this node dies.
 //! - [`window`]: memory that the ranks of a node share.
-//! - [`messages`]: weights and gradients as messages.
+//! - [`messages`]: weights and gradients as messages, or got from memory that is [`exposed`].
+//! - [`leaders`]: memory within each node, messages between them.
 //!
 //! Only the thread that joined the world talks to MPI. Waits poll, because a blocking call would not leave the core to others.
 
 mod call;
+mod exposed;
+mod leaders;
 mod messages;
 mod watch;
 mod window;
 
-pub use messages::{MessageServer, MessageWorker};
-
 use crate::board::Board;
 use crate::launched::Launched;
-use crate::link::{Server, ServerEnd, Shape, Worker, WorkerEnd};
+use crate::end::{ServerEnd, Shape, WorkerEnd};
+use crate::link::{Server, Worker};
 use crate::roster::Place;
 use crate::{Error, Roster, Transport};
 use call::Comm;
+use leaders::{LeaderWorker, LeadersServer};
+use messages::{MessageServer, MessageWorker};
+use std::ops::Range;
 use std::sync::{Arc, Mutex};
 use watch::Watch;
 use window::Window;
@@ -27,6 +32,8 @@ use window::Window;
 /// The ranks that a launcher started, this process among them.
 pub struct World {
     comm: Comm,
+    /// The ranks of this node.
+    neighbours: Comm,
     rank: usize,
     roster: Arc<Roster>,
     library: String,
@@ -65,7 +72,7 @@ impl World {
         let flag = Arc::new(Window::allocate(&neighbours, node == rank, 1)?);
         comm.exchange("")?;
         let watch = Watch::start(rank, roster.clone(), flag, on_death);
-        Ok(Some(World { comm, rank, roster, library, watch, windows: Mutex::default() }))
+        Ok(Some(World { comm, neighbours, rank, roster, library, watch, windows: Mutex::default() }))
     }
 
     /// This process's rank.
@@ -91,20 +98,28 @@ impl World {
         self.comm.exchange(text)
     }
 
-    /// The transport to use, if `wanted` is none in particular the fastest.
+    /// The transport to use, if `wanted` is none in particular the fastest. Leaders add up the gradients of one step, which is
+    /// what synchronous training has.
     ///
     /// # Errors
     /// If the wanted one cannot be had.
-    pub fn transport(&self, wanted: Option<Transport>) -> Result<Transport, Error> {
+    pub fn transport(&self, wanted: Option<Transport>, is_sync: bool) -> Result<Transport, Error> {
         let nodes = self.roster.nodes();
+        let unavailable = |transport, reason| Err(Error::Unavailable { transport, reason });
         match wanted {
-            Some(Transport::Shared) if nodes > 1 => {
-                let reason = format!("the ranks are on {nodes} nodes, which have no memory in common");
-                Err(Error::Unavailable { transport: Transport::Shared, reason })
-            }
+            Some(Transport::Shared) if nodes > 1 => unavailable(
+                Transport::Shared,
+                format!("the ranks are on {nodes} nodes, which have no memory in common"),
+            ),
+            Some(Transport::Leaders) if !is_sync => unavailable(
+                Transport::Leaders,
+                "gradients of asynchronous training are applied one by one, not added up".to_owned(),
+            ),
             Some(transport) => Ok(transport),
-            None if nodes > 1 => Ok(Transport::Messages),
-            None => Ok(Transport::Shared),
+            None if nodes == 1 => Ok(Transport::Shared),
+            None if exposed::is_native() => Ok(Transport::Rma),
+            None if is_sync => Ok(Transport::Leaders),
+            None => Ok(Transport::Messages),
         }
     }
 
@@ -113,9 +128,15 @@ impl World {
     /// # Errors
     /// If MPI fails.
     pub fn server(&self, shape: &Shape, transport: Transport) -> Result<Server, Error> {
-        let end = match transport {
-            Transport::Shared => ServerEnd::Board(self.board(shape)?.server(shape)),
-            Transport::Messages => ServerEnd::Messages(MessageServer::new(self.comm.duplicate()?, shape)),
+        let end: Box<dyn ServerEnd> = match transport {
+            Transport::Shared => Box::new(self.board(self.comm, self.rank == 0, shape)?.server(shape)),
+            Transport::Messages => Box::new(MessageServer::new(self.comm.duplicate()?, shape, None)),
+            Transport::Leaders => Box::new(self.leaders(shape)?),
+            Transport::Rma => {
+                let end = MessageServer::exposing(self.comm.duplicate()?, shape)?;
+                self.keep(end.window());
+                Box::new(end)
+            }
         };
         Ok(Server::new(end, self.roster.clone(), shape))
     }
@@ -124,21 +145,80 @@ impl World {
     ///
     /// # Errors
     /// If MPI fails.
+    ///
+    /// # Panics
+    /// If this rank is not one of the workers.
     pub fn worker(&self, shape: &Shape, transport: Transport) -> Result<Worker, Error> {
-        let index = self.rank - shape.first_rank;
-        let end = match transport {
-            Transport::Shared => WorkerEnd::Board(self.board(shape)?.worker(shape, index, None)),
-            Transport::Messages => WorkerEnd::Messages(MessageWorker::new(self.comm.duplicate()?, shape)?),
+        let index = shape.ranks.iter().position(|&rank| rank == self.rank).expect("a worker of the shape");
+        let mut from = 0;
+        let end: Box<dyn WorkerEnd> = match transport {
+            Transport::Shared => Box::new(self.board(self.comm, false, shape)?.worker(shape, index, None)),
+            Transport::Messages => {
+                let (weights, slot) = (messages::buffer(shape, 1), messages::buffer(shape, shape.nodes));
+                Box::new(MessageWorker::new(self.comm.duplicate()?, weights, slot)?)
+            }
+            Transport::Leaders => {
+                let node = self.node_of(shape, self.rank);
+                from = if self.roster.node(self.rank) == 0 { 0 } else { shape.ranks[node.start] };
+                self.led(&Shape { ranks: &shape.ranks[node.clone()], ..*shape }, index - node.start)?
+            }
+            Transport::Rma => {
+                let end = MessageWorker::exposing(self.comm.duplicate()?, shape, index)?;
+                self.keep(end.window());
+                Box::new(end)
+            }
         };
-        Ok(Worker::new(end, self.roster.clone(), shape, index))
+        Ok(Worker::new(end, self.roster.clone(), shape, index, from))
     }
 
-    /// A board in memory that all ranks map, zeroed.
-    fn board(&self, shape: &Shape) -> Result<Arc<Board>, Error> {
-        let window = Arc::new(Window::allocate(&self.comm, self.rank == 0, Board::bytes(shape))?);
-        self.windows.lock().expect("no panic while it is held").push(window.clone());
-        self.comm.exchange("")?;
+    /// The server's end towards its own node and the leaders of the others.
+    fn leaders(&self, shape: &Shape) -> Result<LeadersServer, Error> {
+        let own = self.node_of(shape, 0);
+        let near = Shape { ranks: &shape.ranks[own.clone()], ..*shape };
+        let near = self.board(self.neighbours, true, &near)?.server(&near);
+        let mut nodes = Vec::new();
+        let mut next = own.end;
+        while next < shape.workers() {
+            nodes.push(self.node_of(shape, shape.ranks[next]));
+            next = nodes[nodes.len() - 1].end;
+        }
+        let leaders: Vec<usize> = nodes.iter().map(|node| shape.ranks[node.start]).collect();
+        let far = Shape { ranks: &leaders, nodes: shape.nodes_of_leader, ..*shape };
+        let far = MessageServer::new(self.comm.duplicate()?, &far, Some(near.weights().clone()));
+        Ok(LeadersServer::new(near, far, &nodes))
+    }
+
+    /// The end of worker `index` of a node whose workers are those of `shape`.
+    fn led(&self, shape: &Shape, index: usize) -> Result<Box<dyn WorkerEnd>, Error> {
+        let is_first = self.roster.node(self.rank) == self.rank;
+        let board = self.board(self.neighbours, is_first, shape)?;
+        let comm = self.comm.duplicate()?;
+        if !is_first {
+            return Ok(Box::new(board.worker(shape, index, None)));
+        }
+        let connect = |weights, slot| MessageWorker::new(comm, weights, slot);
+        Ok(Box::new(LeaderWorker::new(&board, shape, connect)?))
+    }
+
+    /// The workers of a shape that are on the node of a rank; they are neighbours.
+    fn node_of(&self, shape: &Shape, rank: usize) -> Range<usize> {
+        let node = self.roster.node(rank);
+        let is_there = |&worker: &usize| self.roster.node(shape.ranks[worker]) == node;
+        let first = (0..shape.workers()).find(is_there).unwrap_or(0);
+        first..first + (first..shape.workers()).take_while(is_there).count()
+    }
+
+    /// A board in memory that all ranks of `comm` map, zeroed.
+    fn board(&self, comm: Comm, is_first: bool, shape: &Shape) -> Result<Arc<Board>, Error> {
+        let window = Arc::new(Window::allocate(&comm, is_first, Board::bytes(shape))?);
+        self.keep(Some(&window));
+        comm.exchange("")?;
         Ok(window::board(&window, shape))
+    }
+
+    /// Keeps a window until all ranks leave.
+    fn keep(&self, window: Option<&Arc<Window>>) {
+        self.windows.lock().expect("no panic while it is held").extend(window.cloned());
     }
 
     /// Waits for all ranks and ends MPI. What links have lent is gone by then.
