@@ -117,7 +117,8 @@ impl Job<'_> {
     pub(crate) fn shape<'a>(&self, ranks: &'a [usize], lengths: &'a [usize]) -> Shape<'a> {
         let schedule = self.schedule();
         let leaves = |rows: usize| rows.div_ceil(schedule.micro_batch);
-        let node = |worker: &usize| self.cluster.world.map_or(0, |(world, _)| world.roster().node(ranks[*worker]));
+        let node =
+            |worker: &usize| self.cluster.world.map_or(0, |(world, _)| world.roster().node(ranks[*worker]));
         // The most gradients that are left when those of such neighbours are added up.
         let nodes = |neighbours: &[usize]| {
             let of_batch = |rows: usize| {

@@ -134,7 +134,8 @@ pub fn train(job: &Job, start: &Checkpoint, conductor: &mut Conductor) -> Result
     let (link, workers) = link::threads(&shape);
     std::thread::scope(|scope| {
         let (first, ranks) = (1 - job.first_rank(), &ranks);
-        let start = |(at, worker)| scope.spawn(move || worker::run(job, (first + at, ranks[first + at]), &worker));
+        let start =
+            |(at, worker)| scope.spawn(move || worker::run(job, (first + at, ranks[first + at]), &worker));
         let workers: Vec<_> = workers.into_iter().enumerate().map(start).collect();
         let mut outcome = serve(&link, conductor)?;
         for worker in workers {
@@ -150,7 +151,10 @@ pub fn train(job: &Job, start: &Checkpoint, conductor: &mut Conductor) -> Result
 /// If a rank has failed, this one or another.
 pub fn work(job: &Job, (world, transport): (&World, Transport)) -> Result<(), Error> {
     let (ranks, lengths) = (job.ranks(), job.model.block_lengths());
-    let index = ranks.iter().position(|&rank| rank == world.rank()).expect("every rank but a mere server is a worker");
+    let index = ranks
+        .iter()
+        .position(|&rank| rank == world.rank())
+        .expect("every rank but a mere server is a worker");
     let link = world.worker(&job.shape(&ranks, &lengths), transport)?;
     let times = worker::run(job, (index, world.rank()), &link)?;
     drop(link);

@@ -67,7 +67,9 @@ pub fn merge<T: Copy>(
     merged.clear();
     for (node, mut sum) in nodes {
         let mut node = node.carried_up(leaves);
-        while let Some((left, total)) = merged.pop_if(|(left, _)| node.index % 2 == 1 && left.is_left_of(node)) {
+        while let Some((left, total)) =
+            merged.pop_if(|(left, _)| node.index % 2 == 1 && left.is_left_of(node))
+        {
             add(total, sum);
             (node, sum) = (Node { level: left.level + 1, index: left.index / 2 }.carried_up(leaves), total);
         }

@@ -16,9 +16,10 @@ $(MPI_KINDS:%=mpi-build-%): mpi-build-%: mpi-tools
 	MPICC=mpicc.$* $(CARGO) build --release -p mnist --features mpi
 	mkdir -p $(TARGET)/mpi && cp $(TARGET)/release/mnist $(TARGET)/mpi/mnist-$*
 
-# One worker by each transport beside one process alone, in turns; records a second.
-bench-mpi: mpi-build-openmpi ## training by MPI's transports beside one process
-	tests/mpi/bench.sh $(TARGET)/mpi/mnist-openmpi
+# Push and pull alone, then training by each transport beside one process, in turns; records a second.
+bench-mpi: mpi-build-openmpi ## push and pull, and training, by MPI's transports beside one process
+	MPICC=mpicc.openmpi $(CARGO) build --release -p muster-benches --features mpi --bin push-pull
+	tests/mpi/bench.sh $(TARGET)/mpi/mnist-openmpi $(TARGET)/release/push-pull
 
 # Debian's packages; root, by sudo where this is another user, for apt-get alone.
 mpi-tools:

@@ -1,4 +1,6 @@
 //! Several nodes, as network namespaces of this machine: memory within each, messages from one leader a node.
+//!
+//! A node has a host name and a `/dev/shm` of its own, too; MPI names what ranks share by the former and puts it into the latter.
 
 use crate::{Mpi, mpi};
 use muster_tests::{machine, program};
@@ -45,25 +47,34 @@ impl Nodes {
         }
     }
 
-    /// What takes the place of ssh: enters the namespace of an address and runs a command there.
-    fn write_agent(&self, mpi: &Mpi) {
+    /// Scripts in the sandbox: `enter NODE COMMAND` runs a command there, and `agent ADDRESS COMMAND` takes the place of ssh.
+    fn write_scripts(&self, mpi: &Mpi) {
+        let write = |name: &str, text: String| {
+            fs::write(mpi.sandbox.path(name), text).unwrap();
+            fs::set_permissions(mpi.sandbox.path(name), fs::Permissions::from_mode(0o755)).unwrap();
+        };
+        write(
+            "enter",
+            "#!/bin/sh\nnode=$1; shift\nexec ip netns exec $node unshare --uts --mount sh -c \
+             'hostname \"$0\" && mount -t tmpfs tmpfs /dev/shm && exec \"$@\"' $node \"$@\"\n"
+                .to_owned(),
+        );
         let ways = self.names.iter().zip(&self.addresses);
         let cases: Vec<String> = ways.map(|(name, address)| format!("{address}) node={name} ;;")).collect();
-        let text = format!(
-            "#!/bin/sh\ncase $1 in {} *) exit 1 ;; esac\nshift\nexec ip netns exec $node sh -c \"$*\"\n",
-            cases.join(" ")
+        let (cases, enter) = (cases.join(" "), mpi.sandbox.path("enter").display().to_string());
+        let agent = format!(
+            "#!/bin/sh\ncase $1 in {cases} *) exit 1 ;; esac\nshift\nexec {enter} $node sh -c \"$*\"\n"
         );
-        fs::write(mpi.sandbox.path("agent"), text).unwrap();
-        fs::set_permissions(mpi.sandbox.path("agent"), fs::Permissions::from_mode(0o755)).unwrap();
+        write("agent", agent);
     }
 
     /// The launcher in the first namespace, with so many ranks on each node, placed as `order` says.
     fn launcher(&self, mpi: &Mpi, ranks: usize, order: &str) -> Command {
-        self.write_agent(mpi);
+        self.write_scripts(mpi);
         let agent = mpi.sandbox.path("agent").display().to_string();
         let hosts: Vec<String> = self.addresses.iter().map(|address| format!("{address}:{ranks}")).collect();
-        let mut command = Command::new("ip");
-        command.args(["netns", "exec", &self.names[0]]);
+        let mut command = Command::new(mpi.sandbox.path("enter"));
+        command.arg(&self.names[0]);
         let outer = mpi.launcher(&mpi.kind);
         command.arg(outer.get_program()).args(outer.get_args()).current_dir(outer.get_current_dir().unwrap());
         for (name, value) in outer.get_envs() {
@@ -116,14 +127,27 @@ fn worlds_over_two_nodes_end_with_the_weights_of_one_process() {
             continue;
         }
         let mut command = nodes.launcher(&mpi, ranks, order);
-        command.arg(&mpi.mnist).args(["train", "--threads", "1", "--data", "data", "--no-resume", "--report", "r"]);
+        command.arg(&mpi.mnist).args([
+            "train",
+            "--threads",
+            "1",
+            "--data",
+            "data",
+            "--no-resume",
+            "--report",
+            "r",
+        ]);
         command.args(["-e", "1", "-b", "200"]).args(options.split_whitespace());
         let outcome = program::run(&mut command).succeeds();
         let report = mpi.sandbox.json("r");
         let what = format!("{ranks} ranks a node by {order}, {transport} {options}");
         assert!(outcome.stdout.contains("on 2 nodes"), "{what}: {outcome:?}");
         assert_eq!(report["weights_sha256"], expected, "{what}");
-        assert_eq!((&report["transport"], &report["world_size"]), (&transport.into(), &(2 * ranks).into()), "{what}");
+        assert_eq!(
+            (&report["transport"], &report["world_size"]),
+            (&transport.into(), &(2 * ranks).into()),
+            "{what}"
+        );
     }
 }
 

@@ -178,7 +178,9 @@ impl ServerEnd for MessageServer {
                 // has the next order.
                 unsafe {
                     match &self.exposed {
-                        Some(exposed) => exposed.get(&mut mail.receives, gradient, rank, index * self.floats)?,
+                        Some(exposed) => {
+                            exposed.get(&mut mail.receives, gradient, rank, index * self.floats)?
+                        }
                         None => mail.receives.receive_floats(self.comm, gradient, rank, GRADIENTS)?,
                     }
                 }
@@ -286,7 +288,9 @@ impl MessageWorker {
 
     /// Begins to get the weights of an order that has come, once.
     fn get_weights(&self, mail: &mut WorkerMail) -> Result<(), Error> {
-        let Some((exposed, first)) = self.exposed.as_ref().filter(|_| !mail.is_getting) else { return Ok(()) };
+        let Some((exposed, first)) = self.exposed.as_ref().filter(|_| !mail.is_getting) else {
+            return Ok(());
+        };
         mail.is_getting = true;
         let mut weights = self.weights.write_all();
         // SAFETY: as above; the server does not write to its own before this worker has answered.
@@ -297,7 +301,11 @@ impl MessageWorker {
     ///
     /// # Safety
     /// Nobody writes to the gradients before the next order, which waits until they have left.
-    pub unsafe fn send(&self, words: &[u64], gradients: impl Iterator<Item = impl Deref<Target = [f32]>>) -> Result<(), Error> {
+    pub unsafe fn send(
+        &self,
+        words: &[u64],
+        gradients: impl Iterator<Item = impl Deref<Target = [f32]>>,
+    ) -> Result<(), Error> {
         let mut mail = locked(&self.mail);
         let WorkerMail { words: kept, sends, .. } = &mut *mail;
         kept.clear();

@@ -16,8 +16,8 @@ mod watch;
 mod window;
 
 use crate::board::Board;
-use crate::launched::Launched;
 use crate::end::{ServerEnd, Shape, WorkerEnd};
+use crate::launched::Launched;
 use crate::link::{Server, Worker};
 use crate::roster::Place;
 use crate::{Error, Roster, Transport};
@@ -133,7 +133,7 @@ impl World {
             Transport::Messages => Box::new(MessageServer::new(self.comm.duplicate()?, shape, None)),
             Transport::Leaders => Box::new(self.leaders(shape)?),
             Transport::Rma => {
-                let end = MessageServer::exposing(self.comm.duplicate()?, shape)?;
+                let end = MessageServer::exposing(self.comm.duplicate()?, shape).map_err(without_windows)?;
                 self.keep(end.window());
                 Box::new(end)
             }
@@ -163,7 +163,8 @@ impl World {
                 self.led(&Shape { ranks: &shape.ranks[node.clone()], ..*shape }, index - node.start)?
             }
             Transport::Rma => {
-                let end = MessageWorker::exposing(self.comm.duplicate()?, shape, index)?;
+                let end =
+                    MessageWorker::exposing(self.comm.duplicate()?, shape, index).map_err(without_windows)?;
                 self.keep(end.window());
                 Box::new(end)
             }
@@ -244,6 +245,12 @@ impl World {
         self.watch.announce_end();
         self.comm.abort()
     }
+}
+
+/// What it means that no memory could be exposed.
+fn without_windows(error: Error) -> Error {
+    let reason = format!("{error}; MPI may have nothing that reads memory over this fabric");
+    Error::Unavailable { transport: Transport::Rma, reason }
 }
 
 /// The size of a communicator handle tells what the program was built with: a pointer in Open MPI, a number in MPICH and
