@@ -86,8 +86,10 @@ impl Nodes {
         command.args(["-n", &(2 * ranks).to_string()]);
         if mpi.kind == "openmpi" {
             command.args(["--host", &hosts.join(","), "--map-by", order]);
-            let names = ["plm_rsh_agent", "btl_tcp_if_include", "oob_tcp_if_include", "btl"];
-            for (name, value) in names.into_iter().zip([&agent[..], "cable", "cable", "self,vader,tcp"]) {
+            let names = ["plm_rsh_agent", "btl_tcp_if_include", "oob_tcp_if_include", "btl", "osc"];
+            // Its windows over TCP have to be asked for.
+            let values = [&agent[..], "cable", "cable", "self,vader,tcp", "sm,pt2pt"];
+            for (name, value) in names.into_iter().zip(values) {
                 command.args(["--mca", name, value]);
             }
         } else {
