@@ -82,7 +82,7 @@ const FAILURE: u64 = u64::MAX;
 const REASON_WORDS: usize = 125;
 
 /// A failure in place of a push.
-pub(crate) fn failure_to_words(reason: &str, words: &mut Vec<u64>) {
+pub fn failure_to_words(reason: &str, words: &mut Vec<u64>) {
     let reason = &reason.as_bytes()[..reason.len().min(8 * REASON_WORDS)];
     let word = |chunk: &[u8]| {
         let mut bytes = [0; 8];
@@ -95,7 +95,10 @@ pub(crate) fn failure_to_words(reason: &str, words: &mut Vec<u64>) {
 }
 
 /// The failure that words tell of, if they do.
-pub(crate) fn failure_of(words: &[u64]) -> Result<(), Error> {
+///
+/// # Errors
+/// That failure.
+pub fn failure_of(words: &[u64]) -> Result<(), Error> {
     if words[0] != FAILURE {
         return Ok(());
     }
