@@ -27,14 +27,16 @@ impl Account {
         Account { roster, times: Mutex::new(times) }
     }
 
-    /// Waits for a rank, no longer than its limit, until `poll` says that all has come; `failure` is asked when the wait grows long.
+    /// Waits for a rank until `poll` says that all has come. When the wait grows long, `lives` is asked for failures and whether the
+    /// rank has given a new sign of life: the limit counts from the last one.
     pub fn wait(
         &self,
         (rank, limit): (usize, Duration),
         mut poll: impl FnMut() -> Result<Arrival, Error>,
-        failure: impl Fn() -> Result<(), Error>,
+        lives: impl Fn() -> Result<bool, Error>,
     ) -> Result<(), Error> {
         let (start, mut patience, mut begun) = (Instant::now(), Patience::default(), None);
+        let mut heard = start;
         loop {
             match poll()? {
                 Arrival::Complete => break,
@@ -42,8 +44,10 @@ impl Account {
                 Arrival::Nothing => {}
             }
             if patience.is_long() {
-                failure()?;
-                if start.elapsed() > limit {
+                if lives()? {
+                    heard = Instant::now();
+                }
+                if heard.elapsed() > limit {
                     return Err(self.stuck(rank, limit));
                 }
             }

@@ -31,6 +31,8 @@ struct Head {
     state: AtomicU32,
     length: AtomicU32,
     reason: [AtomicU8; REASON],
+    /// Grows while the server does something that may take long.
+    beats: Counter,
 }
 
 /// What server and one worker tell each other.
@@ -83,6 +85,8 @@ pub struct WorkerEnd {
     index: usize,
     weights: Arc<Shared>,
     slot: Arc<Shared>,
+    /// The server's signs of life that have been seen.
+    beats: AtomicU64,
 }
 
 impl Layout {
@@ -151,7 +155,7 @@ impl Board {
             None => self.floats(self.layout.weights, shape, 1),
         };
         let slot = server.map_or_else(|| self.slot(shape, index), |server| server.slots[index].clone());
-        WorkerEnd { board: self.clone(), index, weights, slot }
+        WorkerEnd { board: self.clone(), index, weights, slot, beats: AtomicU64::new(0) }
     }
 
     fn copy(&self, shape: &Shape, index: usize) -> Arc<Shared> {
@@ -244,6 +248,11 @@ impl end::ServerEnd for ServerEnd {
         Ok(())
     }
 
+    fn beat(&self) -> Result<(), Error> {
+        self.board.head().beats.increment();
+        Ok(())
+    }
+
     fn fail(&self, reason: &str) {
         self.board.fail(reason);
     }
@@ -268,6 +277,11 @@ impl end::WorkerEnd for WorkerEnd {
             return Ok((Arrival::Nothing, None));
         }
         Ok((Arrival::Complete, Some(Order::of(mailbox.order.load(Ordering::Relaxed)))))
+    }
+
+    fn has_beaten(&self) -> Result<bool, Error> {
+        let beats = self.board.head().beats.get();
+        Ok(self.beats.swap(beats, Ordering::Relaxed) != beats)
     }
 
     fn push(&self, words: &[u64], _nodes: usize) -> Result<(), Error> {

@@ -87,6 +87,12 @@ pub trait ServerEnd: Send + Sync {
         Ok(true)
     }
 
+    /// Gives the workers a sign of life. May be called in another thread while the one that joined the world makes no call.
+    ///
+    /// # Errors
+    /// If MPI fails.
+    fn beat(&self) -> Result<(), Error>;
+
     /// Tells the workers that the job has failed, where they do not end with the server anyway.
     fn fail(&self, _reason: &str) {}
 
@@ -112,6 +118,12 @@ pub trait WorkerEnd: Send + Sync {
     /// # Errors
     /// If MPI fails.
     fn order(&self) -> Result<(Arrival, Option<Order>), Error>;
+
+    /// Whether the server has given a sign of life since this was asked before.
+    ///
+    /// # Errors
+    /// If MPI fails.
+    fn has_beaten(&self) -> Result<bool, Error>;
 
     /// Announces the gradients in the slot, in answer to the last order.
     ///

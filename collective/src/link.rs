@@ -9,7 +9,8 @@ use crate::board::Board;
 use crate::end::{Arrival, ServerEnd, Shape, WorkerEnd};
 use crate::message::{Order, Push};
 use crate::{Error, Roster, Shared};
-use std::sync::{Arc, Mutex};
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
 /// Rank 0: keeps the weights.
@@ -171,13 +172,35 @@ impl Server {
         self.end.fail(reason);
     }
 
+    /// Does what may take longer than workers wait, such as an evaluation: they are given signs of life. Nothing else of this end is used
+    /// meanwhile.
+    pub fn pausing<T>(&self, work: impl FnOnce() -> T) -> T {
+        let (over, has_ended) = (Mutex::new(false), Condvar::new());
+        let beat = || {
+            let mut over = over.lock().expect("no panic while it is held");
+            while !*over {
+                // A failure shows at the next order.
+                let _ = self.end.beat();
+                over = has_ended.wait_timeout(over, self.limit / 8).expect("no panic while it is held").0;
+            }
+        };
+        std::thread::scope(|scope| {
+            scope.spawn(beat);
+            let done = catch_unwind(AssertUnwindSafe(work));
+            *over.lock().expect("no panic while it is held") = true;
+            has_ended.notify_one();
+            done.unwrap_or_else(|panic| resume_unwind(panic))
+        })
+    }
+
     /// Where the time went so far.
     pub fn times(&self) -> Times {
         self.account.times()
     }
 
+    /// Whatever a worker computes has to end within the limit: there are no signs of life but pushes.
     fn wait(&self, worker: usize, poll: impl FnMut() -> Result<Arrival, Error>) -> Result<(), Error> {
-        self.account.wait((self.ranks[worker], self.limit), poll, || self.end.failure())
+        self.account.wait((self.ranks[worker], self.limit), poll, || self.end.failure().map(|()| false))
     }
 }
 
@@ -222,7 +245,11 @@ impl Worker {
             order = complete;
             Ok(arrival)
         };
-        self.account.wait((self.from, limit), poll, || self.end.failure())?;
+        let lives = || {
+            self.end.failure()?;
+            self.end.has_beaten()
+        };
+        self.account.wait((self.from, limit), poll, lives)?;
         Ok(order.expect("the wait ended with one"))
     }
 
@@ -240,7 +267,8 @@ impl Worker {
         let limit = self.step_timeout.mul_f64(0.9);
         for member in 1..self.end.members() {
             let has_pushed = || Ok(arrival(self.end.has_pushed(member)));
-            self.account.wait((self.ranks[member], limit), has_pushed, || self.end.failure())?;
+            self.account
+                .wait((self.ranks[member], limit), has_pushed, || self.end.failure().map(|()| false))?;
         }
         self.account.communicate(|| self.end.send_on())
     }

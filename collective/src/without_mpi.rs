@@ -1,9 +1,10 @@
 //! What stands in for MPI in a build without the cargo feature `mpi`: there is no world to be part of.
 
 use crate::launched::Launched;
-use crate::{Error, Roster, Server, Shape, Transport, Worker};
+use crate::{Error, Fabric, Roster, Server, Shape, Transport, Worker};
 use std::convert::Infallible;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// The ranks that a launcher started: never, in this build.
 pub struct World(Infallible);
@@ -13,7 +14,7 @@ impl World {
     ///
     /// # Errors
     /// If so.
-    pub fn join(_on_death: fn(&str) -> !) -> Result<Option<World>, Error> {
+    pub fn join(_limit: Duration, _on_loss: fn(&str) -> !) -> Result<Option<World>, Error> {
         match Launched::here() {
             Some(Launched { size: Some(1), .. }) | None => Ok(None),
             Some(Launched { launcher, size, .. }) => Err(Error::WithoutMpi { launcher, size }),
@@ -40,6 +41,22 @@ impl World {
     /// # Errors
     /// If MPI fails.
     pub fn exchange(&self, _text: &str) -> Result<Vec<String>, Error> {
+        match self.0 {}
+    }
+
+    /// The same after work that may take one rank much longer than another.
+    ///
+    /// # Errors
+    /// If MPI fails.
+    pub fn exchange_after_work(&self, _text: &str) -> Result<Vec<String>, Error> {
+        match self.0 {}
+    }
+
+    /// What carries the messages of each rank.
+    ///
+    /// # Errors
+    /// If MPI fails.
+    pub fn fabric(&self) -> Result<Vec<Fabric>, Error> {
         match self.0 {}
     }
 

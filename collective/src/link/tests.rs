@@ -89,3 +89,16 @@ fn a_rank_that_does_not_go_on_is_named() {
     let error = workers[0].pull().unwrap_err();
     assert!(error.to_string().starts_with("rank 0 has sent nothing"), "{error}");
 }
+
+#[test]
+fn a_server_in_a_pause_is_waited_for() {
+    let (server, workers) = threads(&shape(1, false));
+    std::thread::scope(|scope| {
+        let pulled = scope.spawn(|| workers[0].pull());
+        // The worker's limit is 875 ms.
+        assert_eq!(server.pausing(|| std::thread::sleep(Duration::from_millis(2500))), ());
+        server.publish(Order::Compute(0)).unwrap();
+        assert_eq!(pulled.join().unwrap(), Ok(Order::Compute(0)));
+    });
+    assert!(catch_unwind(AssertUnwindSafe(|| server.pausing(|| panic!("it ends")))).is_err());
+}

@@ -10,12 +10,6 @@ use super::window::Window;
 use crate::{Error, Shared};
 use std::sync::Arc;
 
-/// Whether the fabric gets memory without the processor that has it. Where it does not, MPI emulates that by messages that the other side
-/// has to poll for, slower than messages of our own; so nothing is taken for native that MPI does not report.
-pub fn is_native() -> bool {
-    false
-}
-
 /// This rank's memory, and where that of the others begins.
 pub struct Exposed {
     window: Arc<Window>,

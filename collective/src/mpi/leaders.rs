@@ -99,6 +99,11 @@ impl ServerEnd for LeadersServer {
         end.has_sent(worker)
     }
 
+    fn beat(&self) -> Result<(), Error> {
+        self.near.beat()?;
+        self.far.beat()
+    }
+
     fn fail(&self, reason: &str) {
         self.near.fail(reason);
     }
@@ -184,6 +189,15 @@ impl WorkerEnd for LeaderWorker {
             (0..self.members()).try_for_each(|member| self.node.give(member, order))?;
         }
         Ok((arrival, order))
+    }
+
+    /// The node's other workers wait for their leader, who passes on what it hears.
+    fn has_beaten(&self) -> Result<bool, Error> {
+        let has_beaten = self.server.has_beaten()?;
+        if has_beaten {
+            self.node.beat()?;
+        }
+        Ok(has_beaten)
     }
 
     fn push(&self, words: &[u64], nodes: usize) -> Result<(), Error> {

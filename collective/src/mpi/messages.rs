@@ -20,6 +20,7 @@ const ORDER: i32 = 1;
 const WEIGHTS: i32 = 2;
 const WORDS: i32 = 3;
 const GRADIENTS: i32 = 4;
+const BEAT: i32 = 5;
 
 /// The server's end.
 pub struct MessageServer {
@@ -33,6 +34,8 @@ pub struct MessageServer {
     /// Where weights and copies lie if the workers get them.
     exposed: Option<Exposed>,
     mail: Vec<Mutex<Mail>>,
+    /// Signs of life under way; they carry nothing.
+    beats: Mutex<Requests>,
 }
 
 /// What is under way between the server and one worker.
@@ -122,6 +125,7 @@ impl MessageServer {
             floats: shape.floats(),
             exposed,
             mail: (0..shape.workers()).map(|_| Mutex::new(mail())).collect(),
+            beats: Mutex::default(),
         }
     }
 
@@ -199,6 +203,17 @@ impl ServerEnd for MessageServer {
 
     fn has_sent(&self, worker: usize) -> Result<bool, Error> {
         locked(&self.mail[worker]).sends.are_done()
+    }
+
+    fn beat(&self) -> Result<(), Error> {
+        let mut beats = locked(&self.beats);
+        // An earlier one that is still under way will do.
+        if !beats.are_done()? {
+            return Ok(());
+        }
+        let mut others = self.ranks.iter().filter(|&&rank| rank != 0);
+        // SAFETY: there are no words that would have to live.
+        others.try_for_each(|&rank| unsafe { beats.send_words(self.comm, &[], rank, BEAT) })
     }
 
     fn take(&self, worker: usize, push: &mut Push) {
@@ -345,6 +360,14 @@ impl WorkerEnd for MessageWorker {
             return Ok((Arrival::Begun, None));
         }
         Ok((Arrival::Complete, Some(Order::of(mail.order[0]))))
+    }
+
+    fn has_beaten(&self) -> Result<bool, Error> {
+        let mut any = false;
+        while self.comm.take_empty(0, BEAT)? {
+            any = true;
+        }
+        Ok(any)
     }
 
     fn push(&self, words: &[u64], nodes: usize) -> Result<(), Error> {

@@ -1,6 +1,8 @@
 //! The ranks that mpirun, mpiexec or srun started, through MPI.
 //!
 //! - [`call`]: MPI's functions with their return codes.
+//! - [`selected`]: what it has selected to carry its messages.
+//! - [`vigil`]: limits what is waited for outside of steps.
 //! - [`watch`]: notices when a process of this node dies.
 //! - [`window`]: memory that the ranks of a node share.
 //! - [`messages`]: weights and gradients as messages, or got from memory that is [`exposed`].
@@ -12,6 +14,8 @@ mod call;
 mod exposed;
 mod leaders;
 mod messages;
+mod selected;
+mod vigil;
 mod watch;
 mod window;
 
@@ -20,12 +24,14 @@ use crate::end::{ServerEnd, Shape, WorkerEnd};
 use crate::launched::Launched;
 use crate::link::{Server, Worker};
 use crate::roster::Place;
-use crate::{Error, Roster, Transport};
+use crate::{Error, Fabric, Roster, Transport};
 use call::Comm;
 use leaders::{LeaderWorker, LeadersServer};
 use messages::{MessageServer, MessageWorker};
 use std::ops::Range;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
+use vigil::Vigil;
 use watch::Watch;
 use window::Window;
 
@@ -37,23 +43,27 @@ pub struct World {
     rank: usize,
     roster: Arc<Roster>,
     library: String,
+    vigil: Vigil,
     watch: Watch,
     windows: Mutex<Vec<Arc<Window>>>,
 }
 
 impl World {
-    /// Joins the world that a launcher started this process in; none when it was started on its own or as the only one. `on_death`
-    /// is called in another thread, on the lowest rank that is left, when a rank of this node dies.
+    /// Joins the world that a launcher started this process in; none when it was started on its own or as the only one.
+    /// `on_loss` is called in another thread when a rank of this node dies, and when set-up or end wait for one that is stopped for
+    /// longer than `limit`.
     ///
     /// # Errors
     /// If launcher, MPI library and program do not fit together.
-    pub fn join(on_death: fn(&str) -> !) -> Result<Option<World>, Error> {
+    pub fn join(limit: Duration, on_loss: fn(&str) -> !) -> Result<Option<World>, Error> {
         let Some(launched) = Launched::here().filter(|launched| launched.size != Some(1)) else {
             return Ok(None);
         };
         let library = call::library();
         check_library(&library)?;
-        let comm = call::initialize()?;
+        selected::ask_ucx()?;
+        let vigil = Vigil::start(&launched, limit, on_loss);
+        let comm = vigil.during("while MPI begins", call::initialize)?;
         let (rank, size) = (comm.rank()?, comm.size()?);
         if size != launched.size.unwrap_or(size) {
             call::finalize()?;
@@ -64,15 +74,20 @@ impl World {
             call::finalize()?;
             return Ok(None);
         }
-        let neighbours = comm.of_node()?;
-        let node = neighbours.lowest(rank)?;
-        let lines = comm.exchange(&Place::here(node).line())?;
-        let places = lines.iter().filter_map(|line| Place::of(line)).collect();
-        let roster = Arc::new(Roster::of_processes(places));
-        let flag = Arc::new(Window::allocate(&neighbours, node == rank, 1)?);
-        comm.exchange("")?;
-        let watch = Watch::start(rank, roster.clone(), flag, on_death);
-        Ok(Some(World { comm, neighbours, rank, roster, library, watch, windows: Mutex::default() }))
+        let (neighbours, roster, flag) = vigil.during("to join the world", || {
+            let neighbours = comm.of_node()?;
+            let node = neighbours.lowest(rank)?;
+            comm.roll_call(|missing| vigil.misses(missing))?;
+            let lines = comm.exchange(&Place::here(node).line())?;
+            let places = lines.iter().filter_map(|line| Place::of(line)).collect();
+            let roster = Arc::new(Roster::of_processes(places));
+            vigil.know(&roster);
+            let flag = Arc::new(Window::allocate(&neighbours, node == rank, 1)?);
+            comm.exchange("")?;
+            Ok((neighbours, roster, flag))
+        })?;
+        let watch = Watch::start(rank, roster.clone(), flag, on_loss);
+        Ok(Some(World { comm, neighbours, rank, roster, library, vigil, watch, windows: Mutex::default() }))
     }
 
     /// This process's rank.
@@ -95,11 +110,34 @@ impl World {
     /// # Errors
     /// If MPI fails.
     pub fn exchange(&self, text: &str) -> Result<Vec<String>, Error> {
-        self.comm.exchange(text)
+        self.vigil.during("to exchange what they have", || {
+            self.comm.roll_call(|missing| self.vigil.misses(missing))?;
+            self.comm.exchange(text)
+        })
     }
 
-    /// The transport to use, if `wanted` is none in particular the fastest. Leaders add up the gradients of one step, which is
-    /// what synchronous training has.
+    /// The same after work that may take one rank much longer than another.
+    ///
+    /// # Errors
+    /// If MPI fails.
+    pub fn exchange_after_work(&self, text: &str) -> Result<Vec<String>, Error> {
+        self.vigil.after_work("to be done", || {
+            self.comm.roll_call(|missing| self.vigil.misses(missing))?;
+            self.comm.exchange(text)
+        })
+    }
+
+    /// What carries the messages of each rank; all ranks call this together.
+    ///
+    /// # Errors
+    /// If MPI fails.
+    pub fn fabric(&self) -> Result<Vec<Fabric>, Error> {
+        let own = selected::fabric(&self.library, self.roster.nodes())?;
+        Ok(self.exchange(&own.line())?.iter().map(|line| Fabric::of(line)).collect())
+    }
+
+    /// The transport to use, if `wanted` is none in particular the fastest; all ranks call this together. Leaders add up the gradients of
+    /// one step, which is what synchronous training has; where each node has one rank, they would have nothing to add up.
     ///
     /// # Errors
     /// If the wanted one cannot be had.
@@ -117,7 +155,9 @@ impl World {
             ),
             Some(transport) => Ok(transport),
             None if nodes == 1 => Ok(Transport::Shared),
-            None if exposed::is_native() => Ok(Transport::Rma),
+            None if nodes == self.roster.len() && self.fabric()?.iter().all(Fabric::has_native_rma) => {
+                Ok(Transport::Rma)
+            }
             None if is_sync => Ok(Transport::Leaders),
             None => Ok(Transport::Messages),
         }
@@ -130,10 +170,12 @@ impl World {
     pub fn server(&self, shape: &Shape, transport: Transport) -> Result<Server, Error> {
         let end: Box<dyn ServerEnd> = match transport {
             Transport::Shared => Box::new(self.board(self.comm, self.rank == 0, shape)?.server(shape)),
-            Transport::Messages => Box::new(MessageServer::new(self.comm.duplicate()?, shape, None)),
+            Transport::Messages => Box::new(MessageServer::new(self.duplicate()?, shape, None)),
             Transport::Leaders => Box::new(self.leaders(shape)?),
             Transport::Rma => {
-                let end = MessageServer::exposing(self.comm.duplicate()?, shape).map_err(without_windows)?;
+                let end = self.set_up(|| {
+                    MessageServer::exposing(self.comm.duplicate()?, shape).map_err(without_windows)
+                })?;
                 self.keep(end.window());
                 Box::new(end)
             }
@@ -155,7 +197,7 @@ impl World {
             Transport::Shared => Box::new(self.board(self.comm, false, shape)?.worker(shape, index, None)),
             Transport::Messages => {
                 let (weights, slot) = (messages::buffer(shape, 1), messages::buffer(shape, shape.nodes));
-                Box::new(MessageWorker::new(self.comm.duplicate()?, weights, slot)?)
+                Box::new(MessageWorker::new(self.duplicate()?, weights, slot)?)
             }
             Transport::Leaders => {
                 let node = self.node_of(shape, self.rank);
@@ -163,8 +205,9 @@ impl World {
                 self.led(&Shape { ranks: &shape.ranks[node.clone()], ..*shape }, index - node.start)?
             }
             Transport::Rma => {
-                let end =
-                    MessageWorker::exposing(self.comm.duplicate()?, shape, index).map_err(without_windows)?;
+                let end = self.set_up(|| {
+                    MessageWorker::exposing(self.comm.duplicate()?, shape, index).map_err(without_windows)
+                })?;
                 self.keep(end.window());
                 Box::new(end)
             }
@@ -185,7 +228,7 @@ impl World {
         }
         let leaders: Vec<usize> = nodes.iter().map(|node| shape.ranks[node.start]).collect();
         let far = Shape { ranks: &leaders, nodes: shape.nodes_of_leader, ..*shape };
-        let far = MessageServer::new(self.comm.duplicate()?, &far, Some(near.weights().clone()));
+        let far = MessageServer::new(self.duplicate()?, &far, Some(near.weights().clone()));
         Ok(LeadersServer::new(near, far, &nodes))
     }
 
@@ -193,7 +236,7 @@ impl World {
     fn led(&self, shape: &Shape, index: usize) -> Result<Box<dyn WorkerEnd>, Error> {
         let is_first = self.roster.node(self.rank) == self.rank;
         let board = self.board(self.neighbours, is_first, shape)?;
-        let comm = self.comm.duplicate()?;
+        let comm = self.duplicate()?;
         if !is_first {
             return Ok(Box::new(board.worker(shape, index, None)));
         }
@@ -211,15 +254,28 @@ impl World {
 
     /// A board in memory that all ranks of `comm` map, zeroed.
     fn board(&self, comm: Comm, is_first: bool, shape: &Shape) -> Result<Arc<Board>, Error> {
-        let window = Arc::new(Window::allocate(&comm, is_first, Board::bytes(shape))?);
+        let window = self.set_up(|| Window::allocate(&comm, is_first, Board::bytes(shape)))?;
+        let window = Arc::new(window);
         self.keep(Some(&window));
-        comm.exchange("")?;
+        self.exchange("")?;
         Ok(window::board(&window, shape))
     }
 
     /// Keeps a window until all ranks leave.
     fn keep(&self, window: Option<&Arc<Window>>) {
         self.windows.lock().expect("no panic while it is held").extend(window.cloned());
+    }
+
+    fn duplicate(&self) -> Result<Comm, Error> {
+        self.set_up(|| self.comm.duplicate())
+    }
+
+    /// Does what all ranks do together before the first step. Whoever is missing at its beginning can be named.
+    fn set_up<T>(&self, work: impl FnOnce() -> Result<T, Error>) -> Result<T, Error> {
+        self.vigil.during("to set up the transport", || {
+            self.comm.roll_call(|missing| self.vigil.misses(missing))?;
+            work()
+        })
     }
 
     /// Waits for all ranks and ends MPI. What links have lent is gone by then.
@@ -231,13 +287,16 @@ impl World {
     /// If a link or its buffers still live.
     pub fn leave(self) -> Result<(), Error> {
         self.watch.announce_end();
-        self.exchange("")?;
-        let mut windows = self.windows.into_inner().expect("no panic while it is held");
-        windows.insert(0, self.watch.stop());
-        for window in windows {
-            Arc::into_inner(window).expect("no link outlives its world").free()?;
-        }
-        call::finalize()
+        self.exchange_after_work("")?;
+        let World { vigil, watch, windows, .. } = self;
+        let mut windows = windows.into_inner().expect("no panic while it is held");
+        windows.insert(0, watch.stop());
+        vigil.during("to end", || {
+            for window in windows {
+                Arc::into_inner(window).expect("no link outlives its world").free()?;
+            }
+            call::finalize()
+        })
     }
 
     /// Ends the processes of all ranks.

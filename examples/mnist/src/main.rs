@@ -3,9 +3,11 @@
 mod cli;
 mod console;
 mod doctor;
+mod fabric;
 mod fetch;
 mod inference;
 mod launched;
+mod memory;
 mod parts;
 mod plan;
 mod prepare;

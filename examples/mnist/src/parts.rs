@@ -53,23 +53,21 @@ pub fn training(storage: &Storage, images: &Path, options: &cli::Train) -> Resul
     Mnist::of_parts(images, train, test.transpose()?)
 }
 
-/// Calls `each` with the records of each part, in order. As many parts as there are readers are read at a time, and no others are
-/// in memory.
+/// Calls `each` with the records of each of these parts, in order. As many parts as there are readers are read at a time, and no others
+/// are in memory.
 ///
 /// # Errors
 /// The first of a part or of `each`.
 pub fn for_each(
     source: &Source,
+    parts: &[usize],
     readers: Option<usize>,
     mut each: impl FnMut(usize, Rows<u8>) -> Result<()>,
 ) -> Result<()> {
     let pool = pool(readers)?;
-    let (count, at_once) = (source.parts().len(), pool.current_num_threads());
-    for first in (0..count).step_by(at_once) {
-        let parts = first..count.min(first + at_once);
-        let read: Vec<_> =
-            pool.install(|| parts.into_par_iter().map(|part| source.read_part(part)).collect());
-        for (part, rows) in (first..).zip(read) {
+    for parts in parts.chunks(pool.current_num_threads()) {
+        let read: Vec<_> = pool.install(|| parts.par_iter().map(|&part| source.read_part(part)).collect());
+        for (&part, rows) in parts.iter().zip(read) {
             each(part, rows?)?;
         }
     }

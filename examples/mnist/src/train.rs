@@ -2,7 +2,9 @@
 
 use crate::cli::{self, OptimizerName, RecipeName, ReductionName};
 use crate::console::{self, Console};
+use crate::fabric::Found;
 use crate::launched::Launched;
+use crate::memory::{self, Ranks};
 use crate::{parts, plan, ranks, source};
 use anyhow::{Context, Result, bail, ensure};
 use muster::agree::Facts;
@@ -38,7 +40,7 @@ const TFOS_STEPS: u64 = 1000;
 pub fn run(options: &cli::Train) -> Result<ExitCode> {
     options.data.later.refuse()?;
     options.seed_mode.check("train")?;
-    ranks::run(|world| {
+    ranks::run(ranks::step_timeout(&options.cluster), |world| {
         // Told within the world: a rank that fails ends all of them, and would have no time to say why.
         let launched = Launched::register(Task::Train, Kernels::select()?)?;
         let done = run_rank(options, world, &launched);
@@ -51,7 +53,7 @@ fn run_rank(options: &cli::Train, world: Option<&World>, launched: &Launched) ->
     let rank = world.map_or(0, World::rank);
     let storage = Arc::new(Storage::from_environment()?);
     let material =
-        in_turn(world, options.data.data.is_none(), || Material::prepare(options, &storage, world))?;
+        ranks::in_turn(world, options.data.data.is_none(), || Material::prepare(options, &storage, world))?;
     let kernels = agree(world, options, &material)?;
     let material = material?;
     let cluster = ranks::cluster(options, world)?;
@@ -69,11 +71,13 @@ fn run_rank(options: &cli::Train, world: Option<&World>, launched: &Launched) ->
     if options.plan_json {
         return plan::print(&job, material.dataset, last_step(options, &job));
     }
+    let found = Found::here(&options.cluster.fabric, cluster.world)?;
     launched.start(if world.is_some() { 1 } else { job.world_size })?;
     if let Some(world) = cluster.world.filter(|_| rank != 0) {
         // Rank 0 is told to end, finishes its step and ends the others.
         let _ignored = interrupts(launched.interrupt())?;
         muster::train::work(&job, world)?;
+        found.change(Some(world.0))?;
         return Ok(ExitCode::SUCCESS);
     }
     let report_to = options.report.as_deref().map(writable).transpose()?;
@@ -83,17 +87,9 @@ fn run_rank(options: &cli::Train, world: Option<&World>, launched: &Launched) ->
         console::remark(format!("warning: {warning}"));
     })?;
     let last_step = last_step(options, &job);
-    let run = Run { options, job, store, start, last_step, dataset: material.dataset, report_to, launched };
+    let run =
+        Run { options, job, store, start, last_step, dataset: material.dataset, report_to, launched, found };
     run.train()
-}
-
-/// Does `work`; where it may fill the cache, the first rank of each node goes first.
-fn in_turn<T>(world: Option<&World>, fills_cache: bool, work: impl Fn() -> T) -> Result<T> {
-    let Some(world) = world.filter(|_| fills_cache) else { return Ok(work()) };
-    let is_first = world.roster().places()[world.rank()].node == world.rank();
-    let first = is_first.then(&work);
-    world.exchange("")?;
-    Ok(first.unwrap_or_else(work))
 }
 
 /// The kernels to use, when all ranks are ready and want the same.
@@ -112,9 +108,11 @@ fn agree(
         };
         let others = [
             ("the version", env!("CARGO_PKG_VERSION").to_owned()),
+            ("the program's sha256", ranks::program_sha256()),
             ("--async", format!("{:?}", ranks::mode(options))),
             ("--server-trains", options.cluster.server_trains.to_string()),
             ("--transport", format!("{:?}", options.cluster.transport)),
+            ("--fabric", format!("{:?}", options.cluster.fabric.required().collect::<Vec<_>>())),
             ("--step-timeout", options.cluster.step_timeout.to_string()),
         ];
         Facts::here(&identity, others).map_err(|error| error.to_string())
@@ -136,11 +134,7 @@ struct Material {
 
 impl Material {
     fn prepare(options: &cli::Train, storage: &Arc<Storage>, world: Option<&World>) -> Result<Material> {
-        let world_size = ranks::size(&options.cluster, world)?;
-        ensure!(
-            world.is_some() || world_size <= 1024,
-            "--cluster-size {world_size} in one process; at most 1024 ranks are possible"
-        );
+        let world_size = ranks::size(options.cluster.cluster_size, world)?;
         let threads = options.cluster.threads.unwrap_or(1);
         ensure!(threads <= 1024, "--threads {threads}; at most 1024 are possible");
         let remark: &(dyn Fn(&str) + Sync) = &|text| {
@@ -166,7 +160,10 @@ impl Material {
             batch <= records,
             "--batch-size {batch} is larger than the data set of {records} records; choose at most {records}"
         );
-        check_memory(&model, &recipe)?;
+        let (mode, server_trains) = (ranks::mode(options), options.cluster.server_trains);
+        if !options.plan_json {
+            memory::check(&model, &recipe, Ranks { size: world_size, server_trains, mode }, world)?;
+        }
         let reading_seconds = start.elapsed().as_secs_f64();
         Ok(Material { dataset, train, test, model, recipe, world_size, reading_seconds })
     }
@@ -191,6 +188,7 @@ struct Run<'a> {
     dataset: &'static str,
     report_to: Option<&'a Path>,
     launched: &'a Launched,
+    found: Found,
 }
 
 impl Run<'_> {
@@ -212,12 +210,15 @@ impl Run<'_> {
         let Outcome { weights, end, times, staleness } = muster::train::train(job, start, &mut conductor)?;
         let (progress, train_seconds) = (conductor.progress.clone(), conductor.train_seconds);
         console.clear();
-        let report = Report { staleness, ranks: times, ..self.report(progress, train_seconds, &weights) };
+        let fabric_counters = self.found.change(self.job.cluster.world.map(|(world, _)| world))?;
+        let report = self.report(progress, train_seconds, &weights);
+        let report = Report { staleness, ranks: times, fabric_counters, ..report };
         if let Some(path) = self.report_to {
             let json = serde_json::to_vec_pretty(&report)?;
             file::write_atomic(path, |out| out.write_all(&json))?;
         }
         self.summarize(&console, &report, first);
+        Found::prove(&self.options.cluster.fabric, &report.fabric_counters)?;
         console.line(format_args!("{} ===== Stop", console::now()));
         Ok(match end {
             End::Interrupted(signal) => ExitCode::from(128 + signal as u8),
@@ -259,7 +260,12 @@ impl Run<'_> {
         let Some((world, transport)) = self.job.cluster.world else { return format!("{size} ranks") };
         let nodes = world.roster().nodes();
         let s = if nodes == 1 { "" } else { "s" };
-        format!("{size} ranks on {nodes} node{s}, {}, transport {}", world.library(), transport.name())
+        let fabric = self.found.name.as_deref().unwrap_or_default();
+        format!(
+            "{size} ranks on {nodes} node{s}, transport {}, {}, fabric {fabric}",
+            transport.name(),
+            world.library()
+        )
     }
 
     fn show(&self, console: &Console, event: Event, first: u64) {
@@ -317,6 +323,8 @@ impl Run<'_> {
             server_trains: job.cluster.server_trains,
             transport: job.cluster.world.map_or("threads", |(_, transport)| transport.name()),
             mpi: job.cluster.world.map(|(world, _)| world.library().to_owned()),
+            fabric: self.found.name.clone(),
+            fabric_counters: Default::default(),
             staleness: Default::default(),
             ranks: Vec::new(),
             kernels: KernelsUsed::of(job.kernels, job.train),
@@ -347,6 +355,9 @@ impl Run<'_> {
             let entries: Vec<String> =
                 report.staleness.iter().map(|(missed, gradients)| format!("{missed}: {gradients}")).collect();
             console.line(format_args!("staleness        {}", entries.join(", ")));
+        }
+        for (counter, grown) in &report.fabric_counters {
+            console.line(format_args!("fabric           {counter}: {grown}"));
         }
         if report.ranks.len() > 1 {
             report.ranks.iter().for_each(|times| console.line(account(times)));
@@ -409,38 +420,6 @@ fn last_step(options: &cli::Train, job: &Job) -> u64 {
     let epochs = options.epochs.or(steps.is_none().then_some(EPOCHS));
     let of_epochs = epochs.map(|epochs| epochs.saturating_mul(job.schedule().steps_per_epoch()));
     steps.into_iter().chain(of_epochs).min().expect("one of them is set")
-}
-
-/// Weights, gradient, slots and a copy of weights and slots for the checkpoint must fit into this machine's memory, else the
-/// operating system ends the process without a word.
-fn check_memory(model: &Model, recipe: &Recipe) -> Result<()> {
-    let Some(memory) = memory_kib() else { return Ok(()) };
-    let parameters = model.parameters();
-    let copies = 3 + 2 * recipe.optimizer.slots().len() as u128;
-    let activations =
-        recipe.batch_size as u128 * model.widths().iter().map(|&width| width as u128).sum::<u128>();
-    let needed = 4 * (copies * parameters as u128 + 2 * activations) / 1024;
-    ensure!(
-        needed <= memory.into(),
-        "a model of {parameters} parameters at --batch-size {} needs {} MiB of memory, this machine has {} MiB; \
-         choose fewer units with --hidden",
-        recipe.batch_size,
-        needed / 1024,
-        memory / 1024
-    );
-    Ok(())
-}
-
-/// The memory of this machine in KiB; none where Linux does not tell.
-fn memory_kib() -> Option<u64> {
-    let info = std::fs::read_to_string("/proc/meminfo").ok()?;
-    info.lines()
-        .find_map(|line| line.strip_prefix("MemTotal:"))?
-        .trim()
-        .strip_suffix("kB")?
-        .trim()
-        .parse()
-        .ok()
 }
 
 /// Threads that this process may run at once, by affinity and cgroup.
