@@ -44,9 +44,10 @@ soak-srun: slurm-tools $(MPI_KINDS:%=mpi-build-%)
 			$(CARGO) test -p muster-tests --test mpi -- --test-threads 1 $(SRUN_TESTS) || exit 1; \
 	done
 
-# One worker by each transport beside one process alone, in turns; records a second.
-bench-mpi: mpi-build-openmpi ## training by MPI's transports beside one process
-	tests/mpi/bench.sh $(TARGET)/mpi/mnist-openmpi
+# Push and pull alone, then training by each transport beside one process, in turns; records a second.
+bench-mpi: mpi-build-openmpi ## push and pull, and training, by MPI's transports beside one process
+	MPICC=mpicc.openmpi $(CARGO) build --release -p muster-benches --features mpi --bin push-pull
+	tests/mpi/bench.sh $(TARGET)/mpi/mnist-openmpi $(TARGET)/release/push-pull
 
 slurm-tools: MPI_PACKAGES := slurm-wlm munge
 # Debian's packages; root, by sudo where this is another user, for apt-get alone.
