@@ -144,7 +144,7 @@ pub fn serve(
                 let share = own.compute(team, &batch, &link.copies()[0], &link.slots()[0]);
                 team.wait();
                 if team.is_leader() {
-                    describe(share, own, &mut turn.write().expect("no thread panicked").push);
+                    describe(&batch, share, own, &mut turn.write().expect("no thread panicked").push);
                 }
             }
             if team.is_leader() {

@@ -1,9 +1,9 @@
 //! The ranks of a job: how they work together, what lies between them, and where their time goes.
 
+use crate::batch::share;
 use crate::error::Error;
-use crate::gradient::Share;
 use crate::train::Job;
-use muster_collective::{Shape, Times, Transport, World};
+use muster_collective::{Shape, Times, Transport, World, tree};
 use serde::{Deserialize, Serialize};
 use std::time::{Duration, Instant};
 
@@ -96,6 +96,15 @@ impl Job<'_> {
         self.world_size - self.first_rank()
     }
 
+    /// The rank of each worker, in the order of their shares of a batch: neighbours in memory compute neighbouring micro-batches, so
+    /// that their gradients can be added before they leave the node.
+    pub(crate) fn ranks(&self) -> Vec<usize> {
+        match self.cluster.world {
+            Some((world, _)) => world.roster().by_node(self.first_rank()),
+            None => (self.first_rank()..self.world_size).collect(),
+        }
+    }
+
     /// Which share of a batch worker `index` computes, of how many.
     pub(crate) fn seat(&self, index: usize) -> (usize, usize) {
         match self.cluster.mode {
@@ -104,22 +113,30 @@ impl Job<'_> {
         }
     }
 
-    /// What the link between the ranks has to hold, for weights of blocks of `lengths` floats.
-    pub(crate) fn shape<'a>(&self, lengths: &'a [usize]) -> Shape<'a> {
+    /// What the link between workers of these ranks has to hold, for weights of blocks of `lengths` floats.
+    pub(crate) fn shape<'a>(&self, ranks: &'a [usize], lengths: &'a [usize]) -> Shape<'a> {
         let schedule = self.schedule();
         let leaves = |rows: usize| rows.div_ceil(schedule.micro_batch);
-        let nodes = |rows: usize| {
-            let share = |index| {
-                let (index, workers) = self.seat(index);
-                Share::new(rows, leaves(rows), index, workers).nodes.len()
+        let node =
+            |worker: &usize| self.cluster.world.map_or(0, |(world, _)| world.roster().node(ranks[*worker]));
+        // The most gradients that are left when those of such neighbours are added up.
+        let nodes = |neighbours: &[usize]| {
+            let of_batch = |rows: usize| {
+                let held = |index: usize| {
+                    let (index, workers) = self.seat(index);
+                    share(leaves(rows), index, workers)
+                };
+                let held = held(neighbours[0]).start..held(neighbours[neighbours.len() - 1]).end;
+                tree::subtrees(held, leaves(rows)).len()
             };
-            (0..self.workers()).map(share).max().unwrap_or(0)
+            schedule.batch_sizes().map(of_batch).max().unwrap_or(0)
         };
+        let workers: Vec<usize> = (0..ranks.len()).collect();
         Shape {
-            workers: self.workers(),
-            first_rank: self.first_rank(),
+            ranks,
             lengths,
-            nodes: schedule.batch_sizes().map(nodes).max().unwrap_or(0),
+            nodes: workers.chunks(1).map(nodes).max().unwrap_or(0),
+            nodes_of_leader: workers.chunk_by(|a, b| node(a) == node(b)).map(nodes).max().unwrap_or(0),
             leaves: schedule.batch_sizes().map(leaves).max().unwrap_or(0),
             copies: self.cluster.mode != Mode::Sync,
             step_timeout: self.cluster.step_timeout,

@@ -53,7 +53,7 @@ fn serve(job: &Job, link: &Server, state: &State, conductor: &mut Conductor) -> 
             if let Some(own) = &mut own {
                 let share = own.compute(team, &batch, &state.weights, &link.slots()[0]);
                 if team.is_leader() {
-                    describe(share, own, &mut pushes.write().expect("no thread panicked")[0]);
+                    describe(&batch, share, own, &mut pushes.write().expect("no thread panicked")[0]);
                 }
             }
             if team.is_leader() {
@@ -98,7 +98,7 @@ fn serve(job: &Job, link: &Server, state: &State, conductor: &mut Conductor) -> 
 
 /// Waits for all workers' gradients of a step.
 fn collect(job: &Job, link: &Server, step: u64, batch: &Batch, pushes: &mut [Push]) -> Result<(), Error> {
-    link.others().try_for_each(|worker| link.collect(worker, &mut pushes[worker]))?;
+    link.others().iter().try_for_each(|&worker| link.collect(worker, &mut pushes[worker]))?;
     job.check(step, batch, score(pushes))
 }
 

@@ -117,7 +117,8 @@ pub fn train(job: &Job, start: &Checkpoint, conductor: &mut Conductor) -> Result
         let weights = job.model.export(&state.weights);
         return Ok(Outcome { weights, end, times, staleness: Staleness::new() });
     }
-    let lengths = job.model.block_lengths();
+    let (ranks, lengths) = (job.ranks(), job.model.block_lengths());
+    let shape = job.shape(&ranks, &lengths);
     let serve = |link: &Server, conductor: &mut Conductor| {
         job.model.import(&start.weights, link.weights());
         let state = State { weights: link.weights().clone(), slots };
@@ -126,14 +127,15 @@ pub fn train(job: &Job, start: &Checkpoint, conductor: &mut Conductor) -> Result
         Ok::<_, Error>(Outcome { weights: job.model.export(&state.weights), end, times, staleness })
     };
     if let Some((world, transport)) = job.cluster.world {
-        let mut outcome = serve(&world.server(&job.shape(&lengths), transport)?, conductor)?;
+        let mut outcome = serve(&world.server(&shape, transport)?, conductor)?;
         outcome.times = cluster::exchange(world, &outcome.times[0])?;
         return Ok(outcome);
     }
-    let (link, workers) = link::threads(&job.shape(&lengths));
+    let (link, workers) = link::threads(&shape);
     std::thread::scope(|scope| {
-        let first = 1 - job.first_rank();
-        let start = |(at, worker)| scope.spawn(move || worker::run(job, first + at, &worker));
+        let (first, ranks) = (1 - job.first_rank(), &ranks);
+        let start =
+            |(at, worker)| scope.spawn(move || worker::run(job, (first + at, ranks[first + at]), &worker));
         let workers: Vec<_> = workers.into_iter().enumerate().map(start).collect();
         let mut outcome = serve(&link, conductor)?;
         for worker in workers {
@@ -148,9 +150,13 @@ pub fn train(job: &Job, start: &Checkpoint, conductor: &mut Conductor) -> Result
 /// # Errors
 /// If a rank has failed, this one or another.
 pub fn work(job: &Job, (world, transport): (&World, Transport)) -> Result<(), Error> {
-    let lengths = job.model.block_lengths();
-    let link = world.worker(&job.shape(&lengths), transport)?;
-    let times = worker::run(job, world.rank() - job.first_rank(), &link)?;
+    let (ranks, lengths) = (job.ranks(), job.model.block_lengths());
+    let index = ranks
+        .iter()
+        .position(|&rank| rank == world.rank())
+        .expect("every rank but a mere server is a worker");
+    let link = world.worker(&job.shape(&ranks, &lengths), transport)?;
+    let times = worker::run(job, (index, world.rank()), &link)?;
     drop(link);
     cluster::exchange(world, &times).map(|_| ())
 }

@@ -1,5 +1,6 @@
 //! A rank that computes gradients: pull an order and the weights, push the gradient of its share of the batch.
 
+use crate::batch::Batch;
 use crate::cluster::RankTimes;
 use crate::error::Error;
 use crate::gradient::{RankGradient, Share, ThreadGradient};
@@ -10,11 +11,11 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Mutex;
 use std::time::Instant;
 
-/// Does what the server orders, until it orders no more. What goes wrong ends the job on all ranks.
+/// Worker `index`, of rank `rank`, does what the server orders, until it orders no more. What goes wrong ends the job on all ranks.
 ///
 /// # Errors
 /// If a rank has failed, this one or another.
-pub fn run(job: &Job, index: usize, link: &Worker) -> Result<RankTimes, Error> {
+pub fn run(job: &Job, (index, rank): (usize, usize), link: &Worker) -> Result<RankTimes, Error> {
     let start = Instant::now();
     let done = catch_unwind(AssertUnwindSafe(|| follow(job, index, link))).unwrap_or_else(|_| {
         let reason = "a thread panicked; its message stands above".to_owned();
@@ -24,7 +25,7 @@ pub fn run(job: &Job, index: usize, link: &Worker) -> Result<RankTimes, Error> {
         link.fail(&error.to_string());
     }
     done?;
-    Ok(RankTimes::since(start, index + job.first_rank(), job, link.times()))
+    Ok(RankTimes::since(start, rank, job, link.times()))
 }
 
 /// Carries out orders.
@@ -42,7 +43,7 @@ fn follow(job: &Job, index: usize, link: &Worker) -> Result<(), muster_collectiv
             let share = gradient.compute(team, &batch, link.weights(), link.slot());
             team.wait();
             if team.is_leader() {
-                describe(share, &gradient, &mut push);
+                describe(&batch, share, &gradient, &mut push);
                 let next = link.push(&push).and_then(|()| link.pull());
                 *order.lock().expect("no panic while it is held") = *next.as_ref().unwrap_or(&Order::Stop);
                 done = next.map(|_| ());
@@ -55,7 +56,8 @@ fn follow(job: &Job, index: usize, link: &Worker) -> Result<(), muster_collectiv
 }
 
 /// What a worker says of its share of a batch.
-pub(crate) fn describe(share: &Share, gradient: &ThreadGradient, push: &mut Push) {
+pub(crate) fn describe(batch: &Batch, share: &Share, gradient: &ThreadGradient, push: &mut Push) {
+    push.leaves = batch.leaves;
     push.nodes.clear();
     push.nodes.extend(share.nodes.iter().map(|rows| rows.node));
     push.losses.clear();

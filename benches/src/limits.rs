@@ -8,7 +8,7 @@ use std::time::Duration;
 use muster_collective::Shared;
 use muster_kernels::Backend;
 
-use crate::exchange::FLOATS;
+use crate::exchange::SIZES;
 use crate::measure::{Probe, Sample, billions};
 use crate::memory::{between_cores, cache_set, memory_set, ones, passes, sum, together};
 use crate::peak::Peak;
@@ -37,7 +37,7 @@ pub fn probes(bench: &Bench) -> Vec<Probe<'static>> {
     }
     probes.extend(memory(bench));
     if all > 1 {
-        let bytes = FLOATS * size_of::<f32>();
+        let bytes = SIZES[1] * size_of::<f32>();
         let sample: Sample = Box::new(move || Ok(between_cores(bytes, TURNS) / 1e9));
         probes.push(probe(BETWEEN_CORES.to_owned(), Unit::Gbytes, sample));
     }

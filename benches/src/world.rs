@@ -6,7 +6,7 @@ use std::rc::Rc;
 use muster_collective::{Transport, World};
 
 use crate::Error;
-use crate::exchange::{FLOATS, TRIAL, follow as follow_exchange, probe, serve, shape, steps_of};
+use crate::exchange::{SIZES, TRIAL, follow as follow_exchange, probe, serve, shape, steps_of};
 use crate::kernels::DENSITY;
 use crate::measure::{Limit, Probe, steps};
 use crate::report::{Group, Unit};
@@ -22,8 +22,10 @@ const ALONE: &str = "784-128-10, 1 rank";
 /// What rank 0 calls training, and whether it takes part.
 const TRAINING: [(&str, bool); 2] = [("train", false), ("train-too", true)];
 
-/// All transports that a world may have.
-const TRANSPORTS: [Transport; 2] = [Transport::Shared, Transport::Messages];
+/// What is measured where it can be had. Leaders are memory within a node and messages between nodes, which are here as such.
+const TRANSPORTS: [Transport; 3] = [Transport::Shared, Transport::Messages, Transport::Rma];
+/// What rank 0 calls push and pull; the number of floats follows.
+const EXCHANGE: &str = "exchange-";
 
 /// Rank 0's probes.
 ///
@@ -32,17 +34,24 @@ const TRANSPORTS: [Transport; 2] = [Transport::Shared, Transport::Messages];
 pub fn probes<'a>(bench: &Bench, world: &'a World) -> Result<Vec<Probe<'a>>, Error> {
     let workers = world.roster().len() - 1;
     let trainer = Rc::new(trainer(bench)?);
-    let transports = || TRANSPORTS.into_iter().filter(|&transport| world.transport(Some(transport)).is_ok());
+    // Between nodes, not every MPI has windows that memory is got from.
+    let is_there = |&transport: &Transport| match transport {
+        Transport::Rma => world.roster().nodes() == 1,
+        _ => world.transport(Some(transport), true).is_ok(),
+    };
+    let transports = || TRANSPORTS.into_iter().filter(is_there);
     let mut probes = Vec::new();
-    for transport in transports() {
+    for (transport, floats) in transports().flat_map(|transport| SIZES.map(|floats| (transport, floats))) {
         let kernels = bench.kernels;
         let run = move |steps| {
-            world.exchange_after_work(&order("exchange", transport, steps))?;
-            serve(&world.server(&shape(&[FLOATS], workers), transport)?, kernels, steps)
+            world.exchange_after_work(&order(&format!("{EXCHANGE}{floats}"), transport, steps))?;
+            let ranks = world.roster().by_node(1);
+            serve(&world.server(&shape(&[floats], &ranks), transport)?, kernels, steps)
         };
-        let name = format!("MPI, {}, {}", transport.name(), counted(workers, "worker"));
+        let way = format!("MPI, {}, {}", transport.name(), counted(workers, "worker"));
         let time = bench.sample;
-        probes.push(probe(name, workers, steps(TRIAL, move |micros| steps_of(time, micros), run)));
+        let sample = steps(TRIAL, move |micros| steps_of(time, micros), run);
+        probes.push(probe(&way, workers, floats, sample));
     }
     let (alone, time) = (trainer.clone(), bench.sample);
     let fill = move |rate: f64| training::steps_of(time, rate);
@@ -77,8 +86,7 @@ pub fn probes<'a>(bench: &Bench, world: &'a World) -> Result<Vec<Probe<'a>>, Err
 /// # Errors
 /// If a rank has failed.
 pub fn follow(bench: &Bench, world: &World) -> Result<(), Error> {
-    let workers = world.roster().len() - 1;
-    let trainer = trainer(bench)?;
+    let (trainer, ranks) = (trainer(bench)?, world.roster().by_node(1));
     loop {
         let texts = world.exchange_after_work("")?;
         let Some((what, transport, steps)) = parse(&texts[0]) else { return Ok(()) };
@@ -86,7 +94,11 @@ pub fn follow(bench: &Bench, world: &World) -> Result<(), Error> {
             Some((_, server_trains)) => {
                 trainer.images_per_second_of((world, transport), server_trains, steps)?;
             }
-            None => follow_exchange(&world.worker(&shape(&[FLOATS], workers), transport)?)?,
+            None => {
+                let floats = what.strip_prefix(EXCHANGE).and_then(|floats| floats.parse().ok());
+                let lengths = [floats.expect("the same program gave the order")];
+                follow_exchange(&world.worker(&shape(&lengths, &ranks), transport)?)?;
+            }
         }
     }
 }

@@ -10,7 +10,7 @@
 
 #![allow(unsafe_code)] // Counters and floats lie in one allocation that several processes may map, at offsets all of them compute.
 
-use crate::link::Shape;
+use crate::end::{self, Arrival, Shape};
 use crate::message::{Order, Push};
 use crate::wait::Counter;
 use crate::{Error, Shared};
@@ -74,35 +74,32 @@ unsafe impl Sync for Board {}
 /// The server's end.
 pub struct ServerEnd {
     board: Arc<Board>,
-    /// The weights, in place.
-    pub weights: Arc<Shared>,
-    /// Each worker's copy, for asynchronous training.
-    pub copies: Vec<Arc<Shared>>,
-    /// Each worker's gradients.
-    pub slots: Vec<Arc<Shared>>,
+    weights: Arc<Shared>,
+    copies: Vec<Arc<Shared>>,
+    slots: Vec<Arc<Shared>>,
 }
 
 /// A worker's end.
 pub struct WorkerEnd {
     board: Arc<Board>,
     index: usize,
-    /// The weights that it reads.
-    pub weights: Arc<Shared>,
-    /// Its gradients.
-    pub slot: Arc<Shared>,
+    weights: Arc<Shared>,
+    slot: Arc<Shared>,
+    /// The server's signs of life that have been seen.
+    beats: AtomicU64,
 }
 
 impl Layout {
     fn of(shape: &Shape) -> Layout {
         let lines = |bytes: usize| bytes.next_multiple_of(LINE);
-        let words = size_of::<Head>() + shape.workers * size_of::<Mailbox>();
+        let words = size_of::<Head>() + shape.workers() * size_of::<Mailbox>();
         let words_each = lines(8 * Push::words_max(shape.nodes, shape.leaves));
-        let weights = words + shape.workers * words_each;
+        let weights = words + shape.workers() * words_each;
         let weights_each = lines(4 * shape.floats());
         let copies = weights + weights_each;
-        let slots = copies + if shape.copies { shape.workers * weights_each } else { 0 };
+        let slots = copies + if shape.copies { shape.workers() * weights_each } else { 0 };
         let slot_each = shape.nodes * weights_each;
-        let end = slots + shape.workers * slot_each;
+        let end = slots + shape.workers() * slot_each;
         Layout { words, words_each, weights, weights_each, copies, slots, slot_each, end }
     }
 }
@@ -135,7 +132,7 @@ impl Board {
     /// `base` is aligned to 64 bytes and points to `Board::bytes(shape)` bytes that live as long as `owner`, are zero before any rank
     /// uses them, and are reached only through boards of the same shape.
     pub unsafe fn over(base: *mut u8, shape: &Shape, owner: Arc<dyn Any + Send + Sync>) -> Arc<Board> {
-        Arc::new(Board { base, layout: Layout::of(shape), workers: shape.workers, owner })
+        Arc::new(Board { base, layout: Layout::of(shape), workers: shape.workers(), owner })
     }
 
     /// The server's end.
@@ -158,7 +155,7 @@ impl Board {
             None => self.floats(self.layout.weights, shape, 1),
         };
         let slot = server.map_or_else(|| self.slot(shape, index), |server| server.slots[index].clone());
-        WorkerEnd { board: self.clone(), index, weights, slot }
+        WorkerEnd { board: self.clone(), index, weights, slot, beats: AtomicU64::new(0) }
     }
 
     fn copy(&self, shape: &Shape, index: usize) -> Arc<Shared> {
@@ -221,78 +218,86 @@ impl Board {
     }
 }
 
-impl ServerEnd {
-    /// Whether a worker has answered its last order.
-    pub fn has_pushed(&self, worker: usize) -> bool {
-        let mailbox = self.board.mailbox(worker);
-        mailbox.pushed.get() >= mailbox.given.get()
+impl end::ServerEnd for ServerEnd {
+    fn weights(&self) -> &Arc<Shared> {
+        &self.weights
     }
 
-    /// What it said.
-    pub fn take(&self, worker: usize, push: &mut Push) {
+    fn slots(&self) -> &[Arc<Shared>] {
+        &self.slots
+    }
+
+    fn copies(&self) -> &[Arc<Shared>] {
+        &self.copies
+    }
+
+    fn arrival(&self, worker: usize) -> Result<Arrival, Error> {
+        let mailbox = self.board.mailbox(worker);
+        let is_answered = mailbox.pushed.get() >= mailbox.given.get();
+        Ok(if is_answered { Arrival::Complete } else { Arrival::Nothing })
+    }
+
+    fn take(&self, worker: usize, push: &mut Push) {
         push.set(self.board.words(worker).iter().map(|word| word.load(Ordering::Relaxed)));
     }
 
-    /// Gives a worker an order, to be carried out at the weights as they are now.
-    pub fn give(&self, worker: usize, order: Order) {
+    fn give(&self, worker: usize, order: Order) -> Result<(), Error> {
         let mailbox = self.board.mailbox(worker);
         mailbox.order.store(order.word(), Ordering::Relaxed);
         mailbox.given.set(mailbox.given.get() + 1);
+        Ok(())
     }
 
-    /// Ends the job on all ranks.
-    pub fn fail(&self, reason: &str) {
+    fn beat(&self) -> Result<(), Error> {
+        self.board.head().beats.increment();
+        Ok(())
+    }
+
+    fn fail(&self, reason: &str) {
         self.board.fail(reason);
     }
 
-    /// The failure of a rank, if there is one.
-    ///
-    /// # Errors
-    /// That failure.
-    pub fn failure(&self) -> Result<(), Error> {
+    fn failure(&self) -> Result<(), Error> {
         self.board.failure()
     }
 }
 
-impl ServerEnd {
-    /// Gives a sign of life.
-    pub fn beat(&self) {
-        self.board.head().beats.increment();
-    }
-}
-
-impl WorkerEnd {
-    /// The server's signs of life so far.
-    pub fn beats(&self) -> u64 {
-        self.board.head().beats.get()
+impl end::WorkerEnd for WorkerEnd {
+    fn weights(&self) -> &Arc<Shared> {
+        &self.weights
     }
 
-    /// The order that has not been answered yet.
-    pub fn order(&self) -> Option<Order> {
+    fn slot(&self) -> &Arc<Shared> {
+        &self.slot
+    }
+
+    fn order(&self) -> Result<(Arrival, Option<Order>), Error> {
         let mailbox = self.board.mailbox(self.index);
-        let is_new = mailbox.given.get() > mailbox.pushed.get();
-        is_new.then(|| Order::of(mailbox.order.load(Ordering::Relaxed)))
+        if mailbox.given.get() <= mailbox.pushed.get() {
+            return Ok((Arrival::Nothing, None));
+        }
+        Ok((Arrival::Complete, Some(Order::of(mailbox.order.load(Ordering::Relaxed)))))
     }
 
-    /// Announces the gradients in the slot.
-    pub fn push(&self, words: &[u64]) {
+    fn has_beaten(&self) -> Result<bool, Error> {
+        let beats = self.board.head().beats.get();
+        Ok(self.beats.swap(beats, Ordering::Relaxed) != beats)
+    }
+
+    fn push(&self, words: &[u64], _nodes: usize) -> Result<(), Error> {
         for (to, &word) in self.board.words(self.index).iter().zip(words) {
             to.store(word, Ordering::Relaxed);
         }
         let mailbox = self.board.mailbox(self.index);
         mailbox.pushed.set(mailbox.pushed.get() + 1);
+        Ok(())
     }
 
-    /// Ends the job on all ranks.
-    pub fn fail(&self, reason: &str) {
+    fn fail(&self, reason: &str) {
         self.board.fail(reason);
     }
 
-    /// The failure of a rank, if there is one.
-    ///
-    /// # Errors
-    /// That failure.
-    pub fn failure(&self) -> Result<(), Error> {
+    fn failure(&self) -> Result<(), Error> {
         self.board.failure()
     }
 }

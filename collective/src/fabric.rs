@@ -101,6 +101,13 @@ impl Fabric {
         opened.collect::<BTreeSet<_>>().into_iter().collect()
     }
 
+    /// Whether it gets memory of another rank without the processor there. Elsewhere MPI emulates that by messages which the other side
+    /// has to poll for, slower than messages of our own; so only UCX's reliable and dynamic connections of an open device count.
+    pub fn has_native_rma(&self) -> bool {
+        let is_connected = |layer: &String| layer.starts_with("rc_") || layer.starts_with("dc_");
+        !self.devices.is_empty() && self.layers.iter().any(is_connected)
+    }
+
     /// As one line.
     pub fn line(&self) -> String {
         format!("{}\t{}", self.layers.join(","), self.devices.join(","))
@@ -267,6 +274,7 @@ mod tests {
             assert_eq!(require(wanted, &both), Ok(()), "{wanted}");
         }
         assert!(require("tcp", &both).is_err());
+        assert!(both[0].has_native_rma());
     }
 
     #[test]

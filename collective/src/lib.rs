@@ -6,7 +6,8 @@
 //! - [`tree`]: the fixed tree in which the gradients of micro-batches are added, whoever computed them.
 //! - [`message`]: what a worker says of a gradient, and what the server answers.
 //! - [`board`]: server and workers over memory that all of them see: threads of one process, or processes of one node.
-//! - [`link`](mod@link): [`Server`] and [`Worker`], whatever lies between them; limits and accounts of waiting.
+//! - [`end`]: what a transport is.
+//! - [`link`](mod@link): [`Server`] and [`Worker`], whatever lies between them; [`Times`]: how long they waited for whom.
 //! - [`fabric`]: what carries MPI's messages.
 //! - [`launched`]: what the environment says of a launcher such as mpirun; [`roster`]: the ranks by name, node and core.
 //! - [`World`]: the ranks that a launcher started, with the cargo feature `mpi`; without it, an error that says so.
@@ -20,7 +21,9 @@
 //! assert_eq!(tree::subtrees(2..5, 5), [Node { level: 1, index: 1 }, Node { level: 2, index: 1 }]);
 //! ```
 
+mod account;
 pub mod board;
+pub mod end;
 pub mod fabric;
 pub mod launched;
 pub mod link;
@@ -35,8 +38,10 @@ pub mod shared;
 pub mod tree;
 pub mod wait;
 
+pub use account::Times;
+pub use end::Shape;
 pub use fabric::Fabric;
-pub use link::{Server, Shape, Times, Worker};
+pub use link::{Server, Worker};
 pub use message::{Order, Push};
 pub use mpi::World;
 pub use roster::Roster;
@@ -51,6 +56,10 @@ pub enum Transport {
     Shared,
     /// Nonblocking sends and receives.
     Messages,
+    /// Memory within each node, messages between the server and one leader a node, who adds up the gradients of its node.
+    Leaders,
+    /// Puts and gets on windows of MPI.
+    Rma,
 }
 
 impl Transport {
@@ -59,6 +68,8 @@ impl Transport {
         match self {
             Transport::Shared => "shared",
             Transport::Messages => "messages",
+            Transport::Leaders => "leaders",
+            Transport::Rma => "rma",
         }
     }
 }

@@ -1,10 +1,13 @@
 //! What a worker says of a gradient, and what the server answers, also as words for memory and messages.
 
+use crate::Error;
 use crate::tree::Node;
 
 /// What a worker says of the gradient in its slot.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Push {
+    /// Micro-batches of the whole batch.
+    pub leaves: usize,
     /// The subtree sums, in the order in which they lie in the slot.
     pub nodes: Vec<Node>,
     /// Loss of each micro-batch, from the left.
@@ -40,7 +43,7 @@ impl Order {
 impl Push {
     /// The most words that a push of so many nodes and leaves takes.
     pub(crate) fn words_max(nodes: usize, leaves: usize) -> usize {
-        1 + nodes + 2 * leaves
+        (2 + nodes + 2 * leaves).max(2 + REASON_WORDS)
     }
 
     /// Number of subtree sums that the words tell of, before all of them are there.
@@ -48,10 +51,11 @@ impl Push {
         (first_word >> 32) as usize
     }
 
-    /// Writes it as words: both counts, nodes, losses, hits.
+    /// Writes it as words: both counts, all leaves, nodes, losses, hits.
     pub(crate) fn to_words(&self, words: &mut Vec<u64>) {
         words.clear();
         words.push((self.nodes.len() as u64) << 32 | self.losses.len() as u64);
+        words.push(self.leaves as u64);
         words.extend(self.nodes.iter().map(|node| u64::from(node.level) << 32 | node.index as u64));
         words.extend(self.losses.iter().map(|loss| loss.to_bits()));
         words.extend(self.hits.iter().map(|&hits| u64::from(hits)));
@@ -61,6 +65,7 @@ impl Push {
     pub(crate) fn set(&mut self, mut words: impl Iterator<Item = u64>) {
         let counts = words.next().unwrap_or(0);
         let (nodes, leaves) = (Push::nodes_of(counts), counts as u32 as usize);
+        self.leaves = words.next().unwrap_or(0) as usize;
         let node = |word: u64| Node { level: (word >> 32) as u32, index: word as u32 as usize };
         self.nodes.clear();
         self.nodes.extend(words.by_ref().take(nodes).map(node));
@@ -69,6 +74,37 @@ impl Push {
         self.hits.clear();
         self.hits.extend(words.take(leaves).map(|hits| hits as u32));
     }
+}
+
+/// The first word of a push that tells of a failure; its text follows, its length first.
+const FAILURE: u64 = u64::MAX;
+/// The longest text of a failure, in words.
+const REASON_WORDS: usize = 125;
+
+/// A failure in place of a push.
+pub fn failure_to_words(reason: &str, words: &mut Vec<u64>) {
+    let reason = &reason.as_bytes()[..reason.len().min(8 * REASON_WORDS)];
+    let word = |chunk: &[u8]| {
+        let mut bytes = [0; 8];
+        bytes[..chunk.len()].copy_from_slice(chunk);
+        u64::from_le_bytes(bytes)
+    };
+    words.clear();
+    words.extend([FAILURE, reason.len() as u64]);
+    words.extend(reason.chunks(8).map(word));
+}
+
+/// The failure that words tell of, if they do.
+///
+/// # Errors
+/// That failure.
+pub fn failure_of(words: &[u64]) -> Result<(), Error> {
+    if words[0] != FAILURE {
+        return Ok(());
+    }
+    let mut bytes: Vec<u8> = words[2..].iter().flat_map(|word| word.to_le_bytes()).collect();
+    bytes.truncate(words[1] as usize);
+    Err(Error::Failed { reason: String::from_utf8_lossy(&bytes).into_owned() })
 }
 
 #[cfg(test)]
@@ -84,7 +120,7 @@ mod tests {
         ) {
             let nodes: Vec<Node> = nodes.into_iter().map(|(level, index)| Node { level, index }).collect();
             let (losses, hits) = leaves.into_iter().unzip();
-            let push = Push { nodes, losses, hits };
+            let push = Push { leaves: 9, nodes, losses, hits };
             let (mut words, mut read) = (Vec::new(), Push { hits: vec![7; 3], ..Push::default() });
             push.to_words(&mut words);
             prop_assert!(words.len() <= Push::words_max(push.nodes.len(), push.losses.len()));
@@ -98,5 +134,17 @@ mod tests {
         for order in [Order::Compute(0), Order::Compute(u64::MAX - 1), Order::Stop] {
             assert_eq!(Order::of(order.word()), order);
         }
+    }
+
+    #[test]
+    fn a_failure_s_text_comes_back() {
+        for reason in ["", "rank 2: no", "rank 2: größer als acht Byte"] {
+            let mut words = Vec::new();
+            failure_to_words(reason, &mut words);
+            assert!(words.len() <= Push::words_max(0, 0));
+            words.resize(Push::words_max(0, 0), 7);
+            assert_eq!(failure_of(&words).unwrap_err().to_string(), reason);
+        }
+        assert_eq!(failure_of(&[1 << 32, 0]), Ok(()));
     }
 }

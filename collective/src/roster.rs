@@ -102,6 +102,18 @@ impl Roster {
         }
     }
 
+    /// The node of a rank: the lowest rank on it.
+    pub fn node(&self, rank: usize) -> usize {
+        self.places.get(rank).map_or(0, |place| place.node)
+    }
+
+    /// The ranks from `first` on, those of one node together.
+    pub fn by_node(&self, first: usize) -> Vec<usize> {
+        let mut ranks: Vec<usize> = (first..self.ranks).collect();
+        ranks.sort_by_key(|&rank| (self.node(rank), rank));
+        ranks
+    }
+
     /// The other ranks whose processes can be seen from that of `rank`, and their process ids.
     pub fn neighbours(&self, rank: usize) -> impl Iterator<Item = (usize, u32)> {
         let here = self.places.get(rank);
@@ -119,7 +131,8 @@ impl Roster {
     }
 
     /// Cores for the threads of `rank`, when it may use `usable` at once and the ranks that compute at the same time are
-    /// `busy`: those of its own, and its share of those that others may run on too.
+    /// `busy`: those of its own, and its share of those that others may run on too. Workers leave a core to a server that does not compute,
+    /// for it works when they wait, and they when it does: with one thread too many, every step waits for a core.
     pub fn share_of_cores(&self, rank: usize, usable: usize, busy: impl Fn(usize) -> bool) -> usize {
         let Some(own) = self.places.get(rank) else { return usable };
         let rivals = |core: &usize| {
@@ -129,9 +142,14 @@ impl Roster {
             self.places.iter().enumerate().filter(|&pair| is_rival(pair)).count()
         };
         let cores: f64 = own.cores.iter().map(|core| 1.0 / rivals(core) as f64).sum();
+        let has_server = rank != 0
+            && !busy(0)
+            && self.places[0].node == own.node
+            && own.cores.iter().any(|core| self.places[0].cores.contains(core));
+        let left = if has_server { 1.0 - 1.0 / own.cores.len() as f64 } else { 1.0 };
         // A quota allows fewer threads than the process's cores; all ranks of the node share it.
         let quota = usable as f64 / own.cores.len().max(1) as f64;
-        ((cores * quota.min(1.0) + 1e-9) as usize).max(1)
+        ((cores * left * quota.min(1.0) + 1e-9) as usize).max(1)
     }
 }
 
@@ -153,14 +171,23 @@ mod tests {
     }
 
     #[test]
+    fn ranks_of_one_node_are_neighbours_whatever_their_numbers() {
+        let roster = Roster::of_processes([0, 1, 0, 1, 0].map(|node| place(node, "0")).into());
+        assert_eq!(roster.by_node(0), [0, 2, 4, 1, 3]);
+        assert_eq!(roster.by_node(1), [2, 4, 1, 3]);
+        assert_eq!(Roster::of_threads(4).by_node(1), [1, 2, 3]);
+    }
+
+    #[test]
     fn cores_are_divided_among_those_who_may_use_them() {
         let roster =
             Roster::of_processes(vec![place(0, "0-7"), place(0, "0-7"), place(0, "0-7"), place(3, "0-7")]);
         let workers = |rank: usize| rank > 0;
         assert_eq!(roster.nodes(), 2);
-        assert_eq!(roster.share_of_cores(1, 8, workers), 4, "two workers on eight cores");
+        assert_eq!(roster.share_of_cores(1, 8, workers), 3, "two workers and a server on eight cores");
+        assert_eq!(roster.share_of_cores(1, 8, |_| true), 2, "three workers");
         assert_eq!(roster.share_of_cores(3, 8, workers), 8, "alone on its node");
-        assert_eq!(roster.share_of_cores(1, 4, workers), 2, "a quota of half the cores");
+        assert_eq!(roster.share_of_cores(1, 4, workers), 1, "a quota of half the cores");
         let bound = Roster::of_processes(vec![place(0, "0"), place(0, "1-3")]);
         assert_eq!((bound.share_of_cores(0, 1, workers), bound.share_of_cores(1, 3, workers)), (1, 3));
         assert_eq!(Roster::of_threads(4).share_of_cores(2, 8, workers), 8);

@@ -21,6 +21,10 @@ impl Node {
         self.index << self.level..((self.index + 1) << self.level).min(leaves)
     }
 
+    fn is_left_of(self, right: Node) -> bool {
+        (self.level, self.index + 1) == (right.level, right.index)
+    }
+
     /// The node that this one is carried up to, unadded, for want of a right sibling.
     fn carried_up(mut self, leaves: usize) -> Node {
         let count = |level: u32| leaves.div_ceil(1 << level);
@@ -50,6 +54,27 @@ pub fn subtrees(held: Range<usize>, leaves: usize) -> Vec<Node> {
         at = node.span(leaves).end;
     }
     nodes
+}
+
+/// Adds up neighbouring nodes as far as they make up larger subtrees, and leaves those in `merged`, from the left. What a node's sum lies
+/// in is the caller's: `add` adds its second argument to its first.
+pub fn merge<T: Copy>(
+    nodes: impl IntoIterator<Item = (Node, T)>,
+    leaves: usize,
+    merged: &mut Vec<(Node, T)>,
+    add: impl Fn(T, T),
+) {
+    merged.clear();
+    for (node, mut sum) in nodes {
+        let mut node = node.carried_up(leaves);
+        while let Some((left, total)) =
+            merged.pop_if(|(left, _)| node.index % 2 == 1 && left.is_left_of(node))
+        {
+            add(total, sum);
+            (node, sum) = (Node { level: left.level + 1, index: left.index / 2 }.carried_up(leaves), total);
+        }
+        merged.push((node, sum));
+    }
 }
 
 /// Adds up the subtrees of all holders, chunk by chunk of a flat buffer.
@@ -114,6 +139,7 @@ impl Summer {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+    use std::cell::Cell;
 
     /// The definition, level by level.
     fn reference(mut level: Vec<f32>) -> f32 {
@@ -142,6 +168,25 @@ mod tests {
             let add = |a: &mut [f32], b: &[f32]| a[0] += b[0];
             Summer::new(leaves).sum(nodes.iter().copied().zip(sums.iter().map(|s| &s[..])), add, &mut root);
             prop_assert_eq!(root[0].to_bits(), reference(values).to_bits());
+        }
+
+        #[test]
+        fn merging_the_nodes_of_neighbours_is_what_one_holder_would_send(
+            values in prop::collection::vec(-1e3f32..1e3, 1..40),
+            cuts in prop::collection::vec(0usize..40, 2..6),
+        ) {
+            let leaves = values.len();
+            let mut cuts: Vec<usize> = cuts.into_iter().map(|cut| cut.min(leaves)).collect();
+            cuts.sort_unstable();
+            let nodes: Vec<Node> = cuts.windows(2).flat_map(|w| subtrees(w[0]..w[1], leaves)).collect();
+            let sums: Vec<Cell<f32>> = nodes.iter().map(|&n| Cell::new(sum_of(&values, n))).collect();
+            let mut merged = Vec::new();
+            merge(nodes.into_iter().zip(&sums), leaves, &mut merged, |a, b| a.set(a.get() + b.get()));
+            let found: Vec<Node> = merged.iter().map(|(node, _)| *node).collect();
+            prop_assert_eq!(found, subtrees(cuts[0]..cuts[cuts.len() - 1], leaves));
+            for (node, sum) in merged {
+                prop_assert_eq!(sum.get().to_bits(), sum_of(&values, node).to_bits());
+            }
         }
 
         #[test]

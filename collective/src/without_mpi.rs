@@ -1,9 +1,7 @@
 //! What stands in for MPI in a build without the cargo feature `mpi`: there is no world to be part of.
 
 use crate::launched::Launched;
-use crate::link::{Arrival, Server, Shape, Worker};
-use crate::message::{Order, Push};
-use crate::{Error, Fabric, Roster, Shared, Transport};
+use crate::{Error, Fabric, Roster, Server, Shape, Transport, Worker};
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
@@ -66,7 +64,7 @@ impl World {
     ///
     /// # Errors
     /// If the wanted one cannot be had.
-    pub fn transport(&self, _wanted: Option<Transport>) -> Result<Transport, Error> {
+    pub fn transport(&self, _wanted: Option<Transport>, _is_sync: bool) -> Result<Transport, Error> {
         match self.0 {}
     }
 
@@ -97,60 +95,5 @@ impl World {
     /// Ends the processes of all ranks.
     pub fn abort(&self) -> ! {
         match self.0 {}
-    }
-}
-
-/// The server's end of messages.
-pub struct MessageServer {
-    pub(crate) weights: Arc<Shared>,
-    pub(crate) copies: Vec<Arc<Shared>>,
-    pub(crate) slots: Vec<Arc<Shared>>,
-    never: Infallible,
-}
-
-impl MessageServer {
-    pub(crate) fn beat(&self) -> Result<(), Error> {
-        match self.never {}
-    }
-
-    pub(crate) fn arrival(&self, _worker: usize) -> Result<Arrival, Error> {
-        match self.never {}
-    }
-
-    pub(crate) fn has_sent(&self, _worker: usize) -> Result<bool, Error> {
-        match self.never {}
-    }
-
-    pub(crate) fn take(&self, _worker: usize, _push: &mut Push) {
-        match self.never {}
-    }
-
-    pub(crate) fn give(&self, _worker: usize, _order: Order) -> Result<(), Error> {
-        match self.never {}
-    }
-}
-
-/// A worker's end of messages.
-pub struct MessageWorker {
-    pub(crate) weights: Arc<Shared>,
-    pub(crate) slot: Arc<Shared>,
-    never: Infallible,
-}
-
-impl MessageWorker {
-    pub(crate) fn has_beaten(&self) -> Result<bool, Error> {
-        match self.never {}
-    }
-
-    pub(crate) fn arrival(&self, _order: &mut Option<Order>) -> Result<Arrival, Error> {
-        match self.never {}
-    }
-
-    pub(crate) fn push(&self, _words: &[u64], _nodes: usize) -> Result<(), Error> {
-        match self.never {}
-    }
-
-    pub(crate) fn fail(&self, _reason: &str) {
-        match self.never {}
     }
 }

@@ -7,6 +7,7 @@ mod fabric;
 mod failures;
 mod inference;
 mod launchers;
+mod namespaces;
 mod same_bits;
 mod stopped;
 

@@ -2,11 +2,13 @@
 
 use crate::mpi;
 
+const TRANSPORTS: [&str; 4] = ["shared", "messages", "leaders", "rma"];
+
 #[test]
 fn worlds_of_any_size_and_transport_end_with_the_weights_of_one_process() {
     let Some(mpi) = mpi() else { return };
     let expected = mpi.alone("-n 1 -e 2 --no-resume")["weights_sha256"].clone();
-    for transport in ["shared", "messages"] {
+    for transport in TRANSPORTS {
         for ranks in 2..=5 {
             let report = mpi.report(ranks, &format!("-e 2 --transport {transport}"));
             assert_eq!(report["weights_sha256"], expected, "{ranks} ranks by {transport}");
@@ -30,9 +32,11 @@ fn every_optimizer_and_model_has_the_same_bits() {
         "--optimizer sgd --momentum 0 --hidden none",
         "--optimizer adagrad",
         "--optimizer adam --hidden 70,40",
+        // More weights than a message holds.
+        "--hidden 8000",
     ] {
         let expected = mpi.alone(&format!("-n 1 -e 1 --no-resume {options}"))["weights_sha256"].clone();
-        for transport in ["shared", "messages"] {
+        for transport in TRANSPORTS {
             let report = mpi.report(4, &format!("-e 1 --transport {transport} {options}"));
             assert_eq!(report["weights_sha256"], expected, "{options} by {transport}");
         }
@@ -49,7 +53,7 @@ fn more_workers_than_micro_batches_hang_nobody() {
 #[test]
 fn asynchronous_worlds_take_every_step_and_keep_their_bound() {
     let Some(mpi) = mpi() else { return };
-    for transport in ["shared", "messages"] {
+    for transport in ["shared", "messages", "rma"] {
         for options in ["--async", "--max-staleness 1", "--async --server-trains"] {
             let report = mpi.report(4, &format!("--steps 60 --transport {transport} {options}"));
             assert_eq!(report["steps"], 60);
@@ -67,4 +71,10 @@ fn a_world_without_work_ends_well() {
     mpi.alone("-n 1 --steps 5 -m model");
     let report = muster_tests::program::run(&mut mpi.command(&[(3, "--steps 5 -m model")])).succeeds();
     assert!(report.stdout.contains("nothing to train"), "{report:?}");
+}
+
+#[test]
+fn leaders_do_not_add_up_what_is_applied_one_by_one() {
+    let Some(mpi) = mpi() else { return };
+    mpi.fails(&[(2, "--async --transport leaders")], &["--transport leaders", "asynchronous"]);
 }

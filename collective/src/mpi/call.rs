@@ -8,8 +8,9 @@ use mpi::ffi;
 use std::ffi::{c_char, c_int, c_void};
 use std::ptr;
 
-/// Floats of one message at most: counts of MPI are `int`, and Open MPI over TCP has its limits at 2 GiB.
-pub const CHUNK: usize = 1 << 28;
+/// Floats of one message at most. Counts of MPI are `int`, and Open MPI over TCP has its limits at 2 GiB; 4 MiB lose nothing, and models
+/// of the tests are larger.
+pub const CHUNK: usize = 1 << 20;
 
 /// A communicator.
 #[derive(Clone, Copy)]
@@ -340,6 +341,30 @@ impl Requests {
                 let (at, count) = (chunk.as_mut_ptr().cast::<c_void>(), chunk.len() as c_int);
                 // SAFETY: the caller keeps the floats.
                 unsafe { ffi::MPI_Irecv(at, count, ffi::RSMPI_FLOAT, from as c_int, tag, comm.0, request) }
+            })
+        })
+    }
+
+    /// Begins to get floats that lie `at` bytes after the beginning of a rank's window.
+    ///
+    /// # Safety
+    /// As for words; the rank's window holds them, and they stay as they are.
+    pub unsafe fn get_floats(
+        &mut self,
+        window: ffi::MPI_Win,
+        floats: &mut [f32],
+        from: usize,
+        at: usize,
+    ) -> Result<(), Error> {
+        floats.chunks_mut(CHUNK).enumerate().try_for_each(|(index, chunk)| {
+            self.add("MPI_Rget", |request| {
+                let (to, count) = (chunk.as_mut_ptr().cast::<c_void>(), chunk.len() as c_int);
+                let at = (at + size_of::<f32>() * CHUNK * index) as ffi::MPI_Aint;
+                // SAFETY: the caller keeps the floats, and knows the window.
+                unsafe {
+                    let kind = ffi::RSMPI_FLOAT;
+                    ffi::MPI_Rget(to, count, kind, from as c_int, at, count, kind, window, request)
+                }
             })
         })
     }

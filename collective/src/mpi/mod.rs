@@ -5,25 +5,30 @@
 //! - [`vigil`]: limits what is waited for outside of steps.
 //! - [`watch`]: notices when a process of this node dies.
 //! - [`window`]: memory that the ranks of a node share.
-//! - [`messages`]: weights and gradients as messages.
+//! - [`messages`]: weights and gradients as messages, or got from memory that is [`exposed`].
+//! - [`leaders`]: memory within each node, messages between them.
 //!
 //! Only the thread that joined the world talks to MPI. Waits poll, because a blocking call would not leave the core to others.
 
 mod call;
+mod exposed;
+mod leaders;
 mod messages;
 mod selected;
 mod vigil;
 mod watch;
 mod window;
 
-pub use messages::{MessageServer, MessageWorker};
-
 use crate::board::Board;
+use crate::end::{ServerEnd, Shape, WorkerEnd};
 use crate::launched::Launched;
-use crate::link::{Server, ServerEnd, Shape, Worker, WorkerEnd};
+use crate::link::{Server, Worker};
 use crate::roster::Place;
 use crate::{Error, Fabric, Roster, Transport};
 use call::Comm;
+use leaders::{LeaderWorker, LeadersServer};
+use messages::{MessageServer, MessageWorker};
+use std::ops::Range;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use vigil::Vigil;
@@ -33,6 +38,8 @@ use window::Window;
 /// The ranks that a launcher started, this process among them.
 pub struct World {
     comm: Comm,
+    /// The ranks of this node.
+    neighbours: Comm,
     rank: usize,
     roster: Arc<Roster>,
     library: String,
@@ -67,7 +74,7 @@ impl World {
             call::finalize()?;
             return Ok(None);
         }
-        let (roster, flag) = vigil.during("to join the world", || {
+        let (neighbours, roster, flag) = vigil.during("to join the world", || {
             let neighbours = comm.of_node()?;
             let node = neighbours.lowest(rank)?;
             comm.roll_call(|missing| vigil.misses(missing))?;
@@ -77,10 +84,10 @@ impl World {
             vigil.know(&roster);
             let flag = Arc::new(Window::allocate(&neighbours, node == rank, 1)?);
             comm.exchange("")?;
-            Ok((roster, flag))
+            Ok((neighbours, roster, flag))
         })?;
         let watch = Watch::start(rank, roster.clone(), flag, on_loss);
-        Ok(Some(World { comm, rank, roster, library, vigil, watch, windows: Mutex::default() }))
+        Ok(Some(World { comm, neighbours, rank, roster, library, vigil, watch, windows: Mutex::default() }))
     }
 
     /// This process's rank.
@@ -129,20 +136,30 @@ impl World {
         Ok(self.exchange(&own.line())?.iter().map(|line| Fabric::of(line)).collect())
     }
 
-    /// The transport to use, if `wanted` is none in particular the fastest.
+    /// The transport to use, if `wanted` is none in particular the fastest; all ranks call this together. Leaders add up the gradients of
+    /// one step, which is what synchronous training has; where each node has one rank, they would have nothing to add up.
     ///
     /// # Errors
     /// If the wanted one cannot be had.
-    pub fn transport(&self, wanted: Option<Transport>) -> Result<Transport, Error> {
+    pub fn transport(&self, wanted: Option<Transport>, is_sync: bool) -> Result<Transport, Error> {
         let nodes = self.roster.nodes();
+        let unavailable = |transport, reason| Err(Error::Unavailable { transport, reason });
         match wanted {
-            Some(Transport::Shared) if nodes > 1 => {
-                let reason = format!("the ranks are on {nodes} nodes, which have no memory in common");
-                Err(Error::Unavailable { transport: Transport::Shared, reason })
-            }
+            Some(Transport::Shared) if nodes > 1 => unavailable(
+                Transport::Shared,
+                format!("the ranks are on {nodes} nodes, which have no memory in common"),
+            ),
+            Some(Transport::Leaders) if !is_sync => unavailable(
+                Transport::Leaders,
+                "gradients of asynchronous training are applied one by one, not added up".to_owned(),
+            ),
             Some(transport) => Ok(transport),
-            None if nodes > 1 => Ok(Transport::Messages),
-            None => Ok(Transport::Shared),
+            None if nodes == 1 => Ok(Transport::Shared),
+            None if nodes == self.roster.len() && self.fabric()?.iter().all(Fabric::has_native_rma) => {
+                Ok(Transport::Rma)
+            }
+            None if is_sync => Ok(Transport::Leaders),
+            None => Ok(Transport::Messages),
         }
     }
 
@@ -151,9 +168,17 @@ impl World {
     /// # Errors
     /// If MPI fails.
     pub fn server(&self, shape: &Shape, transport: Transport) -> Result<Server, Error> {
-        let end = match transport {
-            Transport::Shared => ServerEnd::Board(self.board(shape)?.server(shape)),
-            Transport::Messages => ServerEnd::Messages(MessageServer::new(self.duplicate()?, shape)),
+        let end: Box<dyn ServerEnd> = match transport {
+            Transport::Shared => Box::new(self.board(self.comm, self.rank == 0, shape)?.server(shape)),
+            Transport::Messages => Box::new(MessageServer::new(self.duplicate()?, shape, None)),
+            Transport::Leaders => Box::new(self.leaders(shape)?),
+            Transport::Rma => {
+                let end = self.set_up(|| {
+                    MessageServer::exposing(self.comm.duplicate()?, shape).map_err(without_windows)
+                })?;
+                self.keep(end.window());
+                Box::new(end)
+            }
         };
         Ok(Server::new(end, self.roster.clone(), shape))
     }
@@ -162,22 +187,83 @@ impl World {
     ///
     /// # Errors
     /// If MPI fails.
+    ///
+    /// # Panics
+    /// If this rank is not one of the workers.
     pub fn worker(&self, shape: &Shape, transport: Transport) -> Result<Worker, Error> {
-        let index = self.rank - shape.first_rank;
-        let end = match transport {
-            Transport::Shared => WorkerEnd::Board(self.board(shape)?.worker(shape, index, None)),
-            Transport::Messages => WorkerEnd::Messages(MessageWorker::new(self.duplicate()?, shape)?),
+        let index = shape.ranks.iter().position(|&rank| rank == self.rank).expect("a worker of the shape");
+        let mut from = 0;
+        let end: Box<dyn WorkerEnd> = match transport {
+            Transport::Shared => Box::new(self.board(self.comm, false, shape)?.worker(shape, index, None)),
+            Transport::Messages => {
+                let (weights, slot) = (messages::buffer(shape, 1), messages::buffer(shape, shape.nodes));
+                Box::new(MessageWorker::new(self.duplicate()?, weights, slot)?)
+            }
+            Transport::Leaders => {
+                let node = self.node_of(shape, self.rank);
+                from = if self.roster.node(self.rank) == 0 { 0 } else { shape.ranks[node.start] };
+                self.led(&Shape { ranks: &shape.ranks[node.clone()], ..*shape }, index - node.start)?
+            }
+            Transport::Rma => {
+                let end = self.set_up(|| {
+                    MessageWorker::exposing(self.comm.duplicate()?, shape, index).map_err(without_windows)
+                })?;
+                self.keep(end.window());
+                Box::new(end)
+            }
         };
-        Ok(Worker::new(end, self.roster.clone(), shape, index))
+        Ok(Worker::new(end, self.roster.clone(), shape, index, from))
     }
 
-    /// A board in memory that all ranks map, zeroed.
-    fn board(&self, shape: &Shape) -> Result<Arc<Board>, Error> {
-        let window = self.set_up(|| Window::allocate(&self.comm, self.rank == 0, Board::bytes(shape)))?;
+    /// The server's end towards its own node and the leaders of the others.
+    fn leaders(&self, shape: &Shape) -> Result<LeadersServer, Error> {
+        let own = self.node_of(shape, 0);
+        let near = Shape { ranks: &shape.ranks[own.clone()], ..*shape };
+        let near = self.board(self.neighbours, true, &near)?.server(&near);
+        let mut nodes = Vec::new();
+        let mut next = own.end;
+        while next < shape.workers() {
+            nodes.push(self.node_of(shape, shape.ranks[next]));
+            next = nodes[nodes.len() - 1].end;
+        }
+        let leaders: Vec<usize> = nodes.iter().map(|node| shape.ranks[node.start]).collect();
+        let far = Shape { ranks: &leaders, nodes: shape.nodes_of_leader, ..*shape };
+        let far = MessageServer::new(self.duplicate()?, &far, Some(near.weights().clone()));
+        Ok(LeadersServer::new(near, far, &nodes))
+    }
+
+    /// The end of worker `index` of a node whose workers are those of `shape`.
+    fn led(&self, shape: &Shape, index: usize) -> Result<Box<dyn WorkerEnd>, Error> {
+        let is_first = self.roster.node(self.rank) == self.rank;
+        let board = self.board(self.neighbours, is_first, shape)?;
+        let comm = self.duplicate()?;
+        if !is_first {
+            return Ok(Box::new(board.worker(shape, index, None)));
+        }
+        let connect = |weights, slot| MessageWorker::new(comm, weights, slot);
+        Ok(Box::new(LeaderWorker::new(&board, shape, connect)?))
+    }
+
+    /// The workers of a shape that are on the node of a rank; they are neighbours.
+    fn node_of(&self, shape: &Shape, rank: usize) -> Range<usize> {
+        let node = self.roster.node(rank);
+        let is_there = |&worker: &usize| self.roster.node(shape.ranks[worker]) == node;
+        let first = (0..shape.workers()).find(is_there).unwrap_or(0);
+        first..first + (first..shape.workers()).take_while(is_there).count()
+    }
+
+    /// A board in memory that all ranks of `comm` map, zeroed.
+    fn board(&self, comm: Comm, is_first: bool, shape: &Shape) -> Result<Arc<Board>, Error> {
+        let window = self.set_up(|| Window::allocate(&comm, is_first, Board::bytes(shape)))?;
         let window = Arc::new(window);
-        self.windows.lock().expect("no panic while it is held").push(window.clone());
+        self.keep(Some(&window));
         self.exchange("")?;
         Ok(window::board(&window, shape))
+    }
+
+    /// Keeps a window until all ranks leave.
+    fn keep(&self, window: Option<&Arc<Window>>) {
+        self.windows.lock().expect("no panic while it is held").extend(window.cloned());
     }
 
     fn duplicate(&self) -> Result<Comm, Error> {
@@ -218,6 +304,12 @@ impl World {
         self.watch.announce_end();
         self.comm.abort()
     }
+}
+
+/// What it means that no memory could be exposed.
+fn without_windows(error: Error) -> Error {
+    let reason = format!("{error}; MPI may have nothing that reads memory over this fabric");
+    Error::Unavailable { transport: Transport::Rma, reason }
 }
 
 /// The size of a communicator handle tells what the program was built with: a pointer in Open MPI, a number in MPICH and

@@ -1,20 +1,23 @@
-//! Memory that the ranks of a node share, as one window of MPI.
+//! Windows of MPI: memory that the ranks of a node share, or that each rank exposes to the others.
 
 #![allow(unsafe_code)] // Calls of C functions.
 
 use super::call::{Comm, check};
-use crate::Error;
 use crate::board::Board;
-use crate::link::Shape;
+use crate::end::Shape;
+use crate::{Error, Shared};
 use mpi::ffi;
 use std::ptr;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-/// The memory of one window, all of it allocated by the first rank, which fills it with zeros.
+/// A window, with an epoch for passive targets that lasts as long.
 pub struct Window {
     window: ffi::MPI_Win,
+    /// The first byte on a cache line.
     base: *mut u8,
+    /// Bytes before that.
+    offset: usize,
 }
 
 // SAFETY: the handle is used by the thread that joined the world alone; whoever reaches the memory orders that himself.
@@ -26,7 +29,7 @@ unsafe impl Sync for Window {}
 const ALIGNMENT: usize = 64;
 
 impl Window {
-    /// Allocates a window of `bytes` bytes for all ranks of `comm`, who call this together and meet before they use it.
+    /// Allocates one memory of `bytes` zeros for all ranks of `comm`, who call this together and meet before they use it.
     pub fn allocate(comm: &Comm, is_first: bool, bytes: usize) -> Result<Window, Error> {
         let own = if is_first { bytes + ALIGNMENT } else { 0 };
         // SAFETY: plain out parameters; the epoch that `lock_all` opens lasts as long as the window.
@@ -41,12 +44,51 @@ impl Window {
             check("MPI_Win_shared_query", ffi::MPI_Win_shared_query(window, 0, &mut size, &mut unit, to))?;
             check("MPI_Win_lock_all", ffi::MPI_Win_lock_all(0, window))?;
             // Every process maps the window at a page of its own choice, so that all of them skip the same number of bytes.
-            let base = base.add(base.align_offset(ALIGNMENT));
+            let offset = base.align_offset(ALIGNMENT);
+            let base = base.add(offset);
             if is_first {
                 base.write_bytes(0, bytes);
             }
-            Ok(Window { window, base })
+            Ok(Window { window, base, offset })
         }
+    }
+
+    /// Allocates `bytes` zeros of this rank's own that all ranks of `comm` can read; they call this together and meet before they do.
+    pub fn expose(comm: &Comm, bytes: usize) -> Result<Window, Error> {
+        // SAFETY: plain out parameters; the memory is as long as was asked for.
+        unsafe {
+            let (mut window, mut base) = (ffi::RSMPI_WIN_NULL, ptr::null_mut::<u8>());
+            let (all, info) = ((bytes + ALIGNMENT) as ffi::MPI_Aint, ffi::RSMPI_INFO_NULL);
+            let to = ptr::from_mut(&mut base).cast();
+            check("MPI_Win_allocate", ffi::MPI_Win_allocate(all, 1, info, comm.0, to, &mut window))?;
+            check("MPI_Win_lock_all", ffi::MPI_Win_lock_all(0, window))?;
+            let offset = base.align_offset(ALIGNMENT);
+            let base = base.add(offset);
+            base.write_bytes(0, bytes);
+            Ok(Window { window, base, offset })
+        }
+    }
+
+    /// MPI's handle.
+    pub fn handle(&self) -> ffi::MPI_Win {
+        self.window
+    }
+
+    /// Bytes before the first byte on a cache line.
+    pub fn offset(&self) -> usize {
+        self.offset
+    }
+
+    /// Makes this rank's writes to its memory and the others' view of it the same.
+    pub fn sync(&self) -> Result<(), Error> {
+        // SAFETY: a valid window with an open epoch.
+        check("MPI_Win_sync", unsafe { ffi::MPI_Win_sync(self.window) })
+    }
+
+    /// Floats from byte `at` on, which no other buffer of this process has.
+    pub fn floats(self: &Arc<Self>, at: usize, lengths: impl Iterator<Item = usize>) -> Arc<Shared> {
+        // SAFETY: the caller has allocated them and stays within; they are zeros, and no other buffer has them.
+        Arc::new(unsafe { Shared::over(self.base.add(at).cast(), lengths, Box::new(self.clone())) })
     }
 
     /// A flag at its start, for windows that hold nothing else.

@@ -227,6 +227,10 @@ pub enum TransportName {
     Shared,
     /// Messages of MPI
     Messages,
+    /// Memory within each node, messages from one leader a node
+    Leaders,
+    /// Memory that the other side gets by itself, through MPI's windows
+    Rma,
 }
 
 /// What decides the weights.

@@ -100,8 +100,11 @@ pub fn cluster<'a>(options: &cli::Train, world: Option<&'a World>) -> Result<Clu
         TransportName::Auto => None,
         TransportName::Shared => Some(Transport::Shared),
         TransportName::Messages => Some(Transport::Messages),
+        TransportName::Leaders => Some(Transport::Leaders),
+        TransportName::Rma => Some(Transport::Rma),
     };
-    let transport = |world: &'a World| Ok::<_, Error>((world, world.transport(wanted)?));
+    let transport =
+        |world: &'a World| Ok::<_, Error>((world, world.transport(wanted, mode(options) == Mode::Sync)?));
     Ok(Cluster {
         mode: mode(options),
         server_trains: options.cluster.server_trains,
