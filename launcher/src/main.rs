@@ -4,6 +4,7 @@ mod cli;
 
 use anyhow::{Result, bail};
 use clap::Parser;
+use muster::storage::{Storage, file};
 use muster_launcher::driver::Outcome;
 use muster_launcher::job::Processes;
 use muster_launcher::job_file::{self, Entry};
@@ -24,6 +25,7 @@ fn main() -> ExitCode {
         cli::Command::Plan(options) => show_plan(options),
         cli::Command::Status => status(),
         cli::Command::Stop { job } => stop(job.as_deref()),
+        cli::Command::Report(options) => report(options),
     };
     done.unwrap_or_else(|error| {
         remark(format_args!("muster: {error:#}"));
@@ -126,6 +128,15 @@ fn stop(job: Option<&str>) -> Result<ExitCode> {
     };
     entry.ask(&Hello::Stop)?;
     line(format_args!("{} was told to stop", entry.job));
+    Ok(ExitCode::SUCCESS)
+}
+
+fn report(options: &cli::Report) -> Result<ExitCode> {
+    let storage = Storage::from_environment()?;
+    let report = muster_launcher::report::report(&storage, &options.directories)?;
+    report.remarks.iter().for_each(|text| remark(format_args!("note: {text}")));
+    file::write_atomic(&options.output, |out| out.write_all(report.html.as_bytes()))?;
+    line(format_args!("{}", options.output.display()));
     Ok(ExitCode::SUCCESS)
 }
 
