@@ -67,7 +67,9 @@ fn charts(runs: &[RunDirectory]) -> Vec<String> {
         move |(at, run): (usize, &RunDirectory)| {
             let points = run.epochs().into_iter();
             let points = points.filter_map(|(step, epoch)| Some(Point { x: step as f64, y: value(epoch)? }));
-            Series::dots(run.series_name("test"), at, points.collect())
+            // A run has one colour, unless it is the only one.
+            let colour = if run.is_alone { 1 } else { at };
+            Series::dots(run.series_name("test"), colour, points.collect())
         }
     };
     let of = |series: &dyn Fn((usize, &RunDirectory)) -> Series| runs.iter().enumerate().map(series).collect::<Vec<_>>();

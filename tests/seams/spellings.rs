@@ -58,17 +58,6 @@ fn the_seed_s_inference_takes_the_options_of_training() {
 }
 
 #[test]
-fn what_is_not_built_yet_says_so() {
-    let sandbox = Sandbox::new();
-    for options in ["-tb", "--tensorboard"] {
-        for mode in ["train", "inference"] {
-            run(&mut sandbox.mnist(&format!("{mode} --data data {options}")))
-                .refuses(&["--tensorboard", "not built yet"]);
-        }
-    }
-}
-
-#[test]
 fn rdma_between_threads_is_an_error_and_not_wanting_it_is_none() {
     let sandbox = Sandbox::new();
     sandbox.train("--hidden none -e 1 --rdma False --fabric auto").succeeds();

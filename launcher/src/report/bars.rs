@@ -1,9 +1,11 @@
 //! Bars: where the time of each rank went, and how stale gradients were.
 
+use super::chart::COLOURS;
 use super::page::{escape, section, table};
 use super::run::RunDirectory;
 use super::scale::short;
 use muster::cluster::RankTimes;
+use std::collections::BTreeMap;
 use std::fmt::Write;
 
 /// More ranks than this are not drawn.
@@ -91,22 +93,33 @@ fn bar(times: &RankTimes, longest: f64, id: &str) -> String {
     )
 }
 
+/// Counts by missed updates: each number up to 8, then powers of two, empty ones at the end left out.
+fn grouped(staleness: &BTreeMap<u64, u64>) -> Vec<(String, u64)> {
+    let last = staleness.keys().last().copied().unwrap_or(0);
+    let (mut groups, mut low) = (Vec::new(), 0u64);
+    while low <= last {
+        let high = if low <= 8 { low } else { (2 * (low - 1)).min(last) };
+        let name = if low == high { low.to_string() } else { format!("{low} to {high}") };
+        groups.push((name, staleness.range(low..=high).map(|(_, count)| count).sum()));
+        low = high + 1;
+    }
+    groups
+}
+
 /// How many gradients of asynchronous training have missed how many updates; nothing for synchronous training.
 pub fn staleness(runs: &[RunDirectory]) -> String {
     let of_run = |(at, run): (usize, &RunDirectory)| {
-        let counts = &run.results.as_ref()?.staleness;
-        let most = *counts.values().max().filter(|&&most| most > 0)?;
-        let bars: String = counts
-            .iter()
-            .map(|(missed, count)| {
-                let (width, id) = (1000.0 * *count as f64 / most as f64, format!("stale-{at}-{missed}"));
-                format!(
-                    r#"<span aria-hidden="true">{missed}</span><svg role="img" aria-labelledby="{id}" viewBox="0 0 1000 20" preserveAspectRatio="none"><title id="{id}">{count} gradients missed {missed} updates</title><rect class="fill c{}" width="{width:.1}" height="20"/></svg><span class="count">{}</span>"#,
-                    at % 6,
-                    short(*count as f64)
-                )
-            })
-            .collect();
+        let counts = grouped(&run.results.as_ref()?.staleness);
+        let most = counts.iter().map(|(_, count)| *count).max().filter(|&most| most > 0)?;
+        let bar = |(index, (missed, count)): (usize, &(String, u64))| {
+            let (width, id) = (1000.0 * *count as f64 / most as f64, format!("stale-{at}-{index}"));
+            format!(
+                r#"<span aria-hidden="true">{missed}</span><svg role="img" aria-labelledby="{id}" viewBox="0 0 1000 20" preserveAspectRatio="none"><title id="{id}">{count} gradients missed {missed} updates</title><rect class="fill c{}" width="{width:.1}" height="20"/></svg><span aria-hidden="true">{}</span>"#,
+                at % COLOURS,
+                short(*count as f64)
+            )
+        };
+        let bars: String = counts.iter().enumerate().map(bar).collect();
         Some(format!(
             r#"<figure><figcaption><h3>{}</h3></figcaption><div class="bars counted">{bars}</div></figure>"#,
             escape(&run.name)

@@ -13,7 +13,7 @@ const HEIGHT: f64 = 400.0;
 /// Rows of the table below a chart.
 const TABLE_ROWS: usize = 20;
 /// Colours of the style sheet.
-const COLOURS: usize = 6;
+pub const COLOURS: usize = 6;
 
 /// One of a chart's lines.
 #[derive(Clone)]

@@ -16,7 +16,7 @@ pub fn confusion(runs: &[RunDirectory]) -> String {
     if tables.is_empty() {
         return tables;
     }
-    let about = "Test records by label (rows) and prediction (columns). The darker a cell beside the diagonal, the more mistakes.";
+    let about = "Test records by label (rows) and prediction (columns). The stronger the red of a cell, the more mistakes.";
     section("Confusion matrix", about, &format!(r#"<div class="grid">{tables}</div>"#))
 }
 

@@ -29,7 +29,7 @@ pub fn results(runs: &[RunDirectory]) -> String {
             let model = run.results.as_ref().map(|results| &results.model)?;
             Some(model.iter().map(usize::to_string).collect::<Vec<_>>().join("–"))
         }),
-        ("weights", |run| run.results.as_ref().map(|results| results.weights_sha256.chars().take(12).collect())),
+        ("weights", |run| run.results.as_ref().map(|results| results.weights_sha256.chars().take(8).collect())),
     ];
     let head: Vec<String> = std::iter::once("").chain(runs.iter().map(|run| run.name.as_str())).map(str::to_owned).collect();
     let row = |(name, value): &Row| {
