@@ -133,7 +133,7 @@ pub struct Conductor<'a> {
     pub interrupt: &'a AtomicUsize,
     /// Is told what happens.
     pub observer: &'a mut (dyn FnMut(Event) + Send),
-    /// Whether the observer is told of the parameters' sizes at the end of each epoch.
+    /// Whether the observer is told of the parameters' sizes at the end of epochs, at most once a second.
     pub histograms: bool,
     /// Seconds that this run has trained, evaluation and checkpoints not counted.
     pub train_seconds: f64,
@@ -237,8 +237,9 @@ impl<'a> Conductor<'a> {
         self.progress.epoch_seconds += seconds;
         if next.evaluate {
             self.complete_epoch(test);
-            if let Some(gradients) = &state.gradients {
-                (self.observer)(Event::Layers(&gradients.take(job.model, &state.weights)));
+            let gradients = state.gradients.as_ref();
+            if let Some(layers) = gradients.and_then(|gradients| gradients.take(job.model, &state.weights)) {
+                (self.observer)(Event::Layers(&layers));
             }
         }
         let saved = if next.save { self.save(job, state) } else { Ok(()) };

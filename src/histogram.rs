@@ -4,6 +4,8 @@
 use crate::model::Model;
 use muster_collective::Shared;
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 /// Bits of an f32 below those that make up its bucket.
 const SHIFT: u32 = 20;
@@ -110,34 +112,55 @@ pub struct LayerHistograms {
     pub gradients: Histogram,
 }
 
+/// From one counting to the next: histograms of shorter epochs would take longer than the epochs.
+const PAUSE: Duration = Duration::from_secs(1);
+
 /// The gradients of one step by block of the flat buffer, so that threads, which own blocks, need not wait for each other.
-pub struct Gradients(Vec<Mutex<Histogram>>);
+pub struct Gradients {
+    blocks: Vec<Mutex<Histogram>>,
+    /// Whether the present step is counted.
+    is_open: AtomicBool,
+    not_before: Mutex<Instant>,
+}
 
 impl Gradients {
     /// Nothing counted yet.
     pub fn new(model: &Model) -> Gradients {
-        Gradients(model.block_lengths().iter().map(|_| Mutex::default()).collect())
+        let blocks = model.block_lengths().iter().map(|_| Mutex::default()).collect();
+        Gradients { blocks, is_open: AtomicBool::new(false), not_before: Mutex::new(Instant::now()) }
     }
 
-    /// Counts a run of a block's gradient.
+    /// The step that begins is the last one of an epoch: it is counted, unless another one was just before.
+    pub fn open(&self) {
+        let is_due = Instant::now() >= *self.not_before.lock().expect("no panic while it is held");
+        self.is_open.store(is_due, Ordering::Release);
+    }
+
+    /// Counts a run of a block's gradient, if this step is counted.
     pub fn add(&self, block: usize, gradient: &[f32]) {
-        self.0[block].lock().expect("no panic while it is held").add(gradient);
+        if self.is_open.load(Ordering::Acquire) {
+            self.blocks[block].lock().expect("no panic while it is held").add(gradient);
+        }
     }
 
-    /// The histograms of each layer; the gradients are counted anew afterwards.
-    pub fn take(&self, model: &Model, weights: &Shared) -> Vec<LayerHistograms> {
+    /// The histograms of each layer after a step that was counted; the next one is another time.
+    pub fn take(&self, model: &Model, weights: &Shared) -> Option<Vec<LayerHistograms>> {
+        if !self.is_open.swap(false, Ordering::AcqRel) {
+            return None;
+        }
+        *self.not_before.lock().expect("no panic while it is held") = Instant::now() + PAUSE;
         let layer = |layer| {
             let (mut of_weights, mut of_gradients) = (Histogram::default(), Histogram::default());
             for block in model.layer_blocks(layer) {
                 of_weights.add(&weights.read(block..block + 1));
-                let gradient = std::mem::take(&mut *self.0[block].lock().expect("no panic while it is held"));
+                let gradient = std::mem::take(&mut *self.blocks[block].lock().expect("no panic while it is held"));
                 of_gradients.merge(&gradient);
             }
             of_weights.forget_zeros(model.padding(layer));
             of_gradients.forget_zeros(model.padding(layer));
             LayerHistograms { weights: of_weights, gradients: of_gradients }
         };
-        (0..model.layers().len()).map(layer).collect()
+        Some((0..model.layers().len()).map(layer).collect())
     }
 }
 
@@ -183,15 +206,23 @@ mod tests {
         let (weights, gradients) = (model.buffer(), Gradients::new(&model));
         let ones = model.filled(1.0);
         model.import(&ones, &weights);
-        for (block, length) in model.block_lengths().into_iter().enumerate() {
-            gradients.add(block, &vec![0.0; length]);
-        }
-        for (layer, parameters) in [(0, 6 * 40), (1, 41 * 3)] {
-            let found = &gradients.take(&model, &weights)[layer];
+        let count = || {
+            for (block, length) in model.block_lengths().into_iter().enumerate() {
+                gradients.add(block, &vec![0.0; length]);
+            }
+        };
+        count();
+        assert!(gradients.take(&model, &weights).is_none(), "no step was counted");
+        gradients.open();
+        count();
+        let found = gradients.take(&model, &weights).expect("it was counted");
+        for (found, parameters) in found.iter().zip([6 * 40, 41 * 3]) {
             assert_eq!(found.weights.count(), parameters);
             assert_eq!(found.weights.buckets().len(), 1, "no zero is left");
             assert_eq!((found.weights.sum, found.weights.squares), (parameters as f64, parameters as f64));
-            assert_eq!(found.gradients.count(), if layer == 0 { parameters } else { 0 }, "they are taken once");
+            assert_eq!(found.gradients.count(), parameters);
         }
+        gradients.open();
+        assert!(gradients.take(&model, &weights).is_none(), "it is too soon");
     }
 }

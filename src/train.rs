@@ -237,9 +237,7 @@ impl Job<'_> {
         at: usize,
         gradient: &[f32],
     ) {
-        if let Some(gradients) = &state.gradients
-            && (step + 1).is_multiple_of(self.schedule().steps_per_epoch())
-        {
+        if let Some(gradients) = &state.gradients {
             gradients.add(block, gradient);
         }
         let (rate, range) = (self.learning_rate(batch.epoch), at..at + gradient.len());
@@ -296,7 +294,11 @@ impl<'a, 'c> Pauses<'a, 'c> {
 
     /// What the conductor wants to follow `step`.
     pub fn next(&self, step: u64) -> Next {
-        self.conductor().next(step)
+        let next = self.conductor().next(step);
+        if let Some(gradients) = self.state.gradients.as_ref().filter(|_| next.evaluate) {
+            gradients.open();
+        }
+        next
     }
 
     /// After a step: takes note of it, and evaluates, saves and ends as `next` says.

@@ -17,6 +17,9 @@ const PAUSE: Duration = Duration::from_secs(1);
 /// Lines that fit between two writings without an allocation: those of 10,000 steps a second with a line every third.
 const ENTRIES: usize = 4096;
 
+/// Entries that may wait for a writer that does not come to them; later ones are left out.
+const ENTRIES_MAX: usize = 1 << 18;
+
 /// What is to be written.
 pub(super) enum Entry {
     Steps(Steps),
@@ -51,7 +54,12 @@ impl Mailbox {
 
     /// Leaves something. The writer is not woken.
     pub fn put(&self, entry: Entry) {
-        self.content().entries.push(entry);
+        let mut content = self.content();
+        if content.entries.len() < ENTRIES_MAX {
+            content.entries.push(entry);
+        } else {
+            content.warning = Some("metrics of some steps are left out: they cannot be written as fast".to_owned());
+        }
     }
 
     /// There will be nothing more.

@@ -39,7 +39,7 @@ impl TensorBoard {
         })?;
         let mut tensorboard = TensorBoard(process);
         let address = tensorboard.address()?;
-        crate::console::remark(format_args!("TensorBoard shows {} at {address}", directory.display()));
+        crate::console::line(format_args!("tensorboard      {address}"));
         Ok(tensorboard)
     }
 
