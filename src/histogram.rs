@@ -4,7 +4,7 @@
 use crate::model::Model;
 use muster_collective::Shared;
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 /// Bits of an f32 below those that make up its bucket.
@@ -115,11 +115,14 @@ pub struct LayerHistograms {
 /// From one counting to the next: histograms of shorter epochs would take longer than the epochs.
 const PAUSE: Duration = Duration::from_secs(1);
 
+/// No step is counted.
+const NO_STEP: u64 = u64::MAX;
+
 /// The gradients of one step by block of the flat buffer, so that threads, which own blocks, need not wait for each other.
 pub struct Gradients {
     blocks: Vec<Mutex<Histogram>>,
-    /// Whether the present step is counted.
-    is_open: AtomicBool,
+    /// The step that is counted, or [`NO_STEP`]. A slow thread may still be at the step before when it is chosen.
+    step: AtomicU64,
     not_before: Mutex<Instant>,
 }
 
@@ -127,25 +130,25 @@ impl Gradients {
     /// Nothing counted yet.
     pub fn new(model: &Model) -> Gradients {
         let blocks = model.block_lengths().iter().map(|_| Mutex::default()).collect();
-        Gradients { blocks, is_open: AtomicBool::new(false), not_before: Mutex::new(Instant::now()) }
+        Gradients { blocks, step: AtomicU64::new(NO_STEP), not_before: Mutex::new(Instant::now()) }
     }
 
-    /// The step that begins is the last one of an epoch: it is counted, unless another one was just before.
-    pub fn open(&self) {
+    /// `step` is going to be the last one of an epoch: it is counted, unless another one was just before.
+    pub fn choose(&self, step: u64) {
         let is_due = Instant::now() >= *self.not_before.lock().expect("no panic while it is held");
-        self.is_open.store(is_due, Ordering::Release);
+        self.step.store(if is_due { step } else { NO_STEP }, Ordering::Release);
     }
 
-    /// Counts a run of a block's gradient, if this step is counted.
-    pub fn add(&self, block: usize, gradient: &[f32]) {
-        if self.is_open.load(Ordering::Acquire) {
+    /// Counts a run of a block's gradient of `step`, if this step is counted.
+    pub fn add(&self, step: u64, block: usize, gradient: &[f32]) {
+        if self.step.load(Ordering::Acquire) == step {
             self.blocks[block].lock().expect("no panic while it is held").add(gradient);
         }
     }
 
     /// The histograms of each layer after a step that was counted; the next one is another time.
     pub fn take(&self, model: &Model, weights: &Shared) -> Option<Vec<LayerHistograms>> {
-        if !self.is_open.swap(false, Ordering::AcqRel) {
+        if self.step.swap(NO_STEP, Ordering::AcqRel) == NO_STEP {
             return None;
         }
         *self.not_before.lock().expect("no panic while it is held") = Instant::now() + PAUSE;
@@ -206,15 +209,15 @@ mod tests {
         let (weights, gradients) = (model.buffer(), Gradients::new(&model));
         let ones = model.filled(1.0);
         model.import(&ones, &weights);
-        let count = || {
+        let count = |step| {
             for (block, length) in model.block_lengths().into_iter().enumerate() {
-                gradients.add(block, &vec![0.0; length]);
+                gradients.add(step, block, &vec![0.0; length]);
             }
         };
-        count();
+        count(3);
         assert!(gradients.take(&model, &weights).is_none(), "no step was counted");
-        gradients.open();
-        count();
+        gradients.choose(4);
+        (3..6).for_each(count);
         let found = gradients.take(&model, &weights).expect("it was counted");
         for (found, parameters) in found.iter().zip([6 * 40, 41 * 3]) {
             assert_eq!(found.weights.count(), parameters);
@@ -222,7 +225,7 @@ mod tests {
             assert_eq!((found.weights.sum, found.weights.squares), (parameters as f64, parameters as f64));
             assert_eq!(found.gradients.count(), parameters);
         }
-        gradients.open();
+        gradients.choose(5);
         assert!(gradients.take(&model, &weights).is_none(), "it is too soon");
     }
 }

@@ -238,7 +238,7 @@ impl Job<'_> {
         gradient: &[f32],
     ) {
         if let Some(gradients) = &state.gradients {
-            gradients.add(block, gradient);
+            gradients.add(step, block, gradient);
         }
         let (rate, range) = (self.learning_rate(batch.epoch), at..at + gradient.len());
         let weights = &mut state.weights.write(block..block + 1)[range.clone()];
@@ -296,7 +296,7 @@ impl<'a, 'c> Pauses<'a, 'c> {
     pub fn next(&self, step: u64) -> Next {
         let next = self.conductor().next(step);
         if let Some(gradients) = self.state.gradients.as_ref().filter(|_| next.evaluate) {
-            gradients.open();
+            gradients.choose(step);
         }
         next
     }

@@ -73,12 +73,13 @@ def files(directory):
                 assert histogram.num == sum(histogram.bucket) == parameters, (layer, kind, histogram.num)
                 assert list(histogram.bucket_limit) == sorted(set(histogram.bucket_limit))
                 assert histogram.min <= histogram.sum / histogram.num <= histogram.max
-    pictures = events.Tags()["images"]
-    last = [tag for tag in pictures if events.Images(tag)[-1].step == report["steps"]]
+    # Of pictures that were forgotten, the tag is left.
+    pictures = {tag: events.Images(tag) for tag in events.Tags()["images"]}
+    last = [tag for tag, images in pictures.items() if images and images[-1].step == report["steps"]]
     assert last and len(last) == len(report["mistakes"]), (pictures, len(report["mistakes"]))
     for tag, mistake in zip(sorted(last), report["mistakes"]):
         assert tag.endswith(f"_{mistake['label']}_read_as_{mistake['prediction']}"), tag
-        picture = Image.open(io.BytesIO(events.Images(tag)[-1].encoded_image_string))
+        picture = Image.open(io.BytesIO(pictures[tag][-1].encoded_image_string))
         assert list(picture.size) == mistake["shape"][::-1], picture.size
         assert picture.tobytes().hex() == mistake["pixels"], tag
     text = events.Tensors("options")[-1].tensor_proto.string_val[0].decode()

@@ -53,8 +53,8 @@ fn it_shows_a_running_training_and_ends_with_it_however_it_ends() {
     let Some(bin) = tensorboard() else { return };
     let sandbox = Sandbox::new();
     let endless = "train --data data --hidden 16 -e 1000000 --metrics-every 50 --checkpoint-secs 1000 -tb";
-    for signal in ["INT", "KILL"] {
-        let mut training = start(&mut mnist(&sandbox, &bin, endless));
+    for (signal, options) in [("INT", ""), ("KILL", "--no-resume --log-dir other")] {
+        let mut training = start(&mut mnist(&sandbox, &bin, &format!("{endless} {options}")));
         let said = training.says("tensorboard ");
         let address = said.split_whitespace().last().unwrap().to_owned();
         let place = address.trim_start_matches("http://").trim_end_matches('/').to_owned();
