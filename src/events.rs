@@ -73,7 +73,8 @@ impl Summary {
         let mut png = Vec::new();
         let encoded = png::Encoder::new(&mut png, columns as u32, rows as u32).write_header();
         let written = encoded.and_then(|mut writer| writer.write_image_data(grey));
-        written.map_err(|error| Error::Invalid(format!("cannot write a picture for TensorBoard: {error}")))?;
+        written
+            .map_err(|error| Error::Invalid(format!("cannot write a picture for TensorBoard: {error}")))?;
         let mut image = Vec::new();
         put_number(1, rows as u64, &mut image);
         put_number(2, columns as u64, &mut image);

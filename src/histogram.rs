@@ -156,7 +156,8 @@ impl Gradients {
             let (mut of_weights, mut of_gradients) = (Histogram::default(), Histogram::default());
             for block in model.layer_blocks(layer) {
                 of_weights.add(&weights.read(block..block + 1));
-                let gradient = std::mem::take(&mut *self.blocks[block].lock().expect("no panic while it is held"));
+                let gradient =
+                    std::mem::take(&mut *self.blocks[block].lock().expect("no panic while it is held"));
                 of_gradients.merge(&gradient);
             }
             of_weights.forget_zeros(model.padding(layer));

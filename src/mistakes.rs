@@ -64,7 +64,8 @@ pub fn find(of: (&Model, &Kernels, &Shared), dataset: &Dataset, threads: usize) 
             for (row, record) in records.enumerate() {
                 let (label, prediction) = (labels[record], pass.predicted()[row]);
                 if label != prediction {
-                    let (probability, loss) = (pass.probability_of_other(row, prediction), pass.losses()[row]);
+                    let (probability, loss) =
+                        (pass.probability_of_other(row, prediction), pass.losses()[row]);
                     wrong.push(Wrong { record, label, prediction, probability, loss });
                 }
             }

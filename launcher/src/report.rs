@@ -72,7 +72,9 @@ fn charts(runs: &[RunDirectory]) -> Vec<String> {
             Series::dots(run.series_name("test"), colour, points.collect())
         }
     };
-    let of = |series: &dyn Fn((usize, &RunDirectory)) -> Series| runs.iter().enumerate().map(series).collect::<Vec<_>>();
+    let of = |series: &dyn Fn((usize, &RunDirectory)) -> Series| {
+        runs.iter().enumerate().map(series).collect::<Vec<_>>()
+    };
     let charts = [
         Chart {
             title: "Loss",

@@ -58,7 +58,9 @@ impl History {
         }
         if let Some(first) = damaged.first() {
             let (path, count) = (path.display(), damaged.len());
-            history.remarks.push(format!("{path}: {count} damaged lines are left out, the first is line {first}"));
+            history
+                .remarks
+                .push(format!("{path}: {count} damaged lines are left out, the first is line {first}"));
         }
         Ok(history)
     }

@@ -57,7 +57,10 @@ fn lines_are_means_over_their_steps() {
     assert_eq!(history.steps.iter().map(|s| s.step).collect::<Vec<_>>(), [4, 8, 10, 12, 14]);
     let second = history.steps[1];
     assert_eq!((second.rows, second.loss, second.accuracy, second.epoch), (40, 6.5, 0.5, 1));
-    assert_eq!((second.seconds, second.compute, second.waiting, second.images_per_second), (4.0, 3.0, 1.0, 10.0));
+    assert_eq!(
+        (second.seconds, second.compute, second.waiting, second.images_per_second),
+        (4.0, 3.0, 1.0, 10.0)
+    );
     assert_eq!(second.staleness, Some(Missed { mean: 3.5, max: 8 }));
     assert_eq!(history.end.as_ref().map(|end| (end.step, end.reason.as_str())), Some((14, "finished")));
     assert_eq!((history.runs[0].format, history.runs[0].options["seed"].as_str()), (FORMAT, "1"));
@@ -105,8 +108,13 @@ fn what_is_damaged_is_left_out_and_what_is_newer_refused() {
     assert_eq!(found.steps.len(), 2, "a field that is not known does no harm");
     assert_eq!(found.remarks, ["dir/metrics.jsonl: 3 damaged lines are left out, the first is line 1"]);
     assert_eq!(parse("").unwrap(), History::default());
-    let error = parse(&format!("{steps}\n{{\"run\":{{\"format\":2,\"of\":\"tomorrow\"}}}}\n")).unwrap_err().to_string();
-    assert!(error.starts_with("dir/metrics.jsonl: line 2 is of format 2") && error.contains("newer"), "{error}");
+    let error = parse(&format!("{steps}\n{{\"run\":{{\"format\":2,\"of\":\"tomorrow\"}}}}\n"))
+        .unwrap_err()
+        .to_string();
+    assert!(
+        error.starts_with("dir/metrics.jsonl: line 2 is of format 2") && error.contains("newer"),
+        "{error}"
+    );
 }
 
 #[test]
@@ -126,6 +134,9 @@ fn a_directory_that_vanishes_is_a_warning() {
     fs::remove_dir_all(&logs).unwrap();
     recorder.observe(&step(1, 0));
     let warning = recorder.end("finished", &[]).expect("a warning");
-    assert!(warning.starts_with("no metrics: cannot write ") && warning.ends_with("training goes on"), "{warning}");
+    assert!(
+        warning.starts_with("no metrics: cannot write ") && warning.ends_with("training goes on"),
+        "{warning}"
+    );
     assert!(!logs.exists());
 }

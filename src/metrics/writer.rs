@@ -58,7 +58,8 @@ impl Mailbox {
         if content.entries.len() < ENTRIES_MAX {
             content.entries.push(entry);
         } else {
-            content.warning = Some("metrics of some steps are left out: they cannot be written as fast".to_owned());
+            content.warning =
+                Some("metrics of some steps are left out: they cannot be written as fast".to_owned());
         }
     }
 
@@ -104,7 +105,8 @@ impl Writer {
         let (time, next_step) = (run.time, run.first_step + 1);
         events::begin(time, next_step, writer.events.pending());
         let rows = run.options.iter().map(|(name, value)| format!("| {name} | {value} |\n"));
-        let table = ["| option | value |\n|---|---|\n".to_owned()].into_iter().chain(rows).collect::<String>();
+        let table =
+            ["| option | value |\n|---|---|\n".to_owned()].into_iter().chain(rows).collect::<String>();
         writer.summary.text("options", &table);
         writer.summary.write(time, run.first_step, writer.events.pending());
         writer.line(&Line::Run(run));
@@ -139,7 +141,8 @@ impl Writer {
                 self.line(&Line::Steps(steps));
             }
             Entry::Epoch(end) => {
-                let of_test = [("test/loss", end.epoch.test_loss), ("test/accuracy", end.epoch.test_accuracy)];
+                let of_test =
+                    [("test/loss", end.epoch.test_loss), ("test/accuracy", end.epoch.test_accuracy)];
                 for (tag, value) in of_test {
                     if let Some(value) = value {
                         self.summary.scalar(tag, value as f32);

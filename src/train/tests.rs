@@ -165,7 +165,9 @@ fn histograms(job: &Job, last_step: u64) -> Vec<Vec<[Vec<Bucket>; 2]>> {
     let (start, interrupt, mut seen) = (Checkpoint::start(job.identity()), AtomicUsize::new(0), Vec::new());
     let mut observer = |event: Event| {
         if let Event::Layers(layers) = event {
-            seen.push(layers.iter().map(|layer| [layer.weights.buckets(), layer.gradients.buckets()]).collect());
+            seen.push(
+                layers.iter().map(|layer| [layer.weights.buckets(), layer.gradients.buckets()]).collect(),
+            );
         }
     };
     let position = (start.progress.clone(), job.schedule(), last_step);
@@ -181,7 +183,9 @@ fn histograms_of_an_epoch_count_every_parameter_once_on_any_number_of_ranks() {
     let (model, recipe) = (Model::new(&[20, 40, 3]), recipe(MOMENTUM));
     let alone = histograms(&job_of(&model, &data, &recipe, 1), 5);
     assert_eq!(alone.len(), 1, "an epoch of four steps is whole");
-    for (layers, (layer, parameters)) in alone.iter().flat_map(|layers| layers.iter().zip([(0, 840), (1, 123)])) {
+    for (layers, (layer, parameters)) in
+        alone.iter().flat_map(|layers| layers.iter().zip([(0, 840), (1, 123)]))
+    {
         for buckets in layers {
             assert_eq!(buckets.iter().map(|bucket| bucket.count).sum::<u64>(), parameters, "layer {layer}");
             assert!(buckets.len() > 10, "layer {layer}: {buckets:?}");

@@ -112,7 +112,8 @@ fn mistakes_are_counted_and_shown() {
     let labels = std::fs::read(sandbox.path("data/t10k-labels-idx1-ubyte")).unwrap();
     for mistake in mistakes {
         let record = mistake["record"].as_u64().unwrap() as usize;
-        let pixels: String = images[16 + 144 * record..][..144].iter().map(|byte| format!("{byte:02x}")).collect();
+        let pixels: String =
+            images[16 + 144 * record..][..144].iter().map(|byte| format!("{byte:02x}")).collect();
         assert_eq!((&mistake["pixels"], &mistake["shape"]), (&json!(pixels), &json!([12, 12])));
         assert_eq!(mistake["label"], labels[8 + record]);
         assert_ne!(mistake["label"], mistake["prediction"]);

@@ -14,7 +14,12 @@ fn verdict(sandbox: &Sandbox, browser: &str, width: usize, is_dark: bool) -> (Va
     let mut command = Command::new(browser);
     command.args(["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"]);
     command.args(["--disable-background-networking", "--disable-component-update", "--disable-sync"]);
-    command.args(["--hide-scrollbars", "--allow-file-access-from-files", "--enable-logging=stderr", "--window-size=1400,900"]);
+    command.args([
+        "--hide-scrollbars",
+        "--allow-file-access-from-files",
+        "--enable-logging=stderr",
+        "--window-size=1400,900",
+    ]);
     command.arg(format!("--user-data-dir={}", profile.path().display()));
     command.arg(format!("--blink-settings=preferredColorScheme={}", if is_dark { 0 } else { 1 }));
     command.arg("--dump-dom").arg(format!("file://{}", sandbox.path("harness.html").display()));
@@ -61,9 +66,13 @@ fn what_would_be_wrong_is_noticed() {
     let good = fs::read_to_string(sandbox.path("report.html")).unwrap();
     let wrong = r#"<div style="width:500px">wide</div><svg id="a"></svg><p id="a"></p>"#;
     for load in [r#"<img src="http://127.0.0.1:9/x.png">"#, r#"<script>let x = 1</script>"#] {
-        fs::write(sandbox.path("report.html"), good.replace("</main>", &format!("{wrong}{load}</main>"))).unwrap();
+        fs::write(sandbox.path("report.html"), good.replace("</main>", &format!("{wrong}{load}</main>")))
+            .unwrap();
         let (found, complaints) = verdict(&sandbox, &browser, 390, false);
-        assert!(complaints.iter().any(|line| line.contains("Content Security Policy")), "{load}: {complaints:?}");
+        assert!(
+            complaints.iter().any(|line| line.contains("Content Security Policy")),
+            "{load}: {complaints:?}"
+        );
         assert!(found["scroll_width"].as_u64() > Some(390), "{found}");
         assert_eq!((&found["unnamed"], &found["twice"][0]), (&1.into(), &"a".into()), "{found}");
     }

@@ -20,13 +20,19 @@ fn every_step_is_there_and_the_weights_are_the_same() {
     let found = history(&sandbox, "logs");
     assert_eq!(found.steps.iter().map(|s| s.step).collect::<Vec<_>>(), (1..=12).collect::<Vec<_>>());
     assert_eq!(found.steps.iter().map(|s| s.rows).sum::<u64>(), 990);
-    assert!(found.steps.iter().all(|s| s.loss > 0.0 && s.seconds > 0.0 && s.staleness.is_none()), "{found:?}");
+    assert!(
+        found.steps.iter().all(|s| s.loss > 0.0 && s.seconds > 0.0 && s.staleness.is_none()),
+        "{found:?}"
+    );
     assert!(found.steps.iter().any(|s| s.waiting > 0.0), "rank 0 waits for its workers: {found:?}");
     assert_eq!(found.end.as_ref().unwrap().reason, "finished");
     let (run, report) = (&found.runs[0], sandbox.json("logs/report.json"));
     assert_eq!(report, sandbox.json("report-of-a-test.json"));
     let option = |name: &str| run.options[name].as_str();
-    assert_eq!((option("hidden"), option("cluster-size"), option("seed"), option("mode")), ("16", "3", "1", "sync"));
+    assert_eq!(
+        (option("hidden"), option("cluster-size"), option("seed"), option("mode")),
+        ("16", "3", "1", "sync")
+    );
     for (line, epoch) in found.epochs.iter().zip(report["epochs"].as_array().unwrap()) {
         assert_eq!(serde_json::to_value(&line.epoch).unwrap(), *epoch);
     }

@@ -30,7 +30,16 @@ fn runs_stand_side_by_side() {
     let outcome = report(&sandbox, "a/logs b/logs").succeeds();
     assert_eq!((outcome.stdout.as_str(), outcome.stderr.as_str()), ("report.html\n", ""));
     let page = fs::read_to_string(sandbox.path("report.html")).unwrap();
-    for part in ["a/logs", "b/logs", "Loss", "Throughput", "Where the time went", "Staleness", "Confusion matrix", "Most wrong"] {
+    for part in [
+        "a/logs",
+        "b/logs",
+        "Loss",
+        "Throughput",
+        "Where the time went",
+        "Staleness",
+        "Confusion matrix",
+        "Most wrong",
+    ] {
         assert!(page.contains(part), "no {part:?}");
     }
     let (_, differing) = page.split_once("<caption>Options that differ</caption>").expect("a table");

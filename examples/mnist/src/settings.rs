@@ -7,13 +7,9 @@ use muster::train::{Job, Recipe, Reduction};
 use std::collections::BTreeMap;
 
 /// The options as they hold, those that were not given among them.
-pub fn settings(
-    options: &cli::Train,
-    job: &Job,
-    dataset: &str,
-    last_step: u64,
-) -> BTreeMap<String, String> {
-    let Recipe { seed, batch_size, micro_batch, optimizer, learning_rate, learning_rate_decay, .. } = *job.recipe;
+pub fn settings(options: &cli::Train, job: &Job, dataset: &str, last_step: u64) -> BTreeMap<String, String> {
+    let Recipe { seed, batch_size, micro_batch, optimizer, learning_rate, learning_rate_decay, .. } =
+        *job.recipe;
     let data = options.data.images.as_ref().or(options.data.data.as_ref());
     let max_staleness = match job.cluster.mode {
         Mode::Async { max_staleness: Some(bound) } => Some(bound.to_string()),
@@ -46,7 +42,10 @@ pub fn settings(
         ("mode", Some(mode.to_owned())),
         ("max-staleness", max_staleness),
         ("server-trains", Some(job.cluster.server_trains.to_string())),
-        ("transport", Some(job.cluster.world.map_or("threads", |(_, transport)| transport.name()).to_owned())),
+        (
+            "transport",
+            Some(job.cluster.world.map_or("threads", |(_, transport)| transport.name()).to_owned()),
+        ),
         ("kernels", Some(job.kernels.backend().name().to_owned())),
     ];
     entries.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?))).collect()
@@ -54,6 +53,7 @@ pub fn settings(
 
 /// The hidden layers as `--hidden` takes them.
 fn hidden(job: &Job) -> String {
-    let widths: Vec<String> = job.model.hidden().iter().map(|layer| layer.outputs.columns.to_string()).collect();
+    let widths: Vec<String> =
+        job.model.hidden().iter().map(|layer| layer.outputs.columns.to_string()).collect();
     if widths.is_empty() { "none".to_owned() } else { widths.join(",") }
 }

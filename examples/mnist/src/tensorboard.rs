@@ -53,7 +53,10 @@ impl TensorBoard {
             }
             if let Some(exit) = self.0.try_wait() {
                 let said = self.0.last_words(None).unwrap_or_default();
-                bail!("TensorBoard ended with {}: {said}; leave --tensorboard out to train without it", exit.status);
+                bail!(
+                    "TensorBoard ended with {}: {said}; leave --tensorboard out to train without it",
+                    exit.status
+                );
             }
             if begin.elapsed() > START_MAX {
                 bail!("TensorBoard does not answer after {} s; leave --tensorboard out", START_MAX.as_secs());
@@ -79,7 +82,10 @@ fn port() -> Result<u16> {
     let Some(text) = std::env::var_os(PORT).filter(|text| !text.is_empty()) else { return Ok(0) };
     let port = text.to_str().and_then(|text| text.parse().ok());
     let port: u16 = port.with_context(|| {
-        format!("{PORT} is {}, which is no port; set it to a number from 1 to 65535, or unset it", text.display())
+        format!(
+            "{PORT} is {}, which is no port; set it to a number from 1 to 65535, or unset it",
+            text.display()
+        )
     })?;
     // TensorBoard says it, too, but only after it has loaded.
     TcpListener::bind((Ipv4Addr::LOCALHOST, port)).map(|_| port).with_context(|| {

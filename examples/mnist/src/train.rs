@@ -277,7 +277,9 @@ impl Run<'_> {
 
     /// TensorBoard on the log directory, if it is wanted.
     fn tensorboard(&self) -> Result<Option<TensorBoard>> {
-        let Some((storage, directory)) = self.logs.filter(|_| self.options.tensorboard) else { return Ok(None) };
+        let Some((storage, directory)) = self.logs.filter(|_| self.options.tensorboard) else {
+            return Ok(None);
+        };
         let Location::Local(directory) = storage.locate(directory)? else {
             bail!(
                 "TensorBoard reads directories of this machine only, not {}; choose another --log-dir",

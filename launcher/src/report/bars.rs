@@ -12,11 +12,13 @@ use std::fmt::Write;
 const RANKS: usize = 64;
 
 /// What a rank's time is divided into, in the order of the bars, with the classes of the style sheet.
-const PARTS: [(&str, &str); 4] = [("compute", "c0"), ("communication", "c1"), ("waiting", "c2"), ("reading", "c3")];
+const PARTS: [(&str, &str); 4] =
+    [("compute", "c0"), ("communication", "c1"), ("waiting", "c2"), ("reading", "c3")];
 
 /// Seconds of each of the [`PARTS`].
 fn parts(times: &RankTimes) -> [f64; 4] {
-    [times.compute, times.communication, times.waiting.iter().sum(), times.reading].map(|seconds| seconds.max(0.0))
+    [times.compute, times.communication, times.waiting.iter().sum(), times.reading]
+        .map(|seconds| seconds.max(0.0))
 }
 
 /// Where the time of each rank went, for each run; nothing where nobody knows.
@@ -25,8 +27,10 @@ pub fn times(runs: &[RunDirectory]) -> String {
     if of_runs.is_empty() {
         return of_runs;
     }
-    let legend: String =
-        PARTS.iter().map(|(name, class)| format!(r#"<li><span class="mark {class}"></span>{name}</li>"#)).collect();
+    let legend: String = PARTS
+        .iter()
+        .map(|(name, class)| format!(r#"<li><span class="mark {class}"></span>{name}</li>"#))
+        .collect();
     let body = format!(r#"<ul class="legend">{legend}</ul><div class="grid">{of_runs}</div>"#);
     section("Where the time went", "Seconds of each rank. Rank 0 of several is the parameter server.", &body)
 }
@@ -38,14 +42,18 @@ fn times_of(run: &RunDirectory, at: usize) -> String {
         return String::new();
     }
     let (shown, name) = (&ranks[..ranks.len().min(RANKS)], escape(&run.name));
-    let bars: String = shown.iter().map(|times| bar(times, longest, &format!("time-{at}-{}", times.rank))).collect();
+    let bars: String =
+        shown.iter().map(|times| bar(times, longest, &format!("time-{at}-{}", times.rank))).collect();
     let more = match ranks.len() - shown.len() {
         0 => String::new(),
         more => format!("<p>{more} more ranks are in the report only.</p>"),
     };
-    let head = ["rank", "compute", "communication", "waiting", "reading", "waited most for"].map(str::to_owned);
+    let head =
+        ["rank", "compute", "communication", "waiting", "reading", "waited most for"].map(str::to_owned);
     let row = |times: &RankTimes| {
-        let most = times.longest_wait().map_or("–".to_owned(), |(rank, seconds)| format!("rank {rank} ({seconds:.2} s)"));
+        let most = times
+            .longest_wait()
+            .map_or("–".to_owned(), |(rank, seconds)| format!("rank {rank} ({seconds:.2} s)"));
         let seconds = parts(times).map(|seconds| format!("{seconds:.3}"));
         [vec![times.rank.to_string()], seconds.to_vec(), vec![most]].concat()
     };
@@ -61,7 +69,9 @@ fn ranks(run: &RunDirectory) -> (Vec<RankTimes>, &'static str) {
     if let Some(results) = run.results.as_ref().filter(|results| !results.ranks.is_empty()) {
         return (results.ranks.clone(), "All ranks, of the last run.");
     }
-    let sum = |value: fn(&muster::metrics::Steps) -> f32| run.history.steps.iter().map(|steps| f64::from(value(steps))).sum();
+    let sum = |value: fn(&muster::metrics::Steps) -> f32| {
+        run.history.steps.iter().map(|steps| f64::from(value(steps))).sum()
+    };
     let rank = RankTimes {
         compute: sum(|steps| steps.compute),
         communication: sum(|steps| steps.communication),
@@ -129,6 +139,7 @@ pub fn staleness(runs: &[RunDirectory]) -> String {
     if figures.is_empty() {
         return figures;
     }
-    let about = "How many updates a gradient had missed when it was applied, and how many gradients that were.";
+    let about =
+        "How many updates a gradient had missed when it was applied, and how many gradients that were.";
     section("Staleness", about, &format!(r#"<div class="grid">{figures}</div>"#))
 }

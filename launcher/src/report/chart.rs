@@ -68,7 +68,12 @@ impl Chart {
         series.iter().for_each(|series| draw(series, x, y, &mut svg));
         let (title, unit) = (self.title, self.unit);
         let labels = |ticks: Vec<f64>, side: &str, at: &dyn Fn(f64) -> f64| -> String {
-            ticks.iter().map(|&tick| format!(r#"<span style="{side}:{:.2}%">{}</span>"#, 100.0 * at(tick), short(tick))).collect()
+            ticks
+                .iter()
+                .map(|&tick| {
+                    format!(r#"<span style="{side}:{:.2}%">{}</span>"#, 100.0 * at(tick), short(tick))
+                })
+                .collect()
         };
         let rows = labels(y.ticks(), "top", &|tick| 1.0 - y.at(tick));
         let columns = labels(x.ticks(), "left", &|tick| x.at(tick));
@@ -108,7 +113,14 @@ impl Chart {
     fn description(&self, series: &[&Series]) -> String {
         let line = |series: &&Series| {
             let (first, last) = (series.points[0], series.points[series.points.len() - 1]);
-            format!("{}: {} at step {:.0}, {} at step {:.0}.", series.name, short(first.y), first.x, short(last.y), last.x)
+            format!(
+                "{}: {} at step {:.0}, {} at step {:.0}.",
+                series.name,
+                short(first.y),
+                first.x,
+                short(last.y),
+                last.x
+            )
         };
         format!("{}. {}", self.unit, series.iter().map(line).collect::<Vec<_>>().join(" "))
     }
@@ -118,10 +130,15 @@ impl Chart {
         let rows = series.iter().flat_map(|series| {
             let every = series.points.len().div_ceil(TABLE_ROWS);
             let kept = series.points.iter().rev().step_by(every).collect::<Vec<_>>().into_iter().rev();
-            kept.map(|p| vec![series.name.clone(), format!("{:.0}", p.x), short(p.y), short(p.low), short(p.high)])
+            kept.map(|p| {
+                vec![series.name.clone(), format!("{:.0}", p.x), short(p.y), short(p.low), short(p.high)]
+            })
         });
         let caption = format!("{}: {}", self.title, self.unit);
-        format!("<details><summary>As a table</summary>{}</details>", table(&caption, &head, &rows.collect::<Vec<_>>()))
+        format!(
+            "<details><summary>As a table</summary>{}</details>",
+            table(&caption, &head, &rows.collect::<Vec<_>>())
+        )
     }
 }
 
@@ -131,8 +148,12 @@ fn draw(series: &Series, x: Scale, y: Scale, svg: &mut String) {
     let path = |points: &mut dyn Iterator<Item = String>| points.collect::<Vec<_>>().join("L");
     let line = path(&mut series.points.iter().map(|point| place(point.x, point.y)));
     if series.is_dots {
-        let dots: String = series.points.iter().map(|point| format!("M{}h0", place(point.x, point.y))).collect();
-        let _ = write!(svg, r#"<path class="line dash {class}" d="M{line}"/><path class="dot {class}" d="{dots}"/>"#);
+        let dots: String =
+            series.points.iter().map(|point| format!("M{}h0", place(point.x, point.y))).collect();
+        let _ = write!(
+            svg,
+            r#"<path class="line dash {class}" d="M{line}"/><path class="dot {class}" d="{dots}"/>"#
+        );
         return;
     }
     if series.points.iter().any(|point| point.low < point.high) {

@@ -67,7 +67,10 @@ mod tests {
     fn few_points_stay_as_they_are_and_odd_ones_are_left_out() {
         let points = [(1.0, 2.0), (2.0, f64::NAN), (3.0, 5.0)].map(|(x, y)| Point { x, y });
         let drawn = thinned(&points, 100);
-        assert_eq!(drawn.iter().map(|d| (d.x, d.y, d.low, d.high)).collect::<Vec<_>>(), [(1.0, 2.0, 2.0, 2.0), (3.0, 5.0, 5.0, 5.0)]);
+        assert_eq!(
+            drawn.iter().map(|d| (d.x, d.y, d.low, d.high)).collect::<Vec<_>>(),
+            [(1.0, 2.0, 2.0, 2.0), (3.0, 5.0, 5.0, 5.0)]
+        );
         assert_eq!(thinned(&points[1..2], 100), []);
         assert_eq!(thinned(&[points[0]; 3], 100).len(), 1);
     }

@@ -26,7 +26,11 @@ fn matrix(run: &RunDirectory) -> Option<String> {
     if classes == 0 || rows.iter().any(|row| row.len() != classes) {
         return None;
     }
-    let cells = || rows.iter().enumerate().flat_map(|(y, row)| row.iter().enumerate().map(move |(x, &count)| (x, y, count)));
+    let cells = || {
+        rows.iter()
+            .enumerate()
+            .flat_map(|(y, row)| row.iter().enumerate().map(move |(x, &count)| (x, y, count)))
+    };
     let most = cells().filter(|(x, y, _)| x != y).map(|(.., count)| count).max().unwrap_or(0).max(1);
     let head: String = (0..classes).map(|class| format!(r#"<th scope="col">{class}</th>"#)).collect();
     let mut body = String::new();
@@ -37,7 +41,11 @@ fn matrix(run: &RunDirectory) -> Option<String> {
                 (true, _) => write!(body, r#"<td class="right">{count}</td>"#),
                 (false, 0) => write!(body, r#"<td class="none">0</td>"#),
                 (false, _) => {
-                    write!(body, r#"<td style="--share:{:.0}%">{count}</td>"#, 12.0 + 68.0 * count as f64 / most as f64)
+                    write!(
+                        body,
+                        r#"<td style="--share:{:.0}%">{count}</td>"#,
+                        12.0 + 68.0 * count as f64 / most as f64
+                    )
                 }
             };
         }
@@ -53,7 +61,9 @@ fn matrix(run: &RunDirectory) -> Option<String> {
 pub fn digits(runs: &[RunDirectory]) -> String {
     let of_run = |(at, run): (usize, &RunDirectory)| {
         let mistakes = run.results.as_ref()?.mistakes.iter().enumerate();
-        let pictures: String = mistakes.filter_map(|(index, mistake)| picture(mistake, &format!("digit-{at}-{index}"))).collect();
+        let pictures: String = mistakes
+            .filter_map(|(index, mistake)| picture(mistake, &format!("digit-{at}-{index}")))
+            .collect();
         let name = if run.is_alone { String::new() } else { format!("<h3>{}</h3>", escape(&run.name)) };
         (!pictures.is_empty()).then(|| format!(r#"{name}<div class="digits">{pictures}</div>"#))
     };
@@ -61,7 +71,8 @@ pub fn digits(runs: &[RunDirectory]) -> String {
     if galleries.is_empty() {
         return galleries;
     }
-    let about = "The test records whose label the model finds least likely: what they are → what they are taken for.";
+    let about =
+        "The test records whose label the model finds least likely: what they are → what they are taken for.";
     section("Most wrong", about, &galleries)
 }
 
@@ -74,7 +85,9 @@ fn picture(mistake: &Mistake, id: &str) -> Option<String> {
     }
     let shades: String = (1..=SHADES)
         .map(|shade| {
-            let path = runs_of(&pixels, columns, |pixel| (u16::from(pixel) * u16::from(SHADES)).div_ceil(255) == u16::from(shade));
+            let path = runs_of(&pixels, columns, |pixel| {
+                (u16::from(pixel) * u16::from(SHADES)).div_ceil(255) == u16::from(shade)
+            });
             let opacity = f32::from(shade) / f32::from(SHADES);
             if path.is_empty() { path } else { format!(r#"<path fill-opacity="{opacity:.2}" d="{path}"/>"#) }
         })

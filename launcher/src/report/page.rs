@@ -40,7 +40,11 @@ pub fn remarks(remarks: &[String]) -> String {
 
 /// Figures side by side, where there is room.
 pub fn grid(figures: &[String]) -> String {
-    if figures.is_empty() { String::new() } else { format!(r#"<div class="grid">{}</div>"#, figures.concat()) }
+    if figures.is_empty() {
+        String::new()
+    } else {
+        format!(r#"<div class="grid">{}</div>"#, figures.concat())
+    }
 }
 
 /// A table whose first column heads its rows; cells are text.

@@ -65,11 +65,16 @@ impl RunDirectory {
     /// # Errors
     /// If there is no run in it, or one of a newer version.
     pub fn read(storage: &Storage, directory: &Path) -> Result<RunDirectory, Error> {
-        let no_run = |found: String, mend| Error::NoRun { directory: directory.display().to_string(), found, mend };
-        let file = |name: &str| read(storage, &directory.join(name)).map_err(|error| no_run(error.to_string(), "check the path"));
+        let no_run =
+            |found: String, mend| Error::NoRun { directory: directory.display().to_string(), found, mend };
+        let file = |name: &str| {
+            read(storage, &directory.join(name)).map_err(|error| no_run(error.to_string(), "check the path"))
+        };
         match storage.stat(directory) {
             Ok(Some(entry)) if entry.is_dir => {}
-            Ok(Some(_)) => return Err(no_run("it is a file".to_owned(), "name the directory that it lies in")),
+            Ok(Some(_)) => {
+                return Err(no_run("it is a file".to_owned(), "name the directory that it lies in"));
+            }
             Ok(None) => return Err(no_run("there is no such directory".to_owned(), "check the path")),
             Err(error) => return Err(no_run(error.to_string(), "check the path")),
         }
@@ -106,10 +111,14 @@ impl RunDirectory {
         let last = self.history.steps.last().map_or(0, |steps| steps.step);
         match &self.results {
             _ if !has_metrics => self.remarks.push(format!("{directory}: no {FILE}, so there are no curves")),
-            None => self.remarks.push(format!("{directory}: no {REPORT_FILE}: the training runs still, or did not end in order")),
+            None => self.remarks.push(format!(
+                "{directory}: no {REPORT_FILE}: the training runs still, or did not end in order"
+            )),
             Some(results) if results.steps < last => {
                 let at = results.steps;
-                self.remarks.push(format!("{directory}: {REPORT_FILE} is that of step {at}, the metrics go on to step {last}"));
+                self.remarks.push(format!(
+                    "{directory}: {REPORT_FILE} is that of step {at}, the metrics go on to step {last}"
+                ));
             }
             Some(_) => {}
         }
@@ -147,10 +156,19 @@ fn read(storage: &Storage, path: &Path) -> Result<Option<Vec<u8>>, muster::Error
 pub fn name_apart(runs: &mut [RunDirectory]) {
     let parts: Vec<Vec<String>> = runs
         .iter()
-        .map(|run| run.directory.split('/').filter(|part| !part.is_empty() && *part != ".").map(str::to_owned).collect())
+        .map(|run| {
+            run.directory
+                .split('/')
+                .filter(|part| !part.is_empty() && *part != ".")
+                .map(str::to_owned)
+                .collect()
+        })
         .collect();
     let names = |length: usize| -> Vec<String> {
-        parts.iter().map(|parts: &Vec<String>| parts[parts.len().saturating_sub(length)..].join("/")).collect()
+        parts
+            .iter()
+            .map(|parts: &Vec<String>| parts[parts.len().saturating_sub(length)..].join("/"))
+            .collect()
     };
     let longest = parts.iter().map(Vec::len).max().unwrap_or(1).max(1);
     let are_apart = |names: &[String]| names.iter().enumerate().all(|(at, name)| !names[..at].contains(name));

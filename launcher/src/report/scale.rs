@@ -43,7 +43,8 @@ impl Scale {
         let magnitude = 10f64.powf(rough.log10().floor());
         let step = [1.0, 2.0, 2.5, 5.0, 10.0].map(|digit| digit * magnitude);
         let step = step.into_iter().find(|&step| step >= rough * 0.999).unwrap_or(rough);
-        let (first, last) = ((self.low / step - 1e-9).ceil() as i64, (self.high / step + 1e-9).floor() as i64);
+        let (first, last) =
+            ((self.low / step - 1e-9).ceil() as i64, (self.high / step + 1e-9).floor() as i64);
         (first..=last).map(|at| at as f64 * step).collect()
     }
 }
@@ -93,7 +94,16 @@ mod tests {
 
     #[test]
     fn numbers_are_short() {
-        for (number, text) in [(0.0, "0"), (0.25, "0.25"), (0.0123456, "0.0123"), (9600.0, "9600"), (123456.0, "123k"), (-1.0, "-1"), (2.5e6, "2.5M"), (100.0, "100")] {
+        for (number, text) in [
+            (0.0, "0"),
+            (0.25, "0.25"),
+            (0.0123456, "0.0123"),
+            (9600.0, "9600"),
+            (123456.0, "123k"),
+            (-1.0, "-1"),
+            (2.5e6, "2.5M"),
+            (100.0, "100"),
+        ] {
             assert_eq!(short(number), text);
         }
     }

@@ -19,19 +19,26 @@ pub fn results(runs: &[RunDirectory]) -> String {
         ("loss, last epoch", |run| run.epochs().last().map(|(_, epoch)| format!("{:.4}", epoch.loss))),
         ("steps", |run| Some(steps(run).to_string())),
         ("epochs", |run| Some(run.epochs().len().to_string())),
-        ("seconds of training", |run| run.results.as_ref().map(|results| format!("{:.2}", results.train_seconds))),
+        ("seconds of training", |run| {
+            run.results.as_ref().map(|results| format!("{:.2}", results.train_seconds))
+        }),
         ("records a second", |run| run.results.as_ref().map(|results| short(results.images_per_second))),
         ("ranks", |run| {
             let of_metrics = run.history.runs.last().map(|run| run.world_size);
-            of_metrics.or(run.results.as_ref().map(|results| results.world_size)).map(|ranks| ranks.to_string())
+            of_metrics
+                .or(run.results.as_ref().map(|results| results.world_size))
+                .map(|ranks| ranks.to_string())
         }),
         ("model", |run| {
             let model = run.results.as_ref().map(|results| &results.model)?;
             Some(model.iter().map(usize::to_string).collect::<Vec<_>>().join("–"))
         }),
-        ("weights", |run| run.results.as_ref().map(|results| results.weights_sha256.chars().take(8).collect())),
+        ("weights", |run| {
+            run.results.as_ref().map(|results| results.weights_sha256.chars().take(8).collect())
+        }),
     ];
-    let head: Vec<String> = std::iter::once("").chain(runs.iter().map(|run| run.name.as_str())).map(str::to_owned).collect();
+    let head: Vec<String> =
+        std::iter::once("").chain(runs.iter().map(|run| run.name.as_str())).map(str::to_owned).collect();
     let row = |(name, value): &Row| {
         let cells: Vec<Option<String>> = runs.iter().map(value).collect();
         let is_known = cells.iter().any(Option::is_some);
@@ -70,12 +77,20 @@ pub fn options(runs: &[RunDirectory]) -> String {
     let rows: Vec<Vec<String>> = names.iter().map(row).collect();
     let differs = |row: &&Vec<String>| row[2..].iter().any(|cell| *cell != row[1]);
     let differing: Vec<Vec<String>> = rows.iter().filter(differs).cloned().collect();
-    let head: Vec<String> = std::iter::once("option").chain(runs.iter().map(|run| run.name.as_str())).map(str::to_owned).collect();
+    let head: Vec<String> = std::iter::once("option")
+        .chain(runs.iter().map(|run| run.name.as_str()))
+        .map(str::to_owned)
+        .collect();
     let of_differences = match (runs.len(), differing.is_empty()) {
         (1, _) => String::new(),
         (_, true) => "<p>The runs were told the same.</p>".to_owned(),
         _ => table("Options that differ", &head, &differing),
     };
-    let all = format!("<details><summary>All options</summary>{}</details>", table("All options", &head, &rows));
-    section("Options", "What the runs were told, and what they have taken as default.", &(of_differences + &all))
+    let all =
+        format!("<details><summary>All options</summary>{}</details>", table("All options", &head, &rows));
+    section(
+        "Options",
+        "What the runs were told, and what they have taken as default.",
+        &(of_differences + &all),
+    )
 }

@@ -87,7 +87,8 @@ fn a_long_run_is_a_small_page_soon() {
 #[test]
 fn a_page_refers_to_nothing_else_and_names_its_pictures() {
     let root = tempfile::tempdir().unwrap();
-    let paths = [1, 2].map(|run| directory(root.path(), &run.to_string(), Some(&metrics(300)), Some(&results(3))));
+    let paths =
+        [1, 2].map(|run| directory(root.path(), &run.to_string(), Some(&metrics(300)), Some(&results(3))));
     let Report { html, .. } = report(&storage(), &paths).unwrap();
     for foreign in ["http:", "https:", "url(", "src=", "<script", "<link rel=\"stylesheet"] {
         assert!(!html.contains(foreign), "{foreign}");
@@ -114,7 +115,8 @@ fn is_well_nested(html: &str) {
 #[test]
 fn runs_are_called_what_tells_them_apart() {
     let named = |paths: &[&str]| {
-        let directory = |path: &&str| RunDirectory { directory: (*path).to_owned(), ..RunDirectory::default() };
+        let directory =
+            |path: &&str| RunDirectory { directory: (*path).to_owned(), ..RunDirectory::default() };
         let mut runs: Vec<RunDirectory> = paths.iter().map(directory).collect();
         run::name_apart(&mut runs);
         runs.into_iter().map(|run| run.name).collect::<Vec<_>>()
