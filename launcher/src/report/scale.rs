@@ -11,9 +11,8 @@ pub struct Scale {
 impl Scale {
     /// From `low` to `high`, by powers of ten if `is_log`; ends that are equal are moved apart.
     pub fn new(low: f64, high: f64, is_log: bool) -> Scale {
-        let is_log = is_log && low > 0.0;
         let room = if high > low { 0.0 } else { (low.abs() / 2.0).max(1e-9) };
-        Scale { low: low - room, high: high + room, is_log: is_log && low > room }
+        Scale { low: low - room, high: high + room, is_log: is_log && low > 0.0 && high > low }
     }
 
     /// Where a value lies.
