@@ -25,7 +25,7 @@ pub struct Drawn {
 /// At most `columns` points, of those of `points` that are finite; they are sorted by x.
 pub fn thinned(points: &[Point], columns: usize) -> Vec<Drawn> {
     let finite = || points.iter().filter(|point| point.x.is_finite() && point.y.is_finite());
-    let (Some(first), Some(last)) = (finite().next(), finite().last()) else { return Vec::new() };
+    let (Some(first), Some(last)) = (finite().next(), finite().next_back()) else { return Vec::new() };
     let width = (last.x - first.x) / columns as f64;
     let column = |x: f64| if width > 0.0 { (((x - first.x) / width) as usize).min(columns - 1) } else { 0 };
     let mut drawn: Vec<Drawn> = Vec::new();
