@@ -5,10 +5,11 @@
 //! applied, as long as all that are still out can be applied in time, one after the other.
 
 use crate::batch::Batch;
-use crate::conductor::{Conductor, End, Next};
+use crate::conductor::{Conductor, End, Next, Taken};
 use crate::error::Error;
 use crate::gradient::RankGradient;
 use crate::pass::Score;
+use crate::server::spent;
 use crate::team;
 use crate::train::{Job, Pauses, State};
 use crate::worker::describe;
@@ -78,11 +79,13 @@ impl Loans {
         given
     }
 
-    /// A worker's gradient is applied.
-    fn apply(&mut self, worker: usize) {
+    /// A worker's gradient is applied; returns how many updates it has missed.
+    fn apply(&mut self, worker: usize) -> u64 {
         let loan = self.out[worker].take().expect("only what is out is applied");
-        *self.staleness.entry(self.version - loan.version).or_default() += 1;
+        let missed = self.version - loan.version;
+        *self.staleness.entry(missed).or_default() += 1;
         self.version += 1;
+        missed
     }
 }
 
@@ -95,6 +98,8 @@ struct Turn {
     worker: usize,
     push: Push,
     batch: Option<Batch>,
+    /// How many updates the gradient has missed.
+    missed: u64,
     next: Next,
 }
 
@@ -155,9 +160,10 @@ pub fn serve(
             }
             team.wait();
             failed?;
-            let (worker, next, batch, score) = {
+            let (worker, next, batch, taken) = {
                 let turn = turn.read().expect("no thread panicked");
-                (turn.worker, turn.next, turn.batch.clone(), score(&turn.push))
+                let taken = Taken { score: score(&turn.push), staleness: Some(turn.missed), ..spent(link) };
+                (turn.worker, turn.next, turn.batch.clone(), taken)
             };
             if next.end == Some(End::Failed) {
                 return Ok::<_, Error>(End::Failed);
@@ -168,7 +174,7 @@ pub fn serve(
                 job.update(state, version, &batch, block, 0, &gradient);
             }
             team.wait();
-            if let Some(end) = pauses.after(team, (version, &batch), score, next)? {
+            if let Some(end) = pauses.after(team, (version, &batch), taken, next)? {
                 return Ok(end);
             }
         }
@@ -236,7 +242,7 @@ impl Leader<'_, '_> {
         let batch = turn.batch.as_ref().expect("chosen with the worker");
         self.job.check(loans.version, batch, score(&turn.push))?;
         turn.next = self.pauses.next(loans.version);
-        loans.apply(turn.worker);
+        turn.missed = loans.apply(turn.worker);
         if turn.next.end.is_some() {
             loans.end_step = loans.next_step;
             if loans.out.iter().any(Option::is_some) {

@@ -1,8 +1,9 @@
 //! Decides after which step to evaluate, to save and to end, and tells an observer what happens.
 
-use crate::batch::Schedule;
+use crate::batch::{Batch, Schedule};
 use crate::checkpoint::{Checkpoint, Progress};
 use crate::error::Error;
+use crate::histogram::LayerHistograms;
 use crate::model::Tensors;
 use crate::optimizer::decayed;
 use crate::pass::Score;
@@ -70,19 +71,50 @@ pub struct Epoch {
     pub seconds: f64,
 }
 
+/// A step that is done.
+#[derive(Clone, Copy, Debug)]
+pub struct Step {
+    /// Steps done, over all epochs and runs.
+    pub steps: u64,
+    /// Its epoch, from 1.
+    pub epoch: u64,
+    /// Records of the batch.
+    pub rows: usize,
+    /// Score of the batch.
+    pub score: Score,
+    /// Its learning rate.
+    pub learning_rate: f32,
+    /// Seconds that this run has trained, evaluation and checkpoints not counted.
+    pub seconds: f64,
+    /// Of them, those in which this rank sent and received.
+    pub communication: f64,
+    /// Of them, those in which this rank waited for others.
+    pub waiting: f64,
+    /// How many updates its gradient has missed, in asynchronous training.
+    pub staleness: Option<u64>,
+}
+
+/// What the ranks know of a step that they have taken.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Taken {
+    /// Score of the batch.
+    pub score: Score,
+    /// Seconds in which this rank has sent and received, in all steps of this run.
+    pub communication: f64,
+    /// Seconds in which it has waited for others.
+    pub waiting: f64,
+    /// How many updates the gradient has missed, in asynchronous training.
+    pub staleness: Option<u64>,
+}
+
 /// What the observer is told.
 pub enum Event<'a> {
-    /// A step is done: its number from 1, and the score of its batch.
-    Step {
-        /// Steps done, over all epochs and runs.
-        steps: u64,
-        /// Records of the batch.
-        rows: usize,
-        /// Score of the batch.
-        score: Score,
-    },
+    /// A step is done.
+    Step(Step),
     /// An epoch is done.
     Epoch(&'a Epoch),
+    /// The parameters of each layer at the end of an epoch, which was told just before; see [`Conductor::histograms`].
+    Layers(&'a [LayerHistograms]),
     /// A checkpoint is on the disk.
     Saved(PathBuf),
     /// A checkpoint could not be written; another try follows.
@@ -101,6 +133,8 @@ pub struct Conductor<'a> {
     pub interrupt: &'a AtomicUsize,
     /// Is told what happens.
     pub observer: &'a mut (dyn FnMut(Event) + Send),
+    /// Whether the observer is told of the parameters' sizes at the end of epochs, at most once a second.
+    pub histograms: bool,
     /// Seconds that this run has trained, evaluation and checkpoints not counted.
     pub train_seconds: f64,
     schedule: Schedule,
@@ -128,6 +162,7 @@ impl<'a> Conductor<'a> {
             checkpoint_every,
             interrupt,
             observer,
+            histograms: false,
             train_seconds: 0.0,
             schedule,
             last_step,
@@ -168,11 +203,22 @@ impl<'a> Conductor<'a> {
     }
 
     /// Takes note of a step that is done.
-    pub fn done(&mut self, step: u64, rows: usize, score: Score) {
+    pub fn done(&mut self, job: &Job, step: u64, batch: &Batch, taken: Taken) {
+        let Taken { score, communication, waiting, staleness } = taken;
         self.progress.steps = step + 1;
         self.progress.epoch_loss += score.loss;
         self.progress.epoch_hits += u64::from(score.hits);
-        (self.observer)(Event::Step { steps: step + 1, rows, score });
+        (self.observer)(Event::Step(Step {
+            steps: step + 1,
+            epoch: batch.epoch + 1,
+            rows: batch.positions.len(),
+            score,
+            learning_rate: job.learning_rate(batch.epoch),
+            seconds: self.train_seconds + self.since.elapsed().as_secs_f64(),
+            communication,
+            waiting,
+            staleness,
+        }));
     }
 
     /// Does what `next` says, while all threads wait. `test` is the score of the test set and its number of records.
@@ -191,6 +237,10 @@ impl<'a> Conductor<'a> {
         self.progress.epoch_seconds += seconds;
         if next.evaluate {
             self.complete_epoch(test);
+            let gradients = state.gradients.as_ref();
+            if let Some(layers) = gradients.and_then(|gradients| gradients.take(job.model, &state.weights)) {
+                (self.observer)(Event::Layers(&layers));
+            }
         }
         let saved = if next.save { self.save(job, state) } else { Ok(()) };
         self.since = Instant::now();

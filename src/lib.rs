@@ -9,6 +9,8 @@
 //! - [`optimizer`]: update rules; [`train`]: the loop, with [`server`] (or [`asynchronous`]) and [`worker`] for worlds of several ranks.
 //! - [`cluster`]: how these work together; [`agree`]: what they make sure of before they begin.
 //! - [`conductor`]: when to evaluate, save and end; [`evaluate`]: forward passes over a whole data set; [`team`]: threads in step.
+//! - [`metrics`]: what a training writes while it runs, for [`report`] and for TensorBoard ([`events`], [`histogram`]);
+//!   [`mistakes`]: what it gets wrong at the end.
 //! - [`doctor`]: what a run needs of its storage.
 //! - [`checkpoint`] and [`store`]: what a training needs to go on, and where it lies; [`report`]: what a run was and what came out.
 
@@ -22,9 +24,13 @@ pub mod dataset;
 pub mod doctor;
 pub mod error;
 pub mod evaluate;
+pub mod events;
 pub mod format;
 pub mod gradient;
+pub mod histogram;
 pub mod inference;
+pub mod metrics;
+pub mod mistakes;
 pub mod model;
 pub mod optimizer;
 pub mod parts;

@@ -179,6 +179,19 @@ impl Model {
         self.last_block(self.last().inputs.count())
     }
 
+    /// The blocks of a layer's weights and biases.
+    pub fn layer_blocks(&self, layer: usize) -> Range<usize> {
+        let end = self.layers.get(layer + 1).map_or(self.bias_block() + 1, |next| next.first_block);
+        self.layers[layer].first_block..end
+    }
+
+    /// Floats of a layer's blocks that are no parameters and always 0.
+    pub fn padding(&self, layer: usize) -> usize {
+        let Layer { inputs, outputs, .. } = self.layers[layer];
+        self.block_lengths()[self.layer_blocks(layer)].iter().sum::<usize>()
+            - (inputs.columns + 1) * outputs.columns
+    }
+
     /// The blocks that a member of a team owns: its share of every layer's slices; the last bias goes with the last layer's first slice.
     pub fn blocks_of(&self, member: usize, members: usize) -> Vec<usize> {
         let share = |count| crate::batch::share(count, member, members);

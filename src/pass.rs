@@ -233,6 +233,22 @@ impl<'a> Pass<'a> {
         &self.predicted
     }
 
+    /// The class of each row, after [`Pass::loss`].
+    pub fn predicted(&self) -> &[u32] {
+        &self.predicted
+    }
+
+    /// The loss of each row, after [`Pass::loss`].
+    pub fn losses(&self) -> &[f32] {
+        &self.losses
+    }
+
+    /// The probability of a class that is not the row's label, after [`Pass::loss`] with a scale of 1: it is the loss's gradient.
+    pub fn probability_of_other(&self, row: usize, class: u32) -> f32 {
+        let (width, class) = (self.model.classes().width, class as usize);
+        self.logits[(class / width * self.shared.rows + row) * width + class % width]
+    }
+
     /// Loss and hits of a run of rows.
     pub fn score(&self, rows: Range<usize>) -> Score {
         let hits = self.predicted[rows.clone()].iter().zip(&self.labels[rows.clone()]);

@@ -4,6 +4,7 @@ use crate::asynchronous::Staleness;
 use crate::cluster::{Mode, RankTimes};
 use crate::conductor::Epoch;
 use crate::dataset::Dataset;
+use crate::mistakes::Mistake;
 use crate::optimizer::Optimizer;
 use muster_kernels::Kernels;
 use serde::Serialize;
@@ -57,6 +58,11 @@ pub struct Report {
     pub records: u64,
     /// Share of the test records classified rightly at the end; none without a test set.
     pub test_accuracy: Option<f64>,
+    /// How often test records of each class were given each class at the end: `[classes, classes]`, rows by label; empty without a test
+    /// set.
+    pub confusion: Vec<Vec<u64>>,
+    /// The test records whose label the model finds least likely, of those that it gets wrong.
+    pub mistakes: Vec<Mistake>,
     /// Seconds that this run trained, evaluation and checkpoints not counted.
     pub train_seconds: f64,
     /// Records this run trained on, in a second of that.

@@ -3,7 +3,7 @@
 use crate::asynchronous::{self, Staleness};
 use crate::batch::Batch;
 use crate::cluster::Mode;
-use crate::conductor::{Conductor, End, Next, Signal};
+use crate::conductor::{Conductor, End, Next, Signal, Taken};
 use crate::error::Error;
 use crate::gradient::RankGradient;
 use crate::pass::Score;
@@ -84,16 +84,22 @@ fn serve(job: &Job, link: &Server, state: &State, conductor: &mut Conductor) -> 
                 update(job, state, (step, &batch), block, &parts, &mut summer);
                 parts.clear();
             }
-            let score = score(&pushes);
+            let taken = Taken { score: score(&pushes), ..spent(link) };
             drop(pushes);
             team.wait();
-            if let Some(end) = pauses.after(team, (step, &batch), score, next)? {
+            if let Some(end) = pauses.after(team, (step, &batch), taken, next)? {
                 return Ok(end);
             }
         }
         unreachable!("the conductor ends the loop")
     });
     ends.into_iter().next().expect("a team has a leader")
+}
+
+/// Where the time of the server's side of a link went so far.
+pub(crate) fn spent(link: &Server) -> Taken {
+    let (communication, waiting) = link.spent();
+    Taken { communication, waiting, ..Taken::default() }
 }
 
 /// Waits for all workers' gradients of a step.

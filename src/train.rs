@@ -8,11 +8,12 @@ use crate::asynchronous::Staleness;
 use crate::batch::{Batch, Schedule};
 use crate::checkpoint::{Checkpoint, Identity};
 use crate::cluster::{self, Cluster, RankTimes};
-use crate::conductor::{Conductor, End, Next, Signal};
+use crate::conductor::{Conductor, End, Next, Signal, Taken};
 use crate::dataset::Dataset;
 use crate::error::Error;
 use crate::evaluate::Evaluation;
 use crate::gradient::RankGradient;
+use crate::histogram::Gradients;
 use crate::model::{Model, Tensors};
 use crate::optimizer::{Optimizer, decayed};
 use crate::pass::Score;
@@ -83,6 +84,8 @@ pub struct State {
     pub weights: Arc<Shared>,
     /// As many as [`Optimizer::slots`] names.
     pub slots: Vec<Shared>,
+    /// Counts the gradients of an epoch's last step, where somebody wants to see them.
+    pub gradients: Option<Gradients>,
 }
 
 /// What comes out of a training.
@@ -110,8 +113,9 @@ pub fn train(job: &Job, start: &Checkpoint, conductor: &mut Conductor) -> Result
         slot
     };
     let slots = start.slots.iter().map(import).collect();
+    let gradients = conductor.histograms.then(|| Gradients::new(job.model));
     if job.world_size == 1 {
-        let state = State { weights: Arc::new(import(&start.weights)), slots };
+        let state = State { weights: Arc::new(import(&start.weights)), slots, gradients };
         let end = if conductor.is_finished() { End::Finished } else { solo(job, &state, conductor)? };
         let times = vec![RankTimes::since(began, 0, job, Default::default())];
         let weights = job.model.export(&state.weights);
@@ -121,7 +125,7 @@ pub fn train(job: &Job, start: &Checkpoint, conductor: &mut Conductor) -> Result
     let shape = job.shape(&ranks, &lengths);
     let serve = |link: &Server, conductor: &mut Conductor| {
         job.model.import(&start.weights, link.weights());
-        let state = State { weights: link.weights().clone(), slots };
+        let state = State { weights: link.weights().clone(), slots, gradients };
         let (end, staleness) = server::run(job, link, &state, conductor)?;
         let times = vec![RankTimes::since(began, 0, job, link.times())];
         Ok::<_, Error>(Outcome { weights: job.model.export(&state.weights), end, times, staleness })
@@ -184,7 +188,8 @@ fn solo(job: &Job, state: &State, conductor: &mut Conductor) -> Result<End, Erro
             for &block in &blocks {
                 job.update(state, step, &batch, block, 0, &slot.read(block..block + 1));
             }
-            if let Some(end) = pauses.after(team, (step, &batch), score, signal.get(step))? {
+            let taken = Taken { score, ..Taken::default() };
+            if let Some(end) = pauses.after(team, (step, &batch), taken, signal.get(step))? {
                 return Ok(end);
             }
         }
@@ -218,7 +223,7 @@ impl Job<'_> {
         }
     }
 
-    fn learning_rate(&self, epoch: u64) -> f32 {
+    pub(crate) fn learning_rate(&self, epoch: u64) -> f32 {
         decayed(self.recipe.learning_rate, self.recipe.learning_rate_decay, epoch)
     }
 
@@ -232,6 +237,9 @@ impl Job<'_> {
         at: usize,
         gradient: &[f32],
     ) {
+        if let Some(gradients) = &state.gradients {
+            gradients.add(step, block, gradient);
+        }
         let (rate, range) = (self.learning_rate(batch.epoch), at..at + gradient.len());
         let weights = &mut state.weights.write(block..block + 1)[range.clone()];
         let slot = |index: usize| state.slots[index].write(block..block + 1);
@@ -286,7 +294,11 @@ impl<'a, 'c> Pauses<'a, 'c> {
 
     /// What the conductor wants to follow `step`.
     pub fn next(&self, step: u64) -> Next {
-        self.conductor().next(step)
+        let next = self.conductor().next(step);
+        if let Some(gradients) = self.state.gradients.as_ref().filter(|_| next.evaluate) {
+            gradients.choose(step);
+        }
+        next
     }
 
     /// After a step: takes note of it, and evaluates, saves and ends as `next` says.
@@ -294,11 +306,11 @@ impl<'a, 'c> Pauses<'a, 'c> {
         &self,
         team: &Member,
         (step, batch): (u64, &Batch),
-        score: Score,
+        taken: Taken,
         next: Next,
     ) -> Result<Option<End>, Error> {
         if team.is_leader() {
-            self.conductor().done(step, batch.positions.len(), score);
+            self.conductor().done(self.job, step, batch, taken);
         }
         if next == Next::default() {
             return Ok(None);

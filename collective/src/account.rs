@@ -75,4 +75,10 @@ impl Account {
     pub fn times(&self) -> Times {
         self.times.lock().expect("no panic while it is held").clone()
     }
+
+    /// Seconds of communication and of waiting for all ranks together.
+    pub fn spent(&self) -> (f64, f64) {
+        let times = self.times.lock().expect("no panic while it is held");
+        (times.communication, times.waiting.iter().sum())
+    }
 }

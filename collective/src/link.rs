@@ -198,6 +198,11 @@ impl Server {
         self.account.times()
     }
 
+    /// Seconds of communication and of waiting for all ranks together, so far.
+    pub fn spent(&self) -> (f64, f64) {
+        self.account.spent()
+    }
+
     /// Whatever a worker computes has to end within the limit: there are no signs of life but pushes.
     fn wait(&self, worker: usize, poll: impl FnMut() -> Result<Arrival, Error>) -> Result<(), Error> {
         self.account.wait((self.ranks[worker], self.limit), poll, || self.end.failure().map(|()| false))

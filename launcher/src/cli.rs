@@ -49,6 +49,19 @@ pub enum Command {
         /// The directory
         directory: PathBuf,
     },
+    /// Show runs as a page for a browser: curves, where the time went, what the model gets wrong, options that differ
+    Report(Report),
+}
+
+/// `muster report`
+#[derive(Args, Debug)]
+pub struct Report {
+    /// The --log-dir of a training, here or on HDFS; several are shown side by side
+    #[arg(required = true, value_name = "DIR")]
+    pub directories: Vec<PathBuf>,
+    /// The page: one file that needs no other, and no network
+    #[arg(short, long, value_name = "FILE", default_value = "report.html")]
+    pub output: PathBuf,
 }
 
 /// `muster run`

@@ -99,6 +99,17 @@ pub enum Error {
         option: &'static str,
     },
 
+    /// A directory cannot be reported on.
+    #[error("no report of {directory}: {found}; {mend}")]
+    NoRun {
+        /// The directory.
+        directory: String,
+        /// What is there, or is not.
+        found: String,
+        /// What the user can do.
+        mend: &'static str,
+    },
+
     /// A rank has lost its driver.
     #[error("the driver at {address} is gone: {reason}")]
     DriverLost {

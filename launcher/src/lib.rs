@@ -7,6 +7,7 @@
 //! - [`roster`]: who is there and how far; [`control`]: the listener; [`process`] and [`output`]: the engine and what the ranks write.
 //! - [`plan`](mod@plan): what a job would be, before anything is started; [`memory`]: what this machine has left.
 //! - [`job_file`]: how `muster status` and `muster stop` find a job.
+//! - [`report`]: runs that were, as a page to look at.
 //!
 //! The program's side:
 //! - [`agent`]: registers, gives signs of life, takes orders; [`environment`]: how it finds the driver; [`inject`]: faults on purpose.
@@ -37,6 +38,7 @@ pub mod notice;
 pub mod output;
 pub mod plan;
 pub mod process;
+pub mod report;
 pub mod roster;
 mod run;
 

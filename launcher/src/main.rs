@@ -4,6 +4,7 @@ mod cli;
 
 use anyhow::{Context, Result, bail};
 use clap::{CommandFactory, Parser};
+use muster::storage::{Storage, file};
 use muster_benches::options::Options;
 use muster_launcher::driver::Outcome;
 use muster_launcher::job::Processes;
@@ -29,6 +30,7 @@ fn main() -> ExitCode {
         cli::Command::Completions { shell } => completions(*shell),
         cli::Command::Man { directory } => man(directory),
         cli::Command::Stop { job } => stop(job.as_deref()),
+        cli::Command::Report(options) => report(options),
     };
     done.unwrap_or_else(|error| {
         remark(format_args!("muster: {error:#}"));
@@ -154,6 +156,15 @@ fn completions(shell: clap_complete::Shell) -> Result<ExitCode> {
 fn man(directory: &Path) -> Result<ExitCode> {
     let written = clap_mangen::generate_to(cli::Cli::command(), directory);
     written.with_context(|| format!("cannot write manual pages into {}", directory.display()))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn report(options: &cli::Report) -> Result<ExitCode> {
+    let storage = Storage::from_environment()?;
+    let report = muster_launcher::report::report(&storage, &options.directories)?;
+    report.remarks.iter().for_each(|text| remark(format_args!("note: {text}")));
+    file::write_atomic(&options.output, |out| out.write_all(report.html.as_bytes()))?;
+    line(format_args!("{}", options.output.display()));
     Ok(ExitCode::SUCCESS)
 }
 

@@ -14,7 +14,7 @@ mod csv_pixels;
 mod element;
 mod ndarray;
 mod pickle_machine;
-mod protobuf;
+pub(crate) mod protobuf;
 mod window;
 
 pub mod csv;

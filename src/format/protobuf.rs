@@ -1,4 +1,5 @@
-//! As much of protobuf's wire format (<https://protobuf.dev/programming-guides/encoding>) as `tf.train.Example` needs.
+//! As much of protobuf's wire format (<https://protobuf.dev/programming-guides/encoding>) as `tf.train.Example` and TensorBoard's
+//! events need.
 
 use wide::u8x16;
 
@@ -118,12 +119,35 @@ fn copy_kept(bytes: &[u8], dropped: u32, pixels: &mut [u8]) -> usize {
 }
 
 /// A field of bytes.
-pub(super) fn field(number: u8, body: &[u8]) -> Vec<u8> {
+pub(crate) fn field(number: u8, body: &[u8]) -> Vec<u8> {
     let mut field = Vec::with_capacity(body.len() + 6);
-    field.push(number << 3 | 2);
-    put_varint(body.len() as u64, &mut field);
-    field.extend_from_slice(body);
+    put_bytes(number, body, &mut field);
     field
+}
+
+/// Appends a field of a varint.
+pub(crate) fn put_number(number: u8, value: u64, out: &mut Vec<u8>) {
+    out.push(number << 3);
+    put_varint(value, out);
+}
+
+/// Appends a field of a double.
+pub(crate) fn put_double(number: u8, value: f64, out: &mut Vec<u8>) {
+    out.push(number << 3 | 1);
+    out.extend_from_slice(&value.to_le_bytes());
+}
+
+/// Appends a field of a float.
+pub(crate) fn put_float(number: u8, value: f32, out: &mut Vec<u8>) {
+    out.push(number << 3 | 5);
+    out.extend_from_slice(&value.to_le_bytes());
+}
+
+/// Appends a field of bytes.
+pub(crate) fn put_bytes(number: u8, body: &[u8], out: &mut Vec<u8>) {
+    out.push(number << 3 | 2);
+    put_varint(body.len() as u64, out);
+    out.extend_from_slice(body);
 }
 
 /// Appends the varint of `value`.

@@ -5,6 +5,7 @@ use crate::checkpoint::{Progress, sha256};
 use crate::cluster::Mode;
 use crate::conductor::Event;
 use crate::dataset::Features;
+use crate::histogram::Bucket;
 use crate::storage::{HadoopConfig, Storage};
 use crate::store::Store;
 use std::path::Path;
@@ -75,8 +76,8 @@ fn run(
     };
     let interrupt = AtomicUsize::new(0);
     let mut observer = |event: Event| {
-        if let Event::Step { steps, .. } = event
-            && Some(steps) == interrupt_at
+        if let Event::Step(step) = event
+            && Some(step.steps) == interrupt_at
         {
             interrupt.store(15, std::sync::atomic::Ordering::Relaxed);
         }
@@ -157,6 +158,40 @@ fn an_interrupted_training_goes_on_to_the_same_bits_and_the_same_report() {
         assert_eq!((resumed.loss, resumed.train_accuracy), (whole.loss, whole.train_accuracy));
         assert_eq!((resumed.test_loss, resumed.test_accuracy), (whole.test_loss, whole.test_accuracy));
     }
+}
+
+/// Per epoch and layer: the buckets of weights and gradients, and how many parameters there are.
+fn histograms(job: &Job, last_step: u64) -> Vec<Vec<[Vec<Bucket>; 2]>> {
+    let (start, interrupt, mut seen) = (Checkpoint::start(job.identity()), AtomicUsize::new(0), Vec::new());
+    let mut observer = |event: Event| {
+        if let Event::Layers(layers) = event {
+            seen.push(
+                layers.iter().map(|layer| [layer.weights.buckets(), layer.gradients.buckets()]).collect(),
+            );
+        }
+    };
+    let position = (start.progress.clone(), job.schedule(), last_step);
+    let mut conductor = Conductor::new(position, None, Duration::MAX, &interrupt, &mut observer);
+    conductor.histograms = true;
+    train(job, &start, &mut conductor).unwrap();
+    seen
+}
+
+#[test]
+fn histograms_of_an_epoch_count_every_parameter_once_on_any_number_of_ranks() {
+    let data = clouds(100);
+    let (model, recipe) = (Model::new(&[20, 40, 3]), recipe(MOMENTUM));
+    let alone = histograms(&job_of(&model, &data, &recipe, 1), 5);
+    assert_eq!(alone.len(), 1, "an epoch of four steps is whole");
+    for (layers, (layer, parameters)) in
+        alone.iter().flat_map(|layers| layers.iter().zip([(0, 840), (1, 123)]))
+    {
+        for buckets in layers {
+            assert_eq!(buckets.iter().map(|bucket| bucket.count).sum::<u64>(), parameters, "layer {layer}");
+            assert!(buckets.len() > 10, "layer {layer}: {buckets:?}");
+        }
+    }
+    assert_eq!(histograms(&job_of(&model, &data, &recipe, 3), 5), alone);
 }
 
 #[test]

@@ -1,11 +1,13 @@
 //! `mnist` with its data, its model and its predictions on HDFS.
 
 use std::io::Read;
+use std::path::Path;
 use std::process::Command;
 
+use muster::metrics::History;
 use muster::storage::Storage;
 use muster_tests::hdfs::{Cluster, NAMENODE};
-use muster_tests::program::{Sandbox, eventually, run, start};
+use muster_tests::program::{Sandbox, eventually, launcher, run, start};
 
 use crate::Test;
 
@@ -15,6 +17,7 @@ pub const TESTS: &[Test] = &[
     ("one_run_at_a_time_writes_a_model", one_run_at_a_time_writes_a_model),
     ("a_training_outlives_a_restart_of_the_namenode", a_training_outlives_a_restart_of_the_namenode),
     ("what_is_there_is_replaced_only_on_request", what_is_there_is_replaced_only_on_request),
+    ("metrics_grow_on_hdfs_and_are_reported_from_there", metrics_grow_on_hdfs_and_are_reported_from_there),
 ];
 
 /// `mnist` whose paths without a scheme lie on HDFS.
@@ -139,4 +142,27 @@ fn what_is_there_is_replaced_only_on_request(cluster: &Cluster) {
     let names: Vec<String> =
         cluster.storage().list("/there/test").unwrap().into_iter().map(|entry| entry.name).collect();
     assert_eq!(names, ["_SUCCESS", "_manifest.json", "part-r-00000", "part-r-00001", "part-r-00002"]);
+}
+
+/// A training writes its metrics to HDFS, goes on with them, and `muster report` reads them there.
+fn metrics_grow_on_hdfs_and_are_reported_from_there(cluster: &Cluster) {
+    let (sandbox, storage) = (Sandbox::new(), cluster.storage());
+    let train = "train --data data --hidden 16 -m /seen/model --log-dir /seen/logs --metrics-every 1";
+    run(&mut mnist(cluster, &sandbox, &format!("{train} -s 6"))).succeeds();
+    run(&mut mnist(cluster, &sandbox, &format!("{train} -e 2"))).succeeds();
+    let content = text(&storage, "/seen/logs/metrics.jsonl");
+    let history = History::parse(content.as_bytes(), Path::new("metrics.jsonl")).unwrap();
+    assert_eq!(history.steps.iter().map(|steps| steps.step).collect::<Vec<_>>(), (1..=8).collect::<Vec<_>>());
+    assert_eq!((history.runs.len(), history.end.map(|end| end.step)), (2, Some(8)));
+    let names = storage.list("/seen/logs").unwrap().into_iter().map(|entry| entry.name);
+    assert_eq!(names.filter(|name| name.starts_with("events.out.tfevents.")).count(), 2);
+    let mut report = Command::new(launcher());
+    report
+        .args(["report", "/seen/logs"])
+        .current_dir(sandbox.path(""))
+        .env("HADOOP_CONF_DIR", cluster.conf_dir());
+    assert_eq!(run(&mut report).succeeds().stderr, "");
+    assert!(std::fs::read_to_string(sandbox.path("report.html")).unwrap().contains("Most wrong"));
+    run(&mut mnist(cluster, &sandbox, &format!("{train} -e 3 -tb")))
+        .refuses(&["this machine only", "--log-dir"]);
 }

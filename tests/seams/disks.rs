@@ -79,3 +79,17 @@ fn a_report_that_does_not_fit() {
     );
     assert_eq!(sandbox.checkpoints("mnist_model"), [4], "the model is saved all the same");
 }
+
+#[test]
+fn metrics_that_do_not_fit() {
+    let sandbox = Sandbox::new();
+    let script = "echo mounted
+        mnist train --data data --hidden 16 -e 2500 --metrics-every 1 --log-dir disk/l --report report.json || exit 1
+        [ -s disk/l/metrics.jsonl ] && [ -z \"$(tail -c 1 disk/l/metrics.jsonl)\" ] || exit 2";
+    let Some(outcome) = on_a_small_disk(&sandbox, script) else { return };
+    let outcome = outcome.succeeds();
+    let warnings = outcome.stderr.lines().filter(|line| line.starts_with("warning: no metrics: "));
+    let warnings: Vec<&str> = warnings.collect();
+    assert!(!warnings.is_empty() && warnings[0].contains("No space left"), "{outcome:?}");
+    assert_eq!(sandbox.json("report.json")["steps"], 10_000);
+}

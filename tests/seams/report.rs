@@ -34,6 +34,8 @@ fn every_field_is_there() {
         "epochs",
         "records",
         "test_accuracy",
+        "confusion",
+        "mistakes",
         "train_seconds",
         "images_per_second",
         "weights_sha256",
@@ -91,6 +93,32 @@ fn every_epoch_has_its_entry() {
         "it learns: {report}"
     );
     assert_eq!(report["test_accuracy"], epochs[7]["test_accuracy"]);
+}
+
+#[test]
+fn mistakes_are_counted_and_shown() {
+    let sandbox = Sandbox::new();
+    let report = sandbox.report("--hidden 16 -s 12");
+    let rows = report["confusion"].as_array().unwrap();
+    let count = |row: usize, column: usize| rows[row][column].as_u64().unwrap();
+    let all: u64 = (0..100).map(|cell| count(cell / 10, cell % 10)).sum();
+    let right: u64 = (0..10).map(|class| count(class, class)).sum();
+    assert_eq!((rows.len(), all), (10, 120));
+    assert_eq!(report["test_accuracy"].as_f64().unwrap(), right as f64 / 120.0);
+    let mistakes = report["mistakes"].as_array().unwrap();
+    assert_eq!(mistakes.len() as u64, (120 - right).min(24));
+    assert!(!mistakes.is_empty(), "{report}");
+    let images = std::fs::read(sandbox.path("data/t10k-images-idx3-ubyte")).unwrap();
+    let labels = std::fs::read(sandbox.path("data/t10k-labels-idx1-ubyte")).unwrap();
+    for mistake in mistakes {
+        let record = mistake["record"].as_u64().unwrap() as usize;
+        let pixels: String =
+            images[16 + 144 * record..][..144].iter().map(|byte| format!("{byte:02x}")).collect();
+        assert_eq!((&mistake["pixels"], &mistake["shape"]), (&json!(pixels), &json!([12, 12])));
+        assert_eq!(mistake["label"], labels[8 + record]);
+        assert_ne!(mistake["label"], mistake["prediction"]);
+        assert!(mistake["probability"].as_f64() > mistake["label_probability"].as_f64(), "{mistake}");
+    }
 }
 
 #[test]

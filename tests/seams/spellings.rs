@@ -49,23 +49,13 @@ fn the_mode_stands_for_the_subcommand() {
 fn the_seed_s_inference_takes_the_options_of_training() {
     let sandbox = Sandbox::new();
     sandbox.train("--hidden none -e 1").succeeds();
-    run(&mut sandbox.mnist("inference --data data -n 1 -b 100 -e 1 -s 1000 -m mnist_model -o p")).succeeds();
+    run(&mut sandbox.mnist("inference --data data -n 1 -b 100 -e 1 -s 1000 -tb -m mnist_model -o p"))
+        .succeeds();
     run(&mut sandbox.mnist("inference --data data -n 4 -o q")).succeeds();
     assert_eq!(
         sandbox.files("p").into_values().collect::<Vec<_>>(),
         sandbox.files("q").into_values().collect::<Vec<_>>()
     );
-}
-
-#[test]
-fn what_is_not_built_yet_says_so() {
-    let sandbox = Sandbox::new();
-    for options in ["-tb", "--tensorboard"] {
-        for mode in ["train", "inference"] {
-            run(&mut sandbox.mnist(&format!("{mode} --data data {options}")))
-                .refuses(&["--tensorboard", "not built yet"]);
-        }
-    }
 }
 
 #[test]

@@ -68,8 +68,6 @@ pub struct Data {
     /// Threads that read parts [default: the usable cores]
     #[arg(short, long, value_name = "N", requires = "images", value_parser = positive::<usize>)]
     pub readers: Option<usize>,
-    #[command(flatten)]
-    pub later: Later,
 }
 
 impl Data {
@@ -77,15 +75,6 @@ impl Data {
     pub fn format(&self) -> Format {
         self.format.unwrap_or(Format::Csv)
     }
-}
-
-/// Options of the seed whose meaning comes with a later issue; until then each is an error that says so.
-#[derive(Args, Debug)]
-#[command(next_help_heading = "Accepted as in TensorFlowOnSpark, not built yet")]
-pub struct Later {
-    /// Start TensorBoard
-    #[arg(long)]
-    pub tensorboard: bool,
 }
 
 /// What has to carry messages between processes.
@@ -176,6 +165,17 @@ pub struct Train {
     /// Write a report as JSON
     #[arg(long, value_name = "FILE", help_heading = "Output")]
     pub report: Option<PathBuf>,
+    /// Directory, here or on HDFS, for what `muster report` and TensorBoard show: metrics while training, a report at the end
+    /// [default: that of `muster run`, if it has one]
+    #[arg(long, visible_alias = "log_dir", value_name = "DIR", help_heading = "Output")]
+    pub log_dir: Option<PathBuf>,
+    /// Steps from one line of metrics to the next
+    #[arg(long, default_value_t = 10, value_name = "N", value_parser = positive::<u64>, help_heading = "Output")]
+    pub metrics_every: u64,
+    /// Start TensorBoard on the log directory [default: mnist_logs], on a free port or TENSORBOARD_PORT, and end it with the training;
+    /// as in TensorFlowOnSpark, also `-tb`
+    #[arg(long, help_heading = "Output")]
+    pub tensorboard: bool,
 
     #[command(flatten)]
     pub seed_mode: Mode,
@@ -305,6 +305,9 @@ pub struct OfTraining {
     /// Decides nothing here
     #[arg(short, long, value_parser = positive::<u64>)]
     pub steps: Option<u64>,
+    /// Decides nothing here: there is nothing to show
+    #[arg(long)]
+    pub tensorboard: bool,
 }
 
 /// `mnist prepare`
@@ -462,14 +465,6 @@ fn boolean(text: &str) -> Result<bool, String> {
         "true" => Ok(true),
         "false" => Ok(false),
         _ => Err("true or false is needed".to_owned()),
-    }
-}
-
-impl Later {
-    /// An error if one is given.
-    pub fn refuse(&self) -> anyhow::Result<()> {
-        anyhow::ensure!(!self.tensorboard, "--tensorboard is not built yet in this version; leave it out");
-        Ok(())
     }
 }
 

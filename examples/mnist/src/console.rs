@@ -20,9 +20,7 @@ impl Console {
 
     /// A line on standard output.
     pub fn line(&self, text: impl Display) {
-        self.bar.suspend(|| {
-            let _ = writeln!(std::io::stdout(), "{text}");
-        });
+        self.bar.suspend(|| line(text));
     }
 
     /// A line on standard error.
@@ -47,6 +45,11 @@ impl Console {
     pub fn clear(&self) {
         self.bar.finish_and_clear();
     }
+}
+
+/// A line on standard output.
+pub fn line(text: impl Display) {
+    let _ = writeln!(std::io::stdout(), "{text}");
 }
 
 /// A line on standard error.

@@ -26,7 +26,6 @@ const STOPPED_MAX: Duration = Duration::from_secs(60);
 /// Classifies digits and writes `label prediction` lines, a part for each part; without labels, `- prediction`. The ranks of a world
 /// share the parts.
 pub fn run(options: &cli::Inference) -> Result<ExitCode> {
-    options.data.later.refuse()?;
     options.seed_mode.check("inference")?;
     ranks::run(STOPPED_MAX, |world| {
         let launched = Launched::register(Task::Inference, Kernels::select()?)?;

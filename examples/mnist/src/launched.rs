@@ -5,6 +5,7 @@ use anyhow::{Context, Result, anyhow, ensure};
 use muster_kernels::Kernels;
 use muster_launcher::agent::Agent;
 use muster_launcher::message::{Program, Task};
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
@@ -44,6 +45,11 @@ impl Launched {
     /// Whether an earlier attempt of the same job was lost: go on from what it has saved.
     pub fn is_restart(&self) -> bool {
         self.0.as_ref().is_some_and(|agent| agent.environment().attempt > 0)
+    }
+
+    /// The run's directory, if it has one.
+    pub fn log_dir(&self) -> Option<&Path> {
+        self.0.as_ref().and_then(|agent| agent.environment().log_dir.as_deref())
     }
 
     /// All ranks of this process have done so many steps.

@@ -12,8 +12,10 @@ mod parts;
 mod plan;
 mod prepare;
 mod ranks;
+mod settings;
 mod source;
 mod synthetic;
+mod tensorboard;
 mod train;
 
 use anyhow::Context;

@@ -5,20 +5,23 @@ use crate::console::{self, Console};
 use crate::fabric::Found;
 use crate::launched::Launched;
 use crate::memory::{self, Ranks};
+use crate::settings::settings;
+use crate::tensorboard::{self, TensorBoard};
 use crate::{parts, plan, ranks, source};
 use anyhow::{Context, Result, bail, ensure};
 use muster::agree::Facts;
 use muster::checkpoint::{self, Checkpoint, Identity};
 use muster::cluster::RankTimes;
-use muster::conductor::{Conductor, End, Event};
+use muster::conductor::{Conductor, End, Event, Step};
 use muster::dataset::Dataset;
-use muster::evaluate::Evaluation;
+use muster::metrics::{self, REPORT_FILE, Recorder};
+use muster::mistakes::{self, Mistakes};
 use muster::model::Model;
 use muster::optimizer::Optimizer;
 use muster::report::{KernelsUsed, Report};
+use muster::storage::path::Location;
 use muster::storage::{Storage, file};
 use muster::store::Store;
-use muster::team;
 use muster::train::{Job, Outcome, Recipe, Reduction};
 use muster_collective::World;
 use muster_kernels::Kernels;
@@ -38,7 +41,6 @@ const TFOS_STEPS: u64 = 1000;
 
 /// Trains and returns the exit code: 128 and the signal's number when one ended it.
 pub fn run(options: &cli::Train) -> Result<ExitCode> {
-    options.data.later.refuse()?;
     options.seed_mode.check("train")?;
     ranks::run(ranks::step_timeout(&options.cluster), |world| {
         // Told within the world: a rank that fails ends all of them, and would have no time to say why.
@@ -81,14 +83,17 @@ fn run_rank(options: &cli::Train, world: Option<&World>, launched: &Launched) ->
         return Ok(ExitCode::SUCCESS);
     }
     let report_to = options.report.as_deref().map(writable).transpose()?;
-    let store = Store::open(storage, &options.model, options.keep)?;
+    let log_dir = options.log_dir.as_deref().or(launched.log_dir());
+    let log_dir = log_dir.or(options.tensorboard.then_some(Path::new(tensorboard::LOG_DIR)));
+    let store = Store::open(storage.clone(), &options.model, options.keep)?;
     let resume = !options.no_resume || launched.is_restart();
     let start = store.start(job.identity(), resume, options.require_same_bits, |warning| {
         console::remark(format!("warning: {warning}"));
     })?;
     let last_step = last_step(options, &job);
-    let run =
-        Run { options, job, store, start, last_step, dataset: material.dataset, report_to, launched, found };
+    let logs = log_dir.map(|directory| (&storage, directory));
+    let dataset = material.dataset;
+    let run = Run { options, job, store, start, last_step, dataset, report_to, logs, launched, found };
     run.train()
 }
 
@@ -187,6 +192,8 @@ struct Run<'a> {
     last_step: u64,
     dataset: &'static str,
     report_to: Option<&'a Path>,
+    /// The log directory and what it lies on.
+    logs: Option<(&'a Arc<Storage>, &'a Path)>,
     launched: &'a Launched,
     found: Found,
 }
@@ -194,12 +201,20 @@ struct Run<'a> {
 impl Run<'_> {
     fn train(self) -> Result<ExitCode> {
         let Run { job, start, last_step, .. } = &self;
+        let mut recorder = self.recorder()?;
+        let _tensorboard = self.tensorboard()?;
         let console = Console::new(last_step.saturating_sub(start.progress.steps), "steps");
         console.line(format_args!("{} ===== Start", console::now()));
         console.line(self.plan());
         let interrupt = interrupts(self.launched.interrupt())?;
         let first = start.progress.steps;
-        let mut observer = |event: Event| self.show(&console, event, first);
+        let mut observer = |event: Event| {
+            if let Some(recorder) = &mut recorder {
+                recorder.observe(&event);
+                warn(&console, recorder.warning());
+            }
+            self.show(&console, event, first);
+        };
         let mut conductor = Conductor::new(
             (start.progress.clone(), job.schedule(), *last_step),
             Some(&self.store),
@@ -207,15 +222,31 @@ impl Run<'_> {
             &interrupt,
             &mut observer,
         );
-        let Outcome { weights, end, times, staleness } = muster::train::train(job, start, &mut conductor)?;
+        conductor.histograms = self.logs.is_some();
+        let outcome = muster::train::train(job, start, &mut conductor);
         let (progress, train_seconds) = (conductor.progress.clone(), conductor.train_seconds);
         console.clear();
+        let Outcome { weights, end, times, staleness } = match outcome {
+            Ok(outcome) => outcome,
+            Err(error) => {
+                warn(&console, recorder.and_then(|recorder| recorder.end(&format!("failed: {error}"), &[])));
+                return Err(error.into());
+            }
+        };
         let fabric_counters = self.found.change(self.job.cluster.world.map(|(world, _)| world))?;
         let report = self.report(progress, train_seconds, &weights);
         let report = Report { staleness, ranks: times, fabric_counters, ..report };
+        if let Some(recorder) = recorder {
+            warn(&console, recorder.end(&reason(end), &report.mistakes));
+        }
         if let Some(path) = self.report_to {
             let json = serde_json::to_vec_pretty(&report)?;
             file::write_atomic(path, |out| out.write_all(&json))?;
+        }
+        if let Some((storage, directory)) = self.logs {
+            let json = serde_json::to_vec_pretty(&report)?;
+            let done = storage.create(directory.join(REPORT_FILE), &|out| out.write_all(&json));
+            warn(&console, done.err().map(|error| format!("no report: {error}")));
         }
         self.summarize(&console, &report, first);
         Found::prove(&self.options.cluster.fabric, &report.fabric_counters)?;
@@ -224,6 +255,38 @@ impl Run<'_> {
             End::Interrupted(signal) => ExitCode::from(128 + signal as u8),
             End::Finished | End::Failed => ExitCode::SUCCESS,
         })
+    }
+
+    /// What writes metrics, if they are wanted.
+    fn recorder(&self) -> Result<Option<Recorder>> {
+        let Some((storage, directory)) = self.logs else { return Ok(None) };
+        let run = metrics::Run {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            first_step: self.start.progress.steps,
+            last_step: self.last_step,
+            steps_per_epoch: self.job.schedule().steps_per_epoch(),
+            every: self.options.metrics_every,
+            world_size: self.job.world_size,
+            reading: self.job.reading_seconds,
+            options: settings(self.options, &self.job, self.dataset, self.last_step),
+            ..Default::default()
+        };
+        let recorder = Recorder::begin(storage, directory, run);
+        recorder.context("cannot begin to write metrics; choose another --log-dir").map(Some)
+    }
+
+    /// TensorBoard on the log directory, if it is wanted.
+    fn tensorboard(&self) -> Result<Option<TensorBoard>> {
+        let Some((storage, directory)) = self.logs.filter(|_| self.options.tensorboard) else {
+            return Ok(None);
+        };
+        let Location::Local(directory) = storage.locate(directory)? else {
+            bail!(
+                "TensorBoard reads directories of this machine only, not {}; choose another --log-dir",
+                directory.display()
+            );
+        };
+        TensorBoard::start(&directory).map(Some)
     }
 
     fn plan(&self) -> String {
@@ -270,7 +333,7 @@ impl Run<'_> {
 
     fn show(&self, console: &Console, event: Event, first: u64) {
         match event {
-            Event::Step { steps, rows, score } => {
+            Event::Step(Step { steps, rows, score, .. }) => {
                 self.launched.step(steps);
                 console.progress(steps - first, || format!("loss {:.4}", score.loss / rows as f64));
                 if self.options.recipe.recipe == Some(RecipeName::Tfos2017) && steps.is_multiple_of(100) {
@@ -290,7 +353,7 @@ impl Run<'_> {
                     epoch.seconds
                 ));
             }
-            Event::Saved(_) => {}
+            Event::Saved(_) | Event::Layers(_) => {}
             Event::NotSaved(error) => {
                 console.remark(format_args!(
                     "warning: no checkpoint: {error}; training goes on and tries again"
@@ -307,6 +370,7 @@ impl Run<'_> {
     ) -> Report {
         let (job, schedule) = (&self.job, self.job.schedule());
         let records = schedule.records_until(progress.steps);
+        let mistakes = job.test.map(|test| find_mistakes(job, test, weights));
         let records_now = records - schedule.records_until(self.start.progress.steps);
         Report {
             version: env!("CARGO_PKG_VERSION"),
@@ -331,7 +395,9 @@ impl Run<'_> {
             steps: progress.steps,
             epochs: progress.epochs,
             records,
-            test_accuracy: job.test.map(|test| accuracy(job, test, weights)),
+            test_accuracy: mistakes.as_ref().and_then(|mistakes| mistakes.confusion.accuracy()),
+            confusion: mistakes.iter().flat_map(|m| m.confusion.rows().map(<[u64]>::to_vec)).collect(),
+            mistakes: mistakes.map(|mistakes| mistakes.worst).unwrap_or_default(),
             train_seconds,
             images_per_second: if records_now == 0 { 0.0 } else { records_now as f64 / train_seconds },
             weights_sha256: checkpoint::sha256(weights),
@@ -376,12 +442,25 @@ fn account(times: &RankTimes) -> String {
     )
 }
 
-fn accuracy(job: &Job, test: &Dataset, weights: &[muster::model::Tensors]) -> f64 {
+fn find_mistakes(job: &Job, test: &Dataset, weights: &[muster::model::Tensors]) -> Mistakes {
     let buffer = job.model.buffer();
     job.model.import(weights, &buffer);
-    let evaluation = Evaluation::new(test.len());
-    team::run(job.threads, |team| evaluation.run((job.model, job.kernels, &buffer), test, team));
-    f64::from(evaluation.score().hits) / test.len() as f64
+    mistakes::find((job.model, job.kernels, &buffer), test, job.threads)
+}
+
+/// Why a training ended, as the metrics have it.
+fn reason(end: End) -> String {
+    match end {
+        End::Finished => "finished".to_owned(),
+        End::Interrupted(signal) => format!("interrupted by signal {signal}"),
+        End::Failed => "failed".to_owned(),
+    }
+}
+
+fn warn(console: &Console, warning: Option<String>) {
+    if let Some(warning) = warning {
+        console.remark(format_args!("warning: {warning}"));
+    }
 }
 
 /// The recipe that the options name.
