@@ -120,7 +120,7 @@ fn any_number_of_ranks_and_threads_ends_with_the_same_weights() {
 #[test]
 fn sparse_bytes_on_more_threads_than_slices_end_with_the_same_weights() {
     let bytes: Vec<u8> =
-        (0..100 * 20).map(|i: usize| if i % 3 == 0 { (i * i % 251) as u8 } else { 0 }).collect();
+        (0..100 * 20).map(|i: usize| if i.is_multiple_of(3) { (i * i % 251) as u8 } else { 0 }).collect();
     let features = Features::U8 { bytes: bytes.into(), scale: 1.0 / 255.0 };
     let labels = (0..100).map(|i| i % 3).collect();
     let data = Dataset::from_features(Path::new("bytes"), features, &[20], 3).unwrap();
