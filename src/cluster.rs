@@ -1,6 +1,7 @@
 //! The ranks of a job: how they work together, what lies between them, and where their time goes.
 
 use crate::error::Error;
+use crate::feed::Feed;
 use crate::gradient::Share;
 use crate::train::Job;
 use muster_collective::{Shape, Times, Transport, World};
@@ -33,12 +34,16 @@ pub struct Cluster<'a> {
     pub step_timeout: Duration,
     /// The ranks that a launcher started, and how they talk; without it they are threads of this process.
     pub world: Option<(&'a World, Transport)>,
+    /// Where workers get their records from; without it from memory.
+    pub feed: Option<&'a dyn Feed>,
+    /// Is told of each rank of this process how many steps it has done.
+    pub watch: Option<&'a (dyn Fn(usize, u64) + Sync)>,
 }
 
 impl Default for Cluster<'_> {
     fn default() -> Self {
         let step_timeout = Duration::from_secs(60);
-        Cluster { mode: Mode::Sync, server_trains: false, step_timeout, world: None }
+        Cluster { mode: Mode::Sync, server_trains: false, step_timeout, world: None, feed: None, watch: None }
     }
 }
 
@@ -102,6 +107,18 @@ impl Job<'_> {
             Mode::Sync => (index, self.workers()),
             Mode::Async { .. } => (0, 1),
         }
+    }
+
+    /// A rank of this process has done so many steps.
+    pub(crate) fn done(&self, rank: usize, steps: u64) {
+        if let Some(watch) = self.cluster.watch {
+            watch(rank, steps);
+        }
+    }
+
+    /// Worker `worker` takes no more records.
+    pub(crate) fn finish_feed(&self, worker: usize) -> Result<(), Error> {
+        self.cluster.feed.map_or(Ok(()), |feed| feed.finish(worker))
     }
 
     /// What the link between the ranks has to hold, for weights of blocks of `lengths` floats.

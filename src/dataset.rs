@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
 use bytes::Bytes;
+use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use crate::error::Error;
@@ -24,6 +25,28 @@ pub enum Features {
     },
     /// Numbers as they are.
     F32(Vec<f32>),
+    /// They are not here: records come one portion after another, see [`crate::feed`].
+    Elsewhere {
+        /// What [`Dataset::sparse_scale`] says of them.
+        sparse_scale: Option<f32>,
+    },
+}
+
+/// What is known of a data set whose records are elsewhere.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Facts {
+    /// Its number of records.
+    pub records: usize,
+    /// The shape of a record.
+    pub shape: Vec<usize>,
+    /// Classes that labels may name.
+    pub classes: usize,
+    /// [`Dataset::features_sha256`]
+    pub features_sha256: [u8; 32],
+    /// [`Dataset::labels_sha256`]
+    pub labels_sha256: Option<[u8; 32]>,
+    /// Whether [`Dataset::sparse_scale`] is some.
+    pub is_sparse: bool,
 }
 
 /// One record's features, `[width]`; see [`Features`].
@@ -69,6 +92,7 @@ impl Dataset {
         let len = match &features {
             Features::U8 { bytes, .. } => bytes.len(),
             Features::F32(numbers) => numbers.len(),
+            Features::Elsewhere { .. } => 0,
         };
         if width == 0 || len == 0 || !len.is_multiple_of(width) {
             return Err(Error::Format {
@@ -88,6 +112,35 @@ impl Dataset {
             features_sha256: OnceLock::new(),
             labels_sha256: OnceLock::new(),
         })
+    }
+
+    /// The data set that `facts` are known of. It answers as the whole one does, but for its records. `path` names it in messages; a
+    /// byte of a feature stands for `byte * scale`.
+    pub fn elsewhere(path: &Path, facts: &Facts, scale: f32) -> Dataset {
+        let labels_sha256 = facts.labels_sha256.map_or(OnceLock::new(), OnceLock::from);
+        Dataset {
+            path: path.to_owned(),
+            features: Features::Elsewhere { sparse_scale: facts.is_sparse.then_some(scale) },
+            shape: facts.shape.clone(),
+            records: facts.records,
+            classes: facts.classes,
+            // Labels that are elsewhere, too.
+            labels: facts.labels_sha256.map(|_| Vec::new()),
+            features_sha256: facts.features_sha256.into(),
+            labels_sha256,
+        }
+    }
+
+    /// What others have to know of these records who get them one by one.
+    pub fn facts(&self) -> Facts {
+        Facts {
+            records: self.records,
+            shape: self.shape.clone(),
+            classes: self.classes,
+            features_sha256: self.features_sha256(),
+            labels_sha256: self.labels_sha256(),
+            is_sparse: self.sparse_scale().is_some(),
+        }
     }
 
     /// The same records, each with its label. `path` names the labels' file in messages.
@@ -202,13 +255,18 @@ impl Dataset {
         match &self.features {
             Features::U8 { bytes, scale } => FeatureRow::U8 { bytes: &bytes[row], scale: *scale },
             Features::F32(numbers) => FeatureRow::F32(&numbers[row]),
+            Features::Elsewhere { .. } => unreachable!("records that are elsewhere come by a feed"),
         }
     }
 
     /// The scale of the bytes, where the features are bytes of which many are 0: then it pays to leave zeros out. Samples up to 500
     /// records, and changes no result, only the way to it.
     pub fn sparse_scale(&self) -> Option<f32> {
-        let Features::U8 { bytes, scale } = &self.features else { return None };
+        let (bytes, scale) = match &self.features {
+            Features::U8 { bytes, scale } => (bytes, scale),
+            Features::F32(_) => return None,
+            Features::Elsewhere { sparse_scale } => return *sparse_scale,
+        };
         let sample = bytes.chunks_exact(self.width()).step_by(self.records.div_ceil(500));
         let (zeros, all) = sample.fold((0, 0), |(zeros, all), row| {
             (zeros + row.iter().filter(|&&byte| byte == 0).count(), all + row.len())
@@ -251,6 +309,7 @@ impl Dataset {
                 let bytes: Vec<u8> = numbers.iter().flat_map(|number| number.to_be_bytes()).collect();
                 sha256(&[&idx::header(idx::Element::F32, &dims), &bytes])
             }
+            Features::Elsewhere { .. } => unreachable!("the digest came with the facts"),
         })
     }
 

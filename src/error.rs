@@ -116,6 +116,13 @@ pub enum Error {
         differences: String,
     },
 
+    /// Records that come from outside do not come.
+    #[error("{text}")]
+    Feed {
+        /// What happened.
+        text: String,
+    },
+
     /// A checkpoint was made in another arithmetic.
     #[error(
         "the checkpoint was made with the arithmetic {was}, this run has {is}: its bits will differ from a run that was not interrupted; \

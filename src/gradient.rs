@@ -1,6 +1,8 @@
-//! One rank's gradient of one step: its share of the batch, through the passes of its team, into its slot.
+//! One rank's gradient of one step: its share of the batch, from memory or a feed, through the passes of its team, into its slot.
 
 use crate::batch::{Batch, WINDOW_BLOCKS, leaf_rows, share, shuffle};
+use crate::dataset::Dataset;
+use crate::error::Error;
 use crate::pass::{NodeRows, Pass, Score, Slot, Workspace};
 use crate::team::Member;
 use crate::train::Job;
@@ -21,6 +23,11 @@ pub struct Share {
 }
 
 impl Share {
+    /// Its rows of the batch, as numbers of rows from the batch's first.
+    pub fn rows(&self) -> Range<usize> {
+        self.rows.clone()
+    }
+
     /// The share of worker `index` of `workers` in a batch of `rows` records, cut into `leaves` micro-batches.
     pub fn new(rows: usize, leaves: usize, index: usize, workers: usize) -> Share {
         let held = share(leaves, index, workers);
@@ -47,6 +54,10 @@ pub struct RankGradient<'a> {
     seats: Vec<(Share, Workspace)>,
     /// The order of records in the present epoch.
     order: RwLock<Vec<u32>>,
+    /// Which worker this is for the feed.
+    worker: usize,
+    /// The records of the present step, where there is a feed.
+    fed: RwLock<Result<Option<Dataset>, String>>,
 }
 
 /// One thread's part in it.
@@ -61,8 +72,8 @@ pub struct ThreadGradient<'a> {
 }
 
 impl<'a> RankGradient<'a> {
-    /// For worker `index` of `workers`.
-    pub fn new(job: &'a Job, index: usize, workers: usize) -> RankGradient<'a> {
+    /// For worker `worker`, which computes share `index` of `workers` of each batch.
+    pub fn new(job: &'a Job, worker: usize, (index, workers): (usize, usize)) -> RankGradient<'a> {
         let schedule = job.schedule();
         let seat = |rows: usize| {
             let share = Share::new(rows, rows.div_ceil(schedule.micro_batch), index, workers);
@@ -70,7 +81,7 @@ impl<'a> RankGradient<'a> {
             (share, workspace)
         };
         let seats = schedule.batch_sizes().map(seat).collect();
-        RankGradient { job, seats, order: RwLock::default() }
+        RankGradient { job, seats, order: RwLock::default(), worker, fed: RwLock::new(Ok(None)) }
     }
 
     /// The most gradients that a slot has to hold.
@@ -98,23 +109,53 @@ impl<'a> RankGradient<'a> {
         }
         team.wait();
     }
+
+    /// Takes the records of a step from the feed, if there is one. None if no more will come.
+    fn prepare_records(&self, team: &Member, step: u64, rows: usize) -> Result<Option<()>, Error> {
+        let Some(feed) = self.job.cluster.feed else { return Ok(Some(())) };
+        if team.is_leader() {
+            let records = feed.take(self.worker, step, rows).map_err(|error| error.to_string());
+            *self.fed.write().expect("no thread panicked") = records;
+        }
+        team.wait();
+        match &*self.fed.read().expect("no thread panicked") {
+            Ok(records) => Ok(records.is_some().then_some(())),
+            Err(text) => Err(Error::Feed { text: text.clone() }),
+        }
+    }
 }
 
 impl<'a> ThreadGradient<'a> {
-    /// The gradient of a step, at `weights`, into `slot`; returns this rank's share of the batch. The members of the team are done with
-    /// their own blocks when it returns, not necessarily the others.
-    pub fn compute(&mut self, team: &Member, batch: &Batch, weights: &Shared, slot: &Shared) -> &'a Share {
+    /// The gradient of a step, at `weights`, into `slot`; returns this rank's share of the batch, or none if there are no more records.
+    /// The members of the team are done with their own blocks when it returns, not necessarily the others.
+    ///
+    /// # Errors
+    /// If the feed fails.
+    pub fn compute(
+        &mut self,
+        team: &Member,
+        (step, batch): (u64, &Batch),
+        weights: &Shared,
+        slot: &Shared,
+    ) -> Result<Option<&'a Share>, Error> {
         let rank = self.rank;
-        rank.prepare_order(team, &mut self.epoch, batch);
         let is_seat = |(share, _): &(Share, Workspace)| share.batch_rows == batch.positions.len();
         let seat = rank.seats.iter().position(is_seat).expect("a seat for every size of batch");
         let share = &rank.seats[seat].0;
         self.scores.clear();
         if share.rows.is_empty() {
-            return share;
+            return Ok(Some(share));
+        }
+        if rank.job.cluster.feed.is_none() {
+            rank.prepare_order(team, &mut self.epoch, batch);
+        }
+        if rank.prepare_records(team, step, share.rows.len())?.is_none() {
+            return Ok(None);
         }
         let pass = &mut self.passes[seat];
-        {
+        if let Ok(Some(records)) = &*rank.fed.read().expect("no thread panicked") {
+            pass.load(records, 0..share.rows.len());
+        } else {
             let order = rank.order.read().expect("no thread panicked");
             let batch = &order[batch.positions.clone()][share.rows.clone()];
             pass.load(rank.job.train, batch.iter().map(|&record| record as usize));
@@ -123,7 +164,7 @@ impl<'a> ThreadGradient<'a> {
         pass.loss(rank.job.scale(share.batch_rows), rank.job.recipe.probability_floor);
         self.scores.extend(share.leaves.iter().map(|leaf| pass.score(leaf.clone())));
         pass.backward(team, weights, &Slot { buffer: slot, nodes: &share.nodes });
-        share
+        Ok(Some(share))
     }
 }
 

@@ -3,7 +3,7 @@
 //! # Layout
 //! The line of data, in order:
 //! - [`storage`]: where bytes lie; [`format`](mod@format): bytes ⇄ records; [`parts`]: directories of parts ⇄ records.
-//! - [`dataset`]: records in memory.
+//! - [`dataset`]: records in memory; [`feed`]: records that come from outside.
 //! - [`batch`]: the global order of records and who gets which of them; [`random`]: its random numbers.
 //! - [`model`]: layers and where their parameters lie; [`pass`]: forward and backward; [`gradient`]: one rank's share of a step.
 //! - [`optimizer`]: update rules; [`train`]: the loop, with [`server`] (or [`asynchronous`]) and [`worker`] for worlds of several ranks.
@@ -22,6 +22,7 @@ pub mod dataset;
 pub mod doctor;
 pub mod error;
 pub mod evaluate;
+pub mod feed;
 pub mod format;
 pub mod gradient;
 pub mod inference;

@@ -113,6 +113,7 @@ pub fn train(job: &Job, start: &Checkpoint, conductor: &mut Conductor) -> Result
     if job.world_size == 1 {
         let state = State { weights: Arc::new(import(&start.weights)), slots };
         let end = if conductor.is_finished() { End::Finished } else { solo(job, &state, conductor)? };
+        job.finish_feed(0)?;
         let times = vec![RankTimes::since(began, 0, job, Default::default())];
         let weights = job.model.export(&state.weights);
         return Ok(Outcome { weights, end, times, staleness: Staleness::new() });
@@ -158,7 +159,7 @@ pub fn work(job: &Job, (world, transport): (&World, Transport)) -> Result<(), Er
 /// The one rank of a world of one.
 fn solo(job: &Job, state: &State, conductor: &mut Conductor) -> Result<End, Error> {
     let first_step = conductor.steps();
-    let (rank, slot) = (RankGradient::new(job, 0, 1), job.model.buffer());
+    let (rank, slot) = (RankGradient::new(job, 0, (0, 1)), job.model.buffer());
     let (pauses, signal) = (Pauses::new(job, state, conductor), Signal::default());
     let ends = team::run(job.threads, |team| {
         let mut gradient = rank.thread();
@@ -168,7 +169,10 @@ fn solo(job: &Job, state: &State, conductor: &mut Conductor) -> Result<End, Erro
             if team.is_leader() {
                 signal.set(step, pauses.next(step));
             }
-            gradient.compute(team, &batch, &state.weights, &slot);
+            if gradient.compute(team, (step, &batch), &state.weights, &slot)?.is_none() {
+                let end = pauses.after(team, (step, &batch), Score::default(), Next::DRAINED)?;
+                return Ok(end.expect("it is the end"));
+            }
             let score = gradient.scores.iter().sum();
             job.check(step, &batch, score)?;
             if job.model.hidden().len() > 1 {
@@ -284,8 +288,9 @@ impl<'a, 'c> Pauses<'a, 'c> {
         score: Score,
         next: Next,
     ) -> Result<Option<End>, Error> {
-        if team.is_leader() {
+        if team.is_leader() && next != Next::DRAINED {
             self.conductor().done(step, batch.positions.len(), score);
+            self.job.done(0, step + 1);
         }
         if next == Next::default() {
             return Ok(None);

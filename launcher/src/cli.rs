@@ -6,7 +6,7 @@ use muster_launcher::control::Ports;
 use muster_launcher::engine::Engine;
 use muster_launcher::hosts::{self, Host};
 use muster_launcher::inject::Fault;
-use muster_launcher::job::{Job, Limits};
+use muster_launcher::job::{Input, Job, Limits};
 use std::ffi::OsString;
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -41,6 +41,13 @@ pub struct Run {
     #[command(flatten)]
     pub place: Place,
 
+    /// Read the program's records here and push them to the workers, instead of letting these read
+    #[arg(long, help_heading = "Records")]
+    pub feed: bool,
+    /// Feed the workers with parts as they appear, until `muster stop`
+    #[arg(long, help_heading = "Records")]
+    pub follow: bool,
+
     /// The driver's port, or a range of which the first free one is taken [default: any]
     #[arg(long, value_name = "PORT|FIRST-LAST", env = "MUSTER_SERVER_PORT", help_heading = "Driver")]
     pub port: Option<Ports>,
@@ -57,6 +64,9 @@ pub struct Run {
     /// Seconds without a sign of life or a step after which a rank counts as lost
     #[arg(long, value_name = "SECS", default_value = "30", value_parser = seconds, help_heading = "Limits")]
     pub heartbeat_timeout: Duration,
+    /// Seconds without any progress after which the feeding has failed
+    #[arg(long, value_name = "SECS", default_value = "600", value_parser = seconds, help_heading = "Limits")]
+    pub feed_timeout: Duration,
     /// Seconds between the order to stop and the end
     #[arg(long, value_name = "SECS", default_value = "30", value_parser = seconds, help_heading = "Limits")]
     pub grace_secs: Duration,
@@ -149,12 +159,18 @@ impl Run {
             limits: Limits {
                 reservation: self.reservation_timeout,
                 heartbeat: self.heartbeat_timeout,
+                feed: self.feed_timeout,
                 grace: self.grace_secs,
                 job: self.timeout,
                 restarts: self.max_restarts,
             },
             bind: self.bind,
             ports: self.port.unwrap_or(Ports(0, 0)),
+            input: match (self.follow, self.feed) {
+                (true, _) => Input::Follow,
+                (false, true) => Input::Feed,
+                (false, false) => Input::Program,
+            },
             faults: self.inject.clone(),
             log_dir: self.log_dir.clone(),
             ..self.place.job(self.program.clone())?
@@ -192,6 +208,7 @@ impl Place {
             bind: None,
             ports: Ports(0, 0),
             evaluator: self.evaluator,
+            input: Input::default(),
             faults: Vec::new(),
             log_dir: None,
             limits: Limits::default(),

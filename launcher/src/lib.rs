@@ -25,6 +25,7 @@ pub mod engine;
 pub mod environment;
 pub mod error;
 pub mod feed;
+mod feeding;
 pub mod fuzz;
 pub mod hosts;
 pub mod inject;

@@ -112,6 +112,8 @@ pub struct Train {
 
     #[command(flatten)]
     pub cluster: Cluster,
+    #[command(flatten)]
+    pub launch: Launch,
 
     /// Seconds between checkpoints
     #[arg(long, default_value_t = 10.0, value_name = "SECS", value_parser = seconds, help_heading = "Checkpoints")]
@@ -186,6 +188,51 @@ pub enum TransportName {
     Messages,
 }
 
+/// How ranks are started, and how records come to them.
+#[derive(Args, Debug)]
+#[command(next_help_heading = "Launcher")]
+pub struct Launch {
+    /// Start the ranks as `muster run` does, by this engine
+    #[arg(long, value_enum)]
+    pub engine: Option<EngineName>,
+    /// Whether workers read the parts themselves (direct, or tensorflow), or a driver reads and feeds them (feed, or spark)
+    #[arg(long, visible_alias = "input_mode", value_enum)]
+    pub input_mode: Option<InputMode>,
+    /// Be fed with parts as they appear in the directory, until `muster stop` or Ctrl-C
+    #[arg(long)]
+    pub follow: bool,
+    /// Further attempts after a rank is lost, each from the last checkpoint
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub max_restarts: u32,
+    /// Directory for the report and the logs of the ranks
+    #[arg(long, value_name = "DIR")]
+    pub log_dir: Option<PathBuf>,
+}
+
+/// Engines by name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum EngineName {
+    /// Threads, or srun within a Slurm allocation
+    Auto,
+    /// All ranks in one process
+    Threads,
+    /// Processes under mpirun
+    Mpirun,
+    /// Processes under Slurm
+    Srun,
+}
+
+/// Ways for records to come to the workers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum InputMode {
+    /// Workers read them
+    #[value(alias = "tensorflow")]
+    Direct,
+    /// A driver sends them
+    #[value(alias = "spark")]
+    Feed,
+}
+
 /// What decides the weights.
 #[derive(Args, Debug)]
 #[command(next_help_heading = "Training")]
@@ -236,6 +283,8 @@ pub struct Inference {
     /// Ranks; more than one are not built yet
     #[arg(short = 'n', long, visible_alias = "cluster_size", default_value_t = 1, value_name = "N", value_parser = positive::<usize>)]
     pub cluster_size: usize,
+    #[command(flatten)]
+    pub launch: Launch,
     #[command(flatten)]
     pub seed_mode: Mode,
     #[command(flatten)]

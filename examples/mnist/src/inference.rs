@@ -3,8 +3,8 @@
 use crate::cli;
 use crate::console::{self, Console};
 use crate::launched::Launched;
-use crate::parts;
 use crate::source::{self, CLASSES, SCALE};
+use crate::{driver, fed, parts};
 use anyhow::{Context, Result, ensure};
 use muster::Error;
 use muster::dataset::Dataset;
@@ -22,6 +22,12 @@ use std::process::ExitCode;
 pub fn run(options: &cli::Inference) -> Result<ExitCode> {
     options.data.later.refuse()?;
     options.seed_mode.check("inference")?;
+    if let Some(code) = driver::run(&options.launch, options.cluster_size)? {
+        return Ok(code);
+    }
+    if let Some(code) = fed::inference(options)? {
+        return Ok(code);
+    }
     ensure!(
         options.cluster_size == 1,
         "--cluster-size {} in inference is not built yet in this version; leave it out",
@@ -29,7 +35,7 @@ pub fn run(options: &cli::Inference) -> Result<ExitCode> {
     );
     let storage = Storage::from_environment()?;
     let kernels = Kernels::select()?;
-    let launched = Launched::register(Task::Inference, kernels)?;
+    let launched = Launched::register(Task::Inference, kernels, None)?;
     let done = run_here(options, kernels, &storage, &launched);
     launched.finish(done)
 }

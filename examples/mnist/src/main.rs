@@ -3,6 +3,8 @@
 mod cli;
 mod console;
 mod doctor;
+mod driver;
+mod fed;
 mod fetch;
 mod inference;
 mod launched;

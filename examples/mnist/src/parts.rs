@@ -2,9 +2,10 @@
 
 use std::path::Path;
 
-use anyhow::{Result, bail};
+use anyhow::{Result, bail, ensure};
 use muster::dataset::Dataset;
 use muster::format::Rows;
+use muster::model::Model;
 use muster::parts::Format;
 use muster::parts::source::{Location, Source};
 use muster::storage::Storage;
@@ -14,7 +15,7 @@ use crate::cli;
 use crate::source::{CLASSES, Mnist, SCALE};
 
 /// The shape of a digit where no manifest tells it.
-const SHAPE: [usize; 2] = [28, 28];
+pub const SHAPE: [usize; 2] = [28, 28];
 
 /// Finds the parts of `images`, and of `labels` where they lie apart.
 ///
@@ -39,18 +40,41 @@ pub fn dataset(source: &Source, name: &Path, readers: Option<usize>) -> Result<D
     Ok(Dataset::from_rows(name, rows, SCALE, source.shape(), CLASSES)?)
 }
 
-/// Reads the digits that `--images` and its companions name.
+/// Reads the digits that `--images` and its companions name; those to train on only if they are not `fed`.
 ///
 /// # Errors
 /// When they cannot be found or read, or training and test digits have different shapes.
-pub fn training(storage: &Storage, images: &Path, options: &cli::Train) -> Result<Mnist> {
+pub fn training(
+    storage: &Storage,
+    images: &Path,
+    options: &cli::Train,
+    fed: Option<Dataset>,
+) -> Result<Mnist> {
     let data = &options.data;
     let read = |images: &Path, labels: Option<&Path>| {
         dataset(&find(storage, data.format(), (images, labels), true)?, images, data.readers)
     };
-    let train = read(images, data.labels.as_deref())?;
+    let train = fed.map_or_else(|| read(images, data.labels.as_deref()), Ok)?;
     let test = options.test_images.as_deref().map(|images| read(images, options.test_labels.as_deref()));
     Mnist::of_parts(images, train, test.transpose()?)
+}
+
+/// Checks that a model takes the records of a data set.
+///
+/// # Errors
+/// When it does not.
+pub fn check_model(model: &Model, dataset: &Dataset, path: &Path) -> Result<()> {
+    let widths = model.widths();
+    ensure!(
+        widths[0] == dataset.width() && widths[widths.len() - 1] == CLASSES,
+        "the model {} takes {} features and gives {} classes, but {} has {} features and {CLASSES} classes; choose another --model",
+        path.display(),
+        widths[0],
+        widths[widths.len() - 1],
+        dataset.path().display(),
+        dataset.width(),
+    );
+    Ok(())
 }
 
 /// Calls `each` with the records of each part, in order. As many parts as there are readers are read at a time, and no others are

@@ -94,7 +94,7 @@ fn rows(set: &Dataset) -> Result<RowsView<'_, u8>> {
     })?;
     match set.features() {
         Features::U8 { bytes, .. } => Ok(RowsView { features: bytes, labels }),
-        Features::F32(_) => unreachable!("IDX files and drawn digits are bytes"),
+        Features::F32(_) | Features::Elsewhere { .. } => unreachable!("IDX files and drawn digits are bytes"),
     }
 }
 

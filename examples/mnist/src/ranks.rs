@@ -1,11 +1,14 @@
 //! The ranks of a job as processes: joining and leaving their world, and who speaks in it.
 
 use crate::cli::{self, RecipeName, TransportName};
-use crate::console;
+use crate::{console, fed};
 use anyhow::{Result, ensure};
 use muster::cluster::{Cluster, Mode};
+use muster::feed::Feed;
 use muster_collective::launched::Launched;
 use muster_collective::{Error, Transport, World};
+use muster_launcher::feed::Fed;
+use muster_launcher::job::Input;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -61,7 +64,15 @@ pub fn size(options: &cli::Cluster, world: Option<&World>) -> Result<usize> {
 }
 
 /// How the ranks work together.
-pub fn cluster<'a>(options: &cli::Train, world: Option<&'a World>) -> Result<Cluster<'a>> {
+pub fn cluster<'a>(
+    options: &cli::Train,
+    world: Option<&'a World>,
+    feed: Option<&'a Fed>,
+    watch: &'a (dyn Fn(usize, u64) + Sync),
+) -> Result<Cluster<'a>> {
+    // A worker of a job that follows a directory waits for as long as no part appears.
+    let follows = feed.is_some() && fed::input(&options.launch)? == Input::Follow;
+    let step_timeout = if follows { f64::from(u32::MAX) } else { options.cluster.step_timeout };
     let wanted = match options.cluster.transport {
         TransportName::Auto => None,
         TransportName::Shared => Some(Transport::Shared),
@@ -71,8 +82,10 @@ pub fn cluster<'a>(options: &cli::Train, world: Option<&'a World>) -> Result<Clu
     Ok(Cluster {
         mode: mode(options),
         server_trains: options.cluster.server_trains,
-        step_timeout: Duration::from_secs_f64(options.cluster.step_timeout),
+        step_timeout: Duration::from_secs_f64(step_timeout),
         world: world.map(transport).transpose()?,
+        feed: feed.map(|fed| fed as &dyn Feed),
+        watch: Some(watch),
     })
 }
 

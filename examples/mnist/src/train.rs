@@ -1,9 +1,9 @@
 //! `mnist train`
 
 use crate::cli::{self, OptimizerName, RecipeName, ReductionName};
-use crate::console::{self, Console};
+use crate::console::{self, Console, interrupts};
 use crate::launched::Launched;
-use crate::{parts, plan, ranks, source};
+use crate::{driver, fed, parts, plan, ranks, source};
 use anyhow::{Context, Result, bail, ensure};
 use muster::agree::Facts;
 use muster::checkpoint::{self, Checkpoint, Identity};
@@ -20,11 +20,11 @@ use muster::team;
 use muster::train::{Job, Outcome, Recipe, Reduction};
 use muster_collective::World;
 use muster_kernels::Kernels;
+use muster_launcher::feed::Fed;
 use muster_launcher::message::Task;
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize};
 use std::time::{Duration, Instant};
 
 /// The seed's model has one hidden layer of 128 units.
@@ -38,9 +38,19 @@ const TFOS_STEPS: u64 = 1000;
 pub fn run(options: &cli::Train) -> Result<ExitCode> {
     options.data.later.refuse()?;
     options.seed_mode.check("train")?;
+    if !options.plan_json
+        && let Some(code) = driver::run(&options.launch, options.cluster.cluster_size.unwrap_or(1))?
+    {
+        return Ok(code);
+    }
     ranks::run(|world| {
+        let recipe = recipe(&options.recipe);
+        let feed = match options.plan_json {
+            true => None,
+            false => fed::training(options, &recipe, ranks::size(&options.cluster, world)?)?,
+        };
         // Told within the world: a rank that fails ends all of them, and would have no time to say why.
-        let launched = Launched::register(Task::Train, Kernels::select()?)?;
+        let launched = Launched::register(Task::Train, Kernels::select()?, feed)?;
         let done = run_rank(options, world, &launched);
         launched.finish(done)
     })
@@ -50,11 +60,18 @@ pub fn run(options: &cli::Train) -> Result<ExitCode> {
 fn run_rank(options: &cli::Train, world: Option<&World>, launched: &Launched) -> Result<ExitCode> {
     let rank = world.map_or(0, World::rank);
     let storage = Arc::new(Storage::from_environment()?);
-    let material =
-        in_turn(world, options.data.data.is_none(), || Material::prepare(options, &storage, world))?;
+    let ranks_here = if world.is_some() { 1 } else { ranks::size(&options.cluster, world)? };
+    let is_fed = launched.is_fed();
+    if is_fed {
+        launched.start(ranks_here)?;
+    }
+    let fed = launched.fed(source::SCALE);
+    let prepare = || Material::prepare(options, &storage, world, fed.as_ref());
+    let material = in_turn(world, options.data.data.is_none() && !is_fed, prepare)?;
     let kernels = agree(world, options, &material)?;
     let material = material?;
-    let cluster = ranks::cluster(options, world)?;
+    let watch = |rank, steps| launched.step(rank, steps);
+    let cluster = ranks::cluster(options, world, fed.as_ref(), &watch)?;
     let job = Job {
         model: &material.model,
         kernels,
@@ -69,14 +86,17 @@ fn run_rank(options: &cli::Train, world: Option<&World>, launched: &Launched) ->
     if options.plan_json {
         return plan::print(&job, material.dataset, last_step(options, &job));
     }
-    launched.start(if world.is_some() { 1 } else { job.world_size })?;
+    if !is_fed {
+        launched.start(ranks_here)?;
+    }
     if let Some(world) = cluster.world.filter(|_| rank != 0) {
         // Rank 0 is told to end, finishes its step and ends the others.
         let _ignored = interrupts(launched.interrupt())?;
         muster::train::work(&job, world)?;
         return Ok(ExitCode::SUCCESS);
     }
-    let report_to = options.report.as_deref().map(writable).transpose()?;
+    let in_log_dir = launched.log_dir().map(|directory| directory.join("report.json"));
+    let report_to = options.report.as_ref().or(in_log_dir.as_ref()).map(|path| writable(path)).transpose()?;
     let store = Store::open(storage, &options.model, options.keep)?;
     let resume = !options.no_resume || launched.is_restart();
     let start = store.start(job.identity(), resume, options.require_same_bits, |warning| {
@@ -135,7 +155,12 @@ struct Material {
 }
 
 impl Material {
-    fn prepare(options: &cli::Train, storage: &Arc<Storage>, world: Option<&World>) -> Result<Material> {
+    fn prepare(
+        options: &cli::Train,
+        storage: &Arc<Storage>,
+        world: Option<&World>,
+        fed: Option<&Fed>,
+    ) -> Result<Material> {
         let world_size = ranks::size(&options.cluster, world)?;
         ensure!(
             world.is_some() || world_size <= 1024,
@@ -150,7 +175,7 @@ impl Material {
         };
         let start = Instant::now();
         let mnist = match &options.data.images {
-            Some(images) => parts::training(storage, images, options)?,
+            Some(images) => parts::training(storage, images, options, fed.map(Fed::dataset))?,
             None => source::open(options.data.data.as_deref(), remark)?,
         };
         if let Some(warning) = &mnist.warning {
@@ -221,7 +246,7 @@ impl Run<'_> {
         console.line(format_args!("{} ===== Stop", console::now()));
         Ok(match end {
             End::Interrupted(signal) => ExitCode::from(128 + signal as u8),
-            End::Finished | End::Failed => ExitCode::SUCCESS,
+            End::Finished | End::Drained | End::Failed => ExitCode::SUCCESS,
         })
     }
 
@@ -265,7 +290,6 @@ impl Run<'_> {
     fn show(&self, console: &Console, event: Event, first: u64) {
         match event {
             Event::Step { steps, rows, score } => {
-                self.launched.step(steps);
                 console.progress(steps - first, || format!("loss {:.4}", score.loss / rows as f64));
                 if self.options.recipe.recipe == Some(RecipeName::Tfos2017) && steps.is_multiple_of(100) {
                     let accuracy = f64::from(score.hits) / rows as f64;
@@ -458,16 +482,4 @@ fn writable(path: &Path) -> Result<&Path> {
         format!("cannot write the report {}; choose another place with --report", path.display())
     })?;
     Ok(path)
-}
-
-/// `interrupt`, which becomes the number of the first SIGINT or SIGTERM; a second one ends the process at once.
-fn interrupts(interrupt: Arc<AtomicUsize>) -> Result<Arc<AtomicUsize>> {
-    use signal_hook::consts::{SIGINT, SIGTERM};
-    let seen = Arc::new(AtomicBool::new(false));
-    for signal in [SIGINT, SIGTERM] {
-        signal_hook::flag::register_conditional_shutdown(signal, 128 + signal, seen.clone())?;
-        signal_hook::flag::register(signal, seen.clone())?;
-        signal_hook::flag::register_usize(signal, interrupt.clone(), signal as usize)?;
-    }
-    Ok(interrupt)
 }

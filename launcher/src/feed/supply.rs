@@ -1,0 +1,287 @@
+//! What the driver feeds a job's ranks with, and in which order.
+
+use super::spec::{Course, FeedSpec, Goal};
+use super::stream::Stream;
+use super::{Feeder, Portion, Progress, Tally};
+use crate::error::Error;
+use muster::batch::{WINDOW_BLOCKS, shuffle};
+use muster::dataset::{Dataset, Facts, Features};
+use muster::gradient::Share;
+use muster::parts::output::Output;
+use muster::storage::Storage;
+use std::collections::VecDeque;
+use std::ops::Range;
+use std::path::Path;
+use std::sync::atomic::AtomicBool;
+
+/// Records of a portion in inference: enough to keep a worker busy, few enough to divide a part among many.
+const INFERENCE_RECORDS: usize = 1024;
+
+/// The records of a job, found or read.
+pub struct Supply {
+    spec: FeedSpec,
+    storage: Storage,
+    facts: Facts,
+    /// All of them, to train on in an order that needs all.
+    records: Option<Dataset>,
+}
+
+impl Supply {
+    /// Reads what is to be trained on; finds the parts of everything else.
+    ///
+    /// # Errors
+    /// If there is nothing, or it cannot be read.
+    pub fn prepare(spec: &FeedSpec) -> Result<Supply, Error> {
+        let storage = Storage::from_environment()?;
+        let records = match spec.goal {
+            Goal::Train(_) if !spec.follow => Some(read(spec, &storage)?),
+            _ => None,
+        };
+        let facts = match &records {
+            Some(records) => records.facts(),
+            // How many will come nobody knows: more than any training takes.
+            None => Facts {
+                records: u32::MAX as usize,
+                shape: if spec.follow { spec.shape.clone() } else { spec.find(&storage)?.shape().to_vec() },
+                classes: spec.classes,
+                features_sha256: [0; 32],
+                labels_sha256: Some([0; 32]),
+                is_sparse: spec.is_bytes,
+            },
+        };
+        Ok(Supply { spec: spec.clone(), storage, facts, records })
+    }
+
+    /// What the ranks have to know before the first record.
+    pub fn facts(&self) -> &Facts {
+        &self.facts
+    }
+
+    /// Whether each record has a result.
+    pub fn wants_results(&self) -> bool {
+        matches!(self.spec.goal, Goal::Inference { .. })
+    }
+
+    /// Feeds the workers until they want no more, there is no more, or `stop` says so where there never is an end. The books are closed.
+    ///
+    /// # Errors
+    /// If a part cannot be read, nothing moves, a worker is lost, or the books do not agree.
+    pub fn feed(&self, feeder: &mut Feeder, stop: &AtomicBool) -> Result<Tally, Error> {
+        match &self.spec.goal {
+            Goal::Train(course) if course.asynchronous => self.train_asynchronously(course, feeder),
+            Goal::Train(course) => self.train(course, feeder, stop),
+            Goal::Inference { output, overwrite } => self.infer(feeder, output, *overwrite, stop),
+        }
+    }
+
+    /// Every worker gets its share of each global batch, ahead of the steps.
+    fn train(&self, course: &Course, feeder: &mut Feeder, stop: &AtomicBool) -> Result<Tally, Error> {
+        let Some((_, first_step)) = feeder.wanted()? else { return feeder.finish_from(None) };
+        let workers = feeder.workers();
+        let schedule = course.schedule(self.facts.records);
+        let first = schedule.records_until(first_step);
+        let mut batches = self.batches(course, stop);
+        'steps: for step in first_step.. {
+            let batch = schedule.batch(step);
+            let (begin, count) = (schedule.records_until(step), batch.positions.len());
+            if !batches.reach(begin + count as u64, feeder)? {
+                break;
+            }
+            for worker in 0..workers {
+                let rows = Share::new(count, batch.leaves, worker, workers).rows();
+                if rows.is_empty() {
+                    continue;
+                }
+                let first = begin + rows.start as u64;
+                let bytes = batches.bytes(first..first + rows.len() as u64);
+                let portion = Portion { first, count: rows.len() as u32, worker: Some(worker), bytes };
+                if feeder.push(portion)? == Progress::Enough {
+                    break 'steps;
+                }
+            }
+        }
+        feeder.finish_from(Some(first))
+    }
+
+    /// Every worker gets the batch whose step it has been given.
+    fn train_asynchronously(&self, course: &Course, feeder: &mut Feeder) -> Result<Tally, Error> {
+        let schedule = course.schedule(self.facts.records);
+        let never = AtomicBool::new(false);
+        let (mut batches, mut first) = (self.batches(course, &never), u64::MAX);
+        while let Some((worker, step)) = feeder.wanted()? {
+            let (begin, count) = (schedule.records_until(step), schedule.batch(step).positions.len());
+            first = first.min(begin);
+            let bytes = batches.bytes(begin..begin + count as u64);
+            feeder.push(Portion { first: begin, count: count as u32, worker: Some(worker), bytes })?;
+        }
+        feeder.finish_from(Some(first).filter(|&first| first < u64::MAX))
+    }
+
+    fn batches<'a>(&'a self, course: &'a Course, stop: &'a AtomicBool) -> Batches<'a> {
+        match &self.records {
+            Some(records) => Batches::Shuffled { records, seed: course.seed, epoch: None, order: Vec::new() },
+            None => Batches::Arriving(Stream::new(&self.spec, &self.storage, stop)),
+        }
+    }
+
+    /// Part in, part out; any worker takes any portion.
+    fn infer(
+        &self,
+        feeder: &mut Feeder,
+        output: &Path,
+        overwrite: bool,
+        stop: &AtomicBool,
+    ) -> Result<Tally, Error> {
+        let mut written = Written::begin(&self.storage, output, overwrite, self.spec.follow)?;
+        let (mut parts, mut records) = (Stream::new(&self.spec, &self.storage, stop), 0);
+        while let Some((name, part)) = parts.next_part(feeder)? {
+            let count = part.as_ref().map_or(0, Dataset::len);
+            let begin = records;
+            for first in (0..count).step_by(INFERENCE_RECORDS) {
+                let rows = first..count.min(first + INFERENCE_RECORDS);
+                let part = part.as_ref().expect("it has records");
+                let (first, count) = (begin + first as u64, rows.len() as u32);
+                feeder.push(Portion { first, count, worker: None, bytes: encode(part, rows) })?;
+            }
+            records += count as u64;
+            written.expect(name, begin..records);
+            written.take(feeder)?;
+            if self.spec.follow {
+                feeder.settle()?;
+                written.take(feeder)?;
+            }
+        }
+        feeder.settle()?;
+        written.take(feeder)?;
+        let tally = feeder.finish(records)?;
+        written.finish()?;
+        Ok(tally)
+    }
+}
+
+/// Reads all records.
+fn read(spec: &FeedSpec, storage: &Storage) -> Result<Dataset, Error> {
+    let source = spec.find(storage)?;
+    let (features, labels) = if spec.is_bytes {
+        let rows = source.read_all::<u8>()?;
+        (Features::U8 { bytes: rows.features.into(), scale: 1.0 }, rows.labels)
+    } else {
+        let rows = source.read_all::<f32>()?;
+        (Features::F32(rows.features), rows.labels)
+    };
+    let records = Dataset::from_features(&spec.features, features, source.shape(), spec.classes)?;
+    Ok(records.with_labels(spec.labels.as_deref().unwrap_or(&spec.features), labels)?)
+}
+
+/// The bytes of records: the features of all of them, then, where there are labels, those, as `u32` in little endian.
+pub(super) fn encode(records: &Dataset, numbers: impl ExactSizeIterator<Item = usize> + Clone) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(numbers.len() * (records.feature_bytes(0).len() + 4));
+    numbers.clone().for_each(|record| bytes.extend_from_slice(records.feature_bytes(record)));
+    numbers.filter_map(|record| records.label(record)).for_each(|label| bytes.extend(label.to_le_bytes()));
+    bytes
+}
+
+/// The records of a training by their places in it.
+enum Batches<'a> {
+    /// In each epoch's order.
+    Shuffled { records: &'a Dataset, seed: u64, epoch: Option<u64>, order: Vec<u32> },
+    /// In the order in which they arrive.
+    Arriving(Stream<'a>),
+}
+
+impl Batches<'_> {
+    /// Waits for all records before `end`; false if they will never come.
+    fn reach(&mut self, end: u64, feeder: &mut Feeder) -> Result<bool, Error> {
+        match self {
+            Batches::Shuffled { .. } => Ok(true),
+            Batches::Arriving(stream) => stream.reach(end, feeder),
+        }
+    }
+
+    /// The bytes of the records at `places`, all of one step that has been reached.
+    fn bytes(&mut self, places: Range<u64>) -> Vec<u8> {
+        match self {
+            Batches::Shuffled { records, seed, epoch, order } => {
+                let now = places.start / records.len() as u64;
+                if epoch.replace(now) != Some(now) {
+                    shuffle(*seed, now, records.len(), WINDOW_BLOCKS, order);
+                }
+                let from = (places.start - now * records.len() as u64) as usize;
+                let numbers = &order[from..from + (places.end - places.start) as usize];
+                encode(records, numbers.iter().map(|&record| record as usize))
+            }
+            Batches::Arriving(stream) => stream.bytes(places),
+        }
+    }
+}
+
+/// Results on their way to their parts.
+struct Written<'a> {
+    output: Option<Output<'a>>,
+    storage: &'a Storage,
+    directory: &'a Path,
+    /// Names of parts and one past their last record, those that are not complete.
+    expected: VecDeque<(String, u64, u64)>,
+    /// Lines of the first of them.
+    lines: Vec<u8>,
+    /// Records whose lines are there.
+    records: u64,
+}
+
+impl<'a> Written<'a> {
+    /// A directory that appears whole at the end; or, where the end is open, whose parts appear one by one.
+    fn begin(
+        storage: &'a Storage,
+        directory: &'a Path,
+        overwrite: bool,
+        follow: bool,
+    ) -> Result<Written<'a>, Error> {
+        if follow && !overwrite && storage.stat(directory)?.is_some() {
+            return Err(muster::Error::OutputExists(directory.to_owned()).into());
+        }
+        let output = if follow { None } else { Some(Output::begin(storage, directory, overwrite)?) };
+        Ok(Written { output, storage, directory, expected: VecDeque::new(), lines: Vec::new(), records: 0 })
+    }
+
+    /// A part with these records will come.
+    fn expect(&mut self, name: String, records: Range<u64>) {
+        self.expected.push_back((name, records.start, records.end));
+    }
+
+    /// Takes what results there are, and writes the parts that are complete.
+    fn take(&mut self, feeder: &mut Feeder) -> Result<(), Error> {
+        let mut results = feeder.results();
+        loop {
+            while let Some((name, begin, end)) = self.expected.front()
+                && self.records >= *end
+            {
+                self.write(name, end - begin)?;
+                (self.expected.pop_front(), self.lines.clear());
+            }
+            let Some((count, lines)) = results.next() else { return Ok(()) };
+            self.records += u64::from(count);
+            self.lines.extend(lines);
+        }
+    }
+
+    fn write(&self, name: &str, records: u64) -> Result<(), Error> {
+        let found = self.lines.iter().filter(|&&byte| byte == b'\n').count() as u64;
+        if found != records {
+            let found = format!("{found} lines for the {records} records of {name}");
+            return Err(Error::Protocol { peer: "a worker".to_owned(), found });
+        }
+        match &self.output {
+            Some(output) => {
+                drop(output.write_part(Path::new(name), records, &|out| out.write_all(&self.lines))?)
+            }
+            None => self.storage.create(self.directory.join(name), &|out| out.write_all(&self.lines))?,
+        }
+        Ok(())
+    }
+
+    fn finish(self) -> Result<(), Error> {
+        let Some(output) = self.output else { return Ok(()) };
+        output.finish(Path::new(""))?;
+        Ok(output.commit()?)
+    }
+}
