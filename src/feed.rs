@@ -12,6 +12,9 @@ pub trait Feed: Sync {
     /// If the records do not come.
     fn take(&self, worker: usize, step: u64, rows: usize) -> Result<Option<Dataset>, Error>;
 
+    /// Whether there is no end of records, other than that none have come.
+    fn is_open(&self) -> bool;
+
     /// The last step of worker `worker` is done: it takes no more.
     ///
     /// # Errors

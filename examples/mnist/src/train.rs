@@ -221,7 +221,8 @@ struct Run<'a> {
 impl Run<'_> {
     fn train(self) -> Result<ExitCode> {
         let Run { job, start, last_step, .. } = &self;
-        let console = Console::new(last_step.saturating_sub(start.progress.steps), "steps");
+        let steps = last_step.saturating_sub(start.progress.steps);
+        let console = Console::new(if follows(job) { 0 } else { steps }, "steps");
         console.line(format_args!("{} ===== Start", console::now()));
         console.line(self.plan());
         let interrupt = interrupts(self.launched.interrupt())?;
@@ -253,8 +254,6 @@ impl Run<'_> {
     fn plan(&self) -> String {
         let (job, schedule) = (&self.job, self.job.schedule());
         let steps = self.last_step.saturating_sub(self.start.progress.steps);
-        let records = schedule.records_until(self.last_step)
-            - schedule.records_until(self.start.progress.steps.min(self.last_step));
         let from = match self.start.progress.steps {
             0 => String::new(),
             done => format!(", going on from step {done}"),
@@ -266,14 +265,18 @@ impl Run<'_> {
             idle => format!(", {idle} workers idle: a batch has {leaves} micro-batches"),
         };
         let shape: Vec<String> = job.model.widths().iter().map(usize::to_string).collect();
+        let (shape, ranks, threads) = (shape.join("-"), self.ranks(), job.threads);
+        let how = format!("({ranks}, {threads} threads each, kernels {})", job.kernels.backend().name());
+        if follows(job) {
+            let path = job.train.path().display();
+            return format!("plan: {shape} on records as they appear in {path} {how}{from}{idle}");
+        }
+        let records = schedule.records_until(self.last_step)
+            - schedule.records_until(self.start.progress.steps.min(self.last_step));
         format!(
-            "plan: {} on {} records of {} ({}, {} threads each, kernels {}): {steps} steps = {:.2} epochs = {records} records{from}{idle}",
-            shape.join("-"),
+            "plan: {shape} on {} records of {} {how}: {steps} steps = {:.2} epochs = {records} records{from}{idle}",
             schedule.records,
             self.dataset,
-            self.ranks(),
-            job.threads,
-            job.kernels.backend().name(),
             steps as f64 / schedule.steps_per_epoch() as f64,
         )
     }
@@ -430,9 +433,15 @@ fn recipe(options: &cli::RecipeArgs) -> Recipe {
 fn last_step(options: &cli::Train, job: &Job) -> u64 {
     let tfos = options.recipe.recipe == Some(RecipeName::Tfos2017);
     let steps = options.steps.or((tfos && options.epochs.is_none()).then_some(TFOS_STEPS));
-    let epochs = options.epochs.or(steps.is_none().then_some(EPOCHS));
+    // What is followed has no epochs: it ends when it is told to.
+    let epochs = options.epochs.or((steps.is_none() && !follows(job)).then_some(EPOCHS));
     let of_epochs = epochs.map(|epochs| epochs.saturating_mul(job.schedule().steps_per_epoch()));
-    steps.into_iter().chain(of_epochs).min().expect("one of them is set")
+    steps.into_iter().chain(of_epochs).min().unwrap_or(u64::MAX)
+}
+
+/// Whether the workers are fed with parts as they appear.
+fn follows(job: &Job) -> bool {
+    job.cluster.feed.is_some_and(|feed| feed.is_open())
 }
 
 /// Weights, gradient, slots and a copy of weights and slots for the checkpoint must fit into this machine's memory, else the

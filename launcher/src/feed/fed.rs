@@ -144,6 +144,10 @@ impl Feed for Fed {
         self.take_portion(worker, step, rows).map_err(|error| muster::Error::Feed { text: error.to_string() })
     }
 
+    fn is_open(&self) -> bool {
+        self.spec.follow
+    }
+
     fn finish(&self, worker: usize) -> Result<(), muster::Error> {
         let finish = || {
             let mut seat = self.seat(worker);

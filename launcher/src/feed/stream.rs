@@ -126,7 +126,7 @@ impl<'a> Stream<'a> {
 }
 
 /// Whether an error means that what is looked for may still come: no directory, no part in it, features whose labels are missing.
-fn is_early(error: &Error) -> bool {
+pub(super) fn is_early(error: &Error) -> bool {
     match error {
         Error::Data(muster::Error::Io { cause, .. }) => cause.kind() == ErrorKind::NotFound,
         Error::Data(muster::Error::Invalid(_) | muster::Error::Unpaired { .. }) => true,

@@ -1,7 +1,7 @@
 //! What the driver feeds a job's ranks with, and in which order.
 
 use super::spec::{Course, FeedSpec, Goal};
-use super::stream::Stream;
+use super::stream::{Stream, is_early};
 use super::{Feeder, Portion, Progress, Tally};
 use crate::error::Error;
 use muster::batch::{WINDOW_BLOCKS, shuffle};
@@ -42,7 +42,7 @@ impl Supply {
             // How many will come nobody knows: more than any training takes.
             None => Facts {
                 records: u32::MAX as usize,
-                shape: if spec.follow { spec.shape.clone() } else { spec.find(&storage)?.shape().to_vec() },
+                shape: shape(spec, &storage)?,
                 classes: spec.classes,
                 features_sha256: [0; 32],
                 labels_sha256: Some([0; 32]),
@@ -156,6 +156,15 @@ impl Supply {
         let tally = feeder.finish(records)?;
         written.finish()?;
         Ok(tally)
+    }
+}
+
+/// The shape of a record. Where parts have yet to appear, so has the manifest that may tell it.
+fn shape(spec: &FeedSpec, storage: &Storage) -> Result<Vec<usize>, Error> {
+    match spec.find(storage) {
+        Ok(source) => Ok(source.shape().to_vec()),
+        Err(error) if spec.follow && is_early(&error) => Ok(spec.shape.clone()),
+        Err(error) => Err(error),
     }
 }
 
