@@ -40,6 +40,17 @@ pub struct Cluster<'a> {
     pub watch: Option<&'a (dyn Fn(usize, u64) + Sync)>,
 }
 
+impl<'a> Cluster<'a> {
+    /// Ranks in step in the world that a launcher started, by the fastest transport; or, without one, as threads.
+    ///
+    /// # Errors
+    /// If MPI fails.
+    pub fn of(world: Option<&'a World>) -> Result<Cluster<'a>, Error> {
+        let with_transport = |world: &'a World| Ok::<_, Error>((world, world.transport(None)?));
+        Ok(Cluster { world: world.map(with_transport).transpose()?, ..Cluster::default() })
+    }
+}
+
 impl Default for Cluster<'_> {
     fn default() -> Self {
         let step_timeout = Duration::from_secs(60);

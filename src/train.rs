@@ -55,6 +55,22 @@ pub struct Recipe {
     pub probability_floor: f32,
 }
 
+impl Recipe {
+    /// Batches of 100 records at the optimizer's own learning rate, the mean loss, seed 1.
+    pub fn of(optimizer: Optimizer) -> Recipe {
+        Recipe {
+            seed: 1,
+            batch_size: 100,
+            micro_batch: 32,
+            optimizer,
+            learning_rate: optimizer.default_learning_rate(),
+            learning_rate_decay: 1.0,
+            loss_reduction: Reduction::Mean,
+            probability_floor: 0.0,
+        }
+    }
+}
+
 /// One job: a model, the data it is trained on, and how.
 pub struct Job<'a> {
     /// The model's shape.
@@ -189,6 +205,15 @@ fn solo(job: &Job, state: &State, conductor: &mut Conductor) -> Result<End, Erro
         unreachable!("the conductor ends the loop")
     });
     ends.into_iter().next().expect("a team has a leader")
+}
+
+impl<'a> Job<'a> {
+    /// One rank of one thread, without a test set.
+    pub fn of(model: &'a Model, kernels: &'a Kernels, train: &'a Dataset, recipe: &'a Recipe) -> Job<'a> {
+        let (world_size, threads, reading_seconds) = (1, 1, 0.0);
+        let cluster = Cluster::default();
+        Job { model, kernels, train, test: None, recipe, world_size, threads, cluster, reading_seconds }
+    }
 }
 
 impl Job<'_> {

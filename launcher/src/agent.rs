@@ -29,6 +29,7 @@ use crate::feed::spec::FeedSpec;
 use crate::feed::{Fed, Inlet};
 use crate::hosts::this_host;
 use crate::inject::{Fault, Kind};
+use crate::job::Input;
 use crate::message::{
     self, ClusterSpec, Hello, MESSAGE_MAX, Phase, Program, Progress, Registration, Role, ToDriver, ToRank,
 };
@@ -73,6 +74,15 @@ struct Shared {
     stop: Arc<AtomicUsize>,
     /// From then on the end of the connection is no surprise.
     closing: AtomicBool,
+}
+
+/// Whether the launcher that has started this process is to feed it.
+///
+/// # Errors
+/// If the environment is incomplete.
+pub fn wants_feed() -> Result<bool, Error> {
+    let environment = Environment::read(|name| std::env::var_os(name))?;
+    Ok(environment.is_some_and(|environment| environment.input != Input::Program))
 }
 
 /// What happens when the driver is lost (the error) or has ended the job (none).

@@ -26,6 +26,11 @@ pub enum Command {
     Run(Box<Run>),
     /// Show what a job would be, without starting it: ranks, hosts, steps, memory; exit code 2 if it does not fit
     Plan(Plan),
+    /// Check what a job needs: engine, port, ranks that register from their hosts, and paths on its storage
+    Doctor(Doctor),
+    /// What `muster doctor` runs on every rank
+    #[command(hide = true)]
+    Rank,
     /// Show the jobs of this user, their ranks and how far they are
     Status,
     /// End a job in order: it takes its last step, saves its model and ends
@@ -96,6 +101,22 @@ pub struct Plan {
     pub program: Vec<OsString>,
 }
 
+/// `muster doctor`
+#[derive(Args, Debug)]
+pub struct Doctor {
+    #[command(flatten)]
+    pub place: Place,
+    /// The driver's port, or a range of which the first free one is taken [default: any]
+    #[arg(long, value_name = "PORT|FIRST-LAST", env = "MUSTER_SERVER_PORT", help_heading = "Driver")]
+    pub port: Option<Ports>,
+    /// The address the driver listens on [default: loopback if all ranks are local, else all]
+    #[arg(long, value_name = "ADDRESS", help_heading = "Driver")]
+    pub bind: Option<IpAddr>,
+    /// Directories or files that a job will read or write, here or on HDFS
+    #[arg(value_name = "PATH")]
+    pub paths: Vec<PathBuf>,
+}
+
 /// Ranks and where they run.
 #[derive(Args, Debug)]
 #[command(next_help_heading = "Cluster")]
@@ -145,6 +166,24 @@ impl Place {
                 hosts::from_file(&content)
             }
         }
+    }
+}
+
+impl Doctor {
+    /// The job that is tried: this program on every rank.
+    ///
+    /// # Errors
+    /// If hosts and ranks do not go together.
+    pub fn job(&self) -> Result<Job, Error> {
+        let this = std::env::current_exe().map_err(|cause| Error::Io {
+            action: "find",
+            on: "this program".to_owned(),
+            cause,
+        })?;
+        let program = vec![this.into_os_string(), "rank".into()];
+        let limits = Limits { reservation: Duration::from_secs(20), ..Limits::default() };
+        let ports = self.port.unwrap_or(Ports(0, 0));
+        Ok(Job { bind: self.bind, ports, limits, ..self.place.job(program)? })
     }
 }
 

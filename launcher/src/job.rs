@@ -169,6 +169,18 @@ impl Processes {
     }
 }
 
+impl Processes {
+    /// Which starter it has found, in words.
+    pub fn describe(&self) -> String {
+        match self.starter {
+            Starter::Direct => "all ranks in one process".to_owned(),
+            Starter::OpenMpi(major) => format!("{} of Open MPI {major}", self.mpirun.display()),
+            Starter::Hydra => format!("{} of MPICH or another Hydra", self.mpirun.display()),
+            Starter::Slurm => "srun of Slurm".to_owned(),
+        }
+    }
+}
+
 impl Executor for Processes {
     fn spawn(&mut self, job: &Job, environment: &Environment) -> Result<Box<dyn Running>, Error> {
         let mut command = self.starter.command(&self.mpirun, job.ranks, &job.hosts, &job.program);

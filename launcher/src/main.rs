@@ -9,7 +9,7 @@ use muster_launcher::job::Processes;
 use muster_launcher::job_file::{self, Entry};
 use muster_launcher::message::{Hello, Status};
 use muster_launcher::plan::{self, Machine, Plan};
-use muster_launcher::{Error, notice::Notice};
+use muster_launcher::{Error, doctor, notice::Notice};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use std::fmt::Display;
 use std::io::Write;
@@ -22,6 +22,8 @@ fn main() -> ExitCode {
     let done = match &cli.command {
         cli::Command::Run(options) => run(options),
         cli::Command::Plan(options) => show_plan(options),
+        cli::Command::Doctor(options) => examine(options),
+        cli::Command::Rank => doctor::rank().map(|()| ExitCode::SUCCESS).map_err(Into::into),
         cli::Command::Status => status(),
         cli::Command::Stop { job } => stop(job.as_deref()),
     };
@@ -60,6 +62,13 @@ fn show_plan(options: &cli::Plan) -> Result<ExitCode> {
     remarks.iter().for_each(|text| line(format_args!("note: {text}")));
     misfits.iter().for_each(|text| line(format_args!("does not fit: {text}")));
     Ok(if misfits.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(2) })
+}
+
+fn examine(options: &cli::Doctor) -> Result<ExitCode> {
+    let findings = doctor::examine(&options.job()?, &options.paths);
+    findings.iter().for_each(line);
+    let good = findings.iter().all(|finding| finding.good);
+    Ok(if good { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 /// A number that becomes that of the first signal; a second signal ends this process at once, and with it all others.

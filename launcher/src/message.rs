@@ -63,6 +63,14 @@ pub struct Program {
     pub feed: Option<FeedSpec>,
 }
 
+impl Program {
+    /// One that trains; `kernels` names their back end.
+    pub fn training(name: &str, version: &str, kernels: &str, feed: Option<FeedSpec>) -> Program {
+        let [name, version, kernels] = [name, version, kernels].map(str::to_owned);
+        Program { name, version, kernels, task: Task::Train, feed }
+    }
+}
+
 /// What a program does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]

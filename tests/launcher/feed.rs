@@ -24,7 +24,7 @@ fn fed(sandbox: &Sandbox, launch: &str, options: &str) -> (String, u64) {
 }
 
 /// The records that the ledger says were used.
-fn used(outcome: &Outcome) -> u64 {
+pub fn used(outcome: &Outcome) -> u64 {
     let line = outcome.stderr.lines().find_map(|line| line.split_once(": fed ")).expect("it was fed").1;
     assert!(line.contains(" records, digest "), "{line}");
     line.split_whitespace().next().unwrap().parse().unwrap()

@@ -1,8 +1,9 @@
 //! Training as real processes under mpirun. `make test-mpi` builds the programs and sets `MUSTER_TEST_MPI` to `openmpi` or
-//! `mpich` and `MUSTER_TEST_MNIST` to the binary; without them these tests have nothing to run.
+//! `mpich`, `MUSTER_TEST_MNIST` and `MUSTER_TEST_FLOWERS` to the binaries; without them these tests have nothing to run.
 
 mod agreement;
 mod failures;
+mod launched;
 mod launchers;
 mod same_bits;
 

@@ -7,6 +7,7 @@ MPI_PACKAGES := libopenmpi-dev openmpi-bin libmpich-dev mpich libclang-dev
 test-mpi: $(MPI_KINDS:%=mpi-build-%) ## the tests under mpirun, with Open MPI and with MPICH
 	@for kind in $(MPI_KINDS); do \
 		MUSTER_TEST_MPI=$$kind MUSTER_TEST_MNIST=$(TARGET)/mpi/mnist-$$kind \
+			MUSTER_TEST_FLOWERS=$(TARGET)/mpi/flowers-$$kind \
 			$(CARGO) test -p muster-tests --test mpi -- --test-threads 1 || exit 1; \
 	done
 
@@ -14,7 +15,9 @@ $(MPI_KINDS:%=mpi-build-%): mpi-build-%: mpi-tools
 	# Its build script does not notice that MPICC has changed.
 	$(CARGO) clean --release -p mpi-sys
 	MPICC=mpicc.$* $(CARGO) build --release -p mnist --features mpi
+	MPICC=mpicc.$* $(CARGO) build --release -p muster-tests --bin flowers --features mpi
 	mkdir -p $(TARGET)/mpi && cp $(TARGET)/release/mnist $(TARGET)/mpi/mnist-$*
+	cp $(TARGET)/release/flowers $(TARGET)/mpi/flowers-$*
 
 # One worker by each transport beside one process alone, in turns; records a second.
 bench-mpi: mpi-build-openmpi ## training by MPI's transports beside one process

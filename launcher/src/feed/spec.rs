@@ -4,8 +4,9 @@ use crate::error::Error;
 use muster::batch::Schedule;
 use muster::parts::source::{Location, Source};
 use muster::storage::Storage;
+use muster::train::Recipe;
 use serde::{Deserialize, Serialize};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// The records, and what becomes of them; the same on all ranks.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -66,6 +67,22 @@ impl Course {
 }
 
 impl FeedSpec {
+    /// A training on labelled records of `f32` in one directory, by all ranks but the server, in step.
+    pub fn training(format: &str, path: &Path, shape: &[usize], classes: usize, recipe: &Recipe) -> FeedSpec {
+        let Recipe { seed, batch_size, micro_batch, .. } = *recipe;
+        FeedSpec {
+            format: format.to_owned(),
+            features: path.to_owned(),
+            labels: None,
+            shape: shape.to_vec(),
+            classes,
+            is_bytes: false,
+            first_rank: 1,
+            follow: false,
+            goal: Goal::Train(Course { seed, batch_size, micro_batch, asynchronous: false }),
+        }
+    }
+
     /// Finds the parts.
     ///
     /// # Errors
