@@ -4,7 +4,8 @@ use super::*;
 use crate::checkpoint::{Progress, sha256};
 use crate::cluster::Mode;
 use crate::conductor::Event;
-use crate::dataset::Features;
+use crate::dataset::{FeatureRow, Features};
+use crate::gradient::Share;
 use crate::storage::{HadoopConfig, Storage};
 use crate::store::Store;
 use std::path::Path;
@@ -200,4 +201,64 @@ fn an_interrupt_ends_asynchronous_training_after_what_is_out() {
     assert!((10..=14).contains(&first.progress.steps), "{} steps", first.progress.steps);
     let second = run(&job, Some(&store), 50, None).unwrap();
     assert_eq!((second.end, second.progress.steps), (End::Finished, 50));
+}
+
+/// Records out of memory, as a driver would send them; none from step `end` on.
+struct Sent<'a> {
+    data: &'a Dataset,
+    schedule: crate::batch::Schedule,
+    workers: usize,
+    end: u64,
+}
+
+impl crate::feed::Feed for Sent<'_> {
+    fn take(&self, worker: usize, step: u64, rows: usize) -> Result<Option<Dataset>, Error> {
+        if step >= self.end {
+            return Ok(None);
+        }
+        let (batch, mut order) = (self.schedule.batch(step), Vec::new());
+        crate::batch::shuffle(7, batch.epoch, self.data.len(), crate::batch::WINDOW_BLOCKS, &mut order);
+        let own = Share::new(batch.positions.len(), batch.leaves, worker, self.workers).rows();
+        let records = &order[batch.positions][own];
+        assert_eq!(records.len(), rows);
+        let row = |&record: &u32| match self.data.feature_row(record as usize) {
+            FeatureRow::F32(numbers) => numbers.to_vec(),
+            FeatureRow::U8 { .. } => unreachable!("clouds are numbers"),
+        };
+        let features = Features::F32(records.iter().flat_map(row).collect());
+        let labels = records.iter().map(|&record| self.data.label(record as usize).unwrap()).collect();
+        Dataset::from_features(Path::new("sent"), features, &[20], 3)?
+            .with_labels(Path::new("sent"), labels)
+            .map(Some)
+    }
+
+    fn is_open(&self) -> bool {
+        false
+    }
+
+    fn finish(&self, _: usize) -> Result<(), Error> {
+        Ok(())
+    }
+}
+
+#[test]
+fn records_that_are_sent_give_the_same_weights_until_no_more_come() {
+    let (data, model, recipe) = (clouds(100), Model::new(&[20, 40, 3]), recipe(MOMENTUM));
+    let elsewhere = Dataset::elsewhere(Path::new("clouds"), &data.facts(), 1.0);
+    let whole = run(&job_of(&model, &data, &recipe, 1), None, 30, None).unwrap();
+    let part = run(&job_of(&model, &data, &recipe, 1), None, 20, None).unwrap();
+    for (world_size, server_trains) in [(1, false), (2, false), (4, false), (3, true), (7, false)] {
+        let cluster = Cluster { server_trains, ..Cluster::default() };
+        let sent_to = Job { cluster, ..job_of(&model, &elsewhere, &recipe, world_size) };
+        let workers = if world_size == 1 { 1 } else { sent_to.workers() };
+        for (end, expected) in [(u64::MAX, &whole), (20, &part)] {
+            let sent = Sent { data: &data, schedule: sent_to.schedule(), workers, end };
+            let cluster = Cluster { feed: Some(&sent), ..cluster };
+            let job = Job { cluster, ..job_of(&model, &elsewhere, &recipe, world_size) };
+            let outcome = run(&job, None, 30, None).unwrap();
+            assert_eq!(outcome.sha256, expected.sha256, "{world_size} ranks, until step {end}");
+            let ended = if end == 20 { (End::Drained, 20) } else { (End::Finished, 30) };
+            assert_eq!((outcome.end, outcome.progress.steps), ended, "{world_size} ranks");
+        }
+    }
 }

@@ -15,6 +15,7 @@ pub const TESTS: &[Test] = &[
     ("one_run_at_a_time_writes_a_model", one_run_at_a_time_writes_a_model),
     ("a_training_outlives_a_restart_of_the_namenode", a_training_outlives_a_restart_of_the_namenode),
     ("what_is_there_is_replaced_only_on_request", what_is_there_is_replaced_only_on_request),
+    ("the_driver_feeds_uneven_and_empty_parts", the_driver_feeds_uneven_and_empty_parts),
 ];
 
 /// `mnist` whose paths without a scheme lie on HDFS.
@@ -72,6 +73,40 @@ fn every_format_goes_through_hdfs(cluster: &Cluster) {
         let names: Vec<String> =
             storage.list(format!("/{format}/out")).unwrap().into_iter().map(|entry| entry.name).collect();
         assert_eq!(names, ["_SUCCESS", "part-00000", "part-00001", "part-00002"]);
+    }
+}
+
+/// Rewrites the four parts of a set in csv2 with these numbers of records, and the rest in the last one.
+fn resize(storage: &Storage, set: &str, sizes: [usize; 3]) -> Vec<usize> {
+    let path = |part: usize| format!("{set}/part-{part:05}");
+    let all: String = (0..4).map(|part| text(storage, &path(part))).collect();
+    let mut lines = all.split_inclusive('\n');
+    let mut write = |part: usize, size: usize| {
+        let part_text: String = lines.by_ref().take(size).collect();
+        storage.create(path(part), &|out| out.write_all(part_text.as_bytes())).unwrap();
+        part_text.lines().count()
+    };
+    sizes.into_iter().chain([usize::MAX]).enumerate().map(|(part, size)| write(part, size)).collect()
+}
+
+fn the_driver_feeds_uneven_and_empty_parts(cluster: &Cluster) {
+    let (sandbox, storage) = (Sandbox::new(), cluster.storage());
+    let hash = sandbox.hash("--hidden 20 -e 2 -m of-idx");
+    run(&mut mnist(cluster, &sandbox, "prepare --data data -n 4 -f csv2 -o /fed/data")).succeeds();
+    resize(&storage, "/fed/data/train", [0, 1, 300]);
+    let sizes = resize(&storage, "/fed/data/test", [0, 100, 0]);
+    let muster = |arguments: &str| {
+        let mut command = sandbox.muster("run --feed -n 3", arguments);
+        run(command.env("HADOOP_CONF_DIR", cluster.conf_dir())).succeeds()
+    };
+    let options = "--hidden 20 -e 2 -f csv2 --images /fed/data/train -m /fed/model --report r.json";
+    let outcome = muster(&format!("train {options}"));
+    assert_eq!(sandbox.json("r.json")["weights_sha256"], hash.as_str(), "{outcome:?}");
+    assert!(outcome.stderr.contains("muster: fed 660 records, digest "), "{outcome:?}");
+    muster("inference -f csv2 --images /fed/data/test -m /fed/model -o /fed/out");
+    for (part, size) in sizes.into_iter().enumerate() {
+        let lines = text(&storage, &format!("/fed/out/part-{part:05}"));
+        assert_eq!(lines.lines().filter(|line| line.starts_with("Label: ")).count(), size, "part {part}");
     }
 }
 

@@ -14,7 +14,8 @@ fn flowers(directory: &Path) {
     let (mut noise, mut own, mut parts) = (Noise::new(3), String::new(), [const { String::new() }; 3]);
     for record in 0..RECORDS {
         let kind = noise.below(3);
-        let measure = |i: usize| (noise.below(1000) as f32 - 500.0) / 400.0 + if i % 3 == kind { 1.5 } else { 0.0 };
+        let measure =
+            |i: usize| (noise.below(1000) as f32 - 500.0) / 400.0 + if i % 3 == kind { 1.5 } else { 0.0 };
         let measures: Vec<String> = (0..20).map(measure).map(|number| number.to_string()).collect();
         own += &format!("{} {kind}\n", measures.join(" "));
         parts[2 * (record / 200)] += &format!("{kind}|{}\n", measures.join(","));

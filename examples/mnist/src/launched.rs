@@ -31,6 +31,10 @@ impl Launched {
     /// Waits for the start, if this process runs as many ranks as it was started for.
     pub fn start(&self, ranks_here: usize) -> Result<()> {
         let Some(agent) = &self.0 else { return Ok(()) };
+        ensure!(
+            !agent.environment().evaluator,
+            "mnist has no rank that only evaluates yet; leave --evaluator out (rank 0 evaluates after each epoch)"
+        );
         let (wanted, engine) = (agent.ranks().len(), agent.environment().engine.name());
         ensure!(
             wanted == ranks_here,
