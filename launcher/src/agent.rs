@@ -222,7 +222,7 @@ impl Agent {
     pub fn fed(&self, scale: f32) -> Option<Fed> {
         let (feed, facts) = (self.feed.clone()?, self.facts.get()?.clone());
         let inlets = std::mem::take(&mut *self.inlets.lock().expect("no panic while it is held"));
-        let first = feed.first_rank;
+        let first = first_rank(&feed, self.environment.world_size);
         let by_worker = inlets.into_iter().map(|(rank, inlet)| (rank - first, inlet));
         Some(Fed::new(by_worker, (feed, facts), scale, self.environment.feed_timeout))
     }
@@ -409,7 +409,7 @@ fn listen(
 ) -> Result<BTreeMap<usize, Inlet>, Error> {
     let host = sender.local_address()?.ip();
     let takes = |&&rank: &&usize| {
-        rank >= feed.first_rank
+        rank >= first_rank(feed, environment.world_size)
             && Role::of(rank, environment.world_size, environment.evaluator) != Role::Evaluator
     };
     ranks
@@ -417,6 +417,11 @@ fn listen(
         .filter(takes)
         .map(|&rank| Ok((rank, Inlet::listen(host, environment.key.clone())?)))
         .collect()
+}
+
+/// The first rank that takes records; alone in its world, the server does.
+fn first_rank(feed: &FeedSpec, world_size: usize) -> usize {
+    if world_size == 1 { 0 } else { feed.first_rank }
 }
 
 fn unexpected(order: &ToRank) -> Error {

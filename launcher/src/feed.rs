@@ -13,6 +13,7 @@ mod feeder;
 mod inlet;
 pub mod ledger;
 pub mod protocol;
+mod results;
 pub mod spec;
 pub mod stream;
 mod supply;

@@ -20,21 +20,25 @@ pub struct Feeding {
 
 enum Stage {
     Reading(Receiver<Result<Supply, Error>>),
-    Ready(Supply),
+    Ready(Box<Supply>),
     Pushing(Receiver<Pushed>),
     /// What went wrong, and when that was noticed. The feeder is kept: workers whose connection ended would only add to the confusion.
-    Failed(Error, Instant, #[expect(dead_code, reason = "it is dropped with the attempt")] Option<Feeder>),
+    Failed(
+        Error,
+        Instant,
+        #[expect(dead_code, reason = "it is dropped with the attempt")] Option<Box<Feeder>>,
+    ),
     Done,
 }
 
 /// How it ended; the feeder, if that was badly.
-type Pushed = Result<Tally, (Error, Option<Feeder>)>;
+type Pushed = Result<Tally, (Error, Option<Box<Feeder>>)>;
 
 impl Feeding {
     /// Begins to read.
     pub fn read(spec: FeedSpec) -> Feeding {
         let (sender, receiver) = channel();
-        std::thread::spawn(move || sender.send(Supply::prepare(&spec)));
+        std::thread::spawn(move || drop(sender.send(Supply::prepare(&spec))));
         Feeding { stage: Stage::Reading(receiver), stop: Arc::default() }
     }
 
@@ -45,7 +49,7 @@ impl Feeding {
     pub fn is_ready(&mut self) -> Result<bool, Error> {
         let Stage::Reading(receiver) = &self.stage else { return Ok(true) };
         match receiver.try_recv() {
-            Ok(supply) => self.stage = Stage::Ready(supply?),
+            Ok(supply) => self.stage = Stage::Ready(Box::new(supply?)),
             Err(TryRecvError::Empty) => return Ok(false),
             Err(TryRecvError::Disconnected) => return Err(panicked()),
         }
@@ -68,7 +72,7 @@ impl Feeding {
                 .map_err(|error| (error, None))
                 .and_then(|mut feeder| {
                     let fed = supply.feed(&mut feeder, &stop);
-                    fed.map_err(|error| (error, Some(feeder)))
+                    fed.map_err(|error| (error, Some(Box::new(feeder))))
                 });
             // Nobody waits for it any more only if the attempt has failed already.
             let _ = sender.send(pushed);

@@ -1,5 +1,6 @@
 //! mnist under `muster run`: the same weights as on its own, whatever happens on the way.
 
+mod doctor;
 mod feed;
 mod own_program;
 

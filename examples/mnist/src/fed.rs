@@ -33,7 +33,7 @@ pub fn input(options: &cli::Launch) -> Result<Input> {
 }
 
 /// What a training is to be fed with, if it is.
-pub fn training(options: &cli::Train, recipe: &Recipe, world_size: usize) -> Result<Option<FeedSpec>> {
+pub fn training(options: &cli::Train, recipe: &Recipe) -> Result<Option<FeedSpec>> {
     let input = input(&options.launch)?;
     let asynchronous = ranks::mode(options) != Mode::Sync;
     ensure!(
@@ -41,7 +41,7 @@ pub fn training(options: &cli::Train, recipe: &Recipe, world_size: usize) -> Res
         "--follow is possible in synchronous training only; leave --async out"
     );
     let Recipe { seed, batch_size, micro_batch, .. } = *recipe;
-    let first_rank = usize::from(world_size > 1 && !options.cluster.server_trains);
+    let first_rank = usize::from(!options.cluster.server_trains);
     spec(
         &options.data,
         input,

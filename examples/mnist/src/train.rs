@@ -45,10 +45,8 @@ pub fn run(options: &cli::Train) -> Result<ExitCode> {
     }
     ranks::run(|world| {
         let recipe = recipe(&options.recipe);
-        let feed = match options.plan_json {
-            true => None,
-            false => fed::training(options, &recipe, ranks::size(&options.cluster, world)?)?,
-        };
+        let is_plan = options.plan_json;
+        let feed = if is_plan { None } else { fed::training(options, &recipe)? };
         // Told within the world: a rank that fails ends all of them, and would have no time to say why.
         let launched = Launched::register(Task::Train, Kernels::select()?, feed)?;
         let done = run_rank(options, world, &launched);

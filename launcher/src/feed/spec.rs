@@ -23,7 +23,7 @@ pub struct FeedSpec {
     pub classes: usize,
     /// Whether features are bytes; otherwise they are `f32`.
     pub is_bytes: bool,
-    /// The first rank that takes records.
+    /// The first rank that takes records in a world of more than one.
     pub first_rank: usize,
     /// Whether parts may be added while the job runs: it goes on until it is stopped.
     pub follow: bool,

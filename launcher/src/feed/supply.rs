@@ -1,5 +1,6 @@
 //! What the driver feeds a job's ranks with, and in which order.
 
+use super::results::Results;
 use super::spec::{Course, FeedSpec, Goal};
 use super::stream::{Stream, is_early};
 use super::{Feeder, Portion, Progress, Tally};
@@ -7,9 +8,7 @@ use crate::error::Error;
 use muster::batch::{WINDOW_BLOCKS, shuffle};
 use muster::dataset::{Dataset, Facts, Features};
 use muster::gradient::Share;
-use muster::parts::output::Output;
 use muster::storage::Storage;
-use std::collections::VecDeque;
 use std::ops::Range;
 use std::path::Path;
 use std::sync::atomic::AtomicBool;
@@ -132,7 +131,7 @@ impl Supply {
         overwrite: bool,
         stop: &AtomicBool,
     ) -> Result<Tally, Error> {
-        let mut written = Written::begin(&self.storage, output, overwrite, self.spec.follow)?;
+        let mut results = Results::begin(&self.storage, output, overwrite, self.spec.follow)?;
         let (mut parts, mut records) = (Stream::new(&self.spec, &self.storage, stop), 0);
         while let Some((name, part)) = parts.next_part(feeder)? {
             let count = part.as_ref().map_or(0, Dataset::len);
@@ -144,17 +143,17 @@ impl Supply {
                 feeder.push(Portion { first, count, worker: None, bytes: encode(part, rows) })?;
             }
             records += count as u64;
-            written.expect(name, begin..records);
-            written.take(feeder)?;
+            results.expect(name, begin..records);
+            results.take(feeder)?;
             if self.spec.follow {
                 feeder.settle()?;
-                written.take(feeder)?;
+                results.take(feeder)?;
             }
         }
         feeder.settle()?;
-        written.take(feeder)?;
+        results.take(feeder)?;
         let tally = feeder.finish(records)?;
-        written.finish()?;
+        results.finish()?;
         Ok(tally)
     }
 }
@@ -221,76 +220,5 @@ impl Batches<'_> {
             }
             Batches::Arriving(stream) => stream.bytes(places),
         }
-    }
-}
-
-/// Results on their way to their parts.
-struct Written<'a> {
-    output: Option<Output<'a>>,
-    storage: &'a Storage,
-    directory: &'a Path,
-    /// Names of parts and one past their last record, those that are not complete.
-    expected: VecDeque<(String, u64, u64)>,
-    /// Lines of the first of them.
-    lines: Vec<u8>,
-    /// Records whose lines are there.
-    records: u64,
-}
-
-impl<'a> Written<'a> {
-    /// A directory that appears whole at the end; or, where the end is open, whose parts appear one by one.
-    fn begin(
-        storage: &'a Storage,
-        directory: &'a Path,
-        overwrite: bool,
-        follow: bool,
-    ) -> Result<Written<'a>, Error> {
-        if follow && !overwrite && storage.stat(directory)?.is_some() {
-            return Err(muster::Error::OutputExists(directory.to_owned()).into());
-        }
-        let output = if follow { None } else { Some(Output::begin(storage, directory, overwrite)?) };
-        Ok(Written { output, storage, directory, expected: VecDeque::new(), lines: Vec::new(), records: 0 })
-    }
-
-    /// A part with these records will come.
-    fn expect(&mut self, name: String, records: Range<u64>) {
-        self.expected.push_back((name, records.start, records.end));
-    }
-
-    /// Takes what results there are, and writes the parts that are complete.
-    fn take(&mut self, feeder: &mut Feeder) -> Result<(), Error> {
-        let mut results = feeder.results();
-        loop {
-            while let Some((name, begin, end)) = self.expected.front()
-                && self.records >= *end
-            {
-                self.write(name, end - begin)?;
-                (self.expected.pop_front(), self.lines.clear());
-            }
-            let Some((count, lines)) = results.next() else { return Ok(()) };
-            self.records += u64::from(count);
-            self.lines.extend(lines);
-        }
-    }
-
-    fn write(&self, name: &str, records: u64) -> Result<(), Error> {
-        let found = self.lines.iter().filter(|&&byte| byte == b'\n').count() as u64;
-        if found != records {
-            let found = format!("{found} lines for the {records} records of {name}");
-            return Err(Error::Protocol { peer: "a worker".to_owned(), found });
-        }
-        match &self.output {
-            Some(output) => {
-                drop(output.write_part(Path::new(name), records, &|out| out.write_all(&self.lines))?)
-            }
-            None => self.storage.create(self.directory.join(name), &|out| out.write_all(&self.lines))?,
-        }
-        Ok(())
-    }
-
-    fn finish(self) -> Result<(), Error> {
-        let Some(output) = self.output else { return Ok(()) };
-        output.finish(Path::new(""))?;
-        Ok(output.commit()?)
     }
 }
