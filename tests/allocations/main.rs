@@ -48,6 +48,8 @@ fn steps_allocate_nothing() {
     let data = Dataset::from_features(Path::new("cycles"), features, &[FEATURES], CLASSES).unwrap();
     let labels = (0..RECORDS).map(|i| (i % CLASSES) as u32).collect();
     let data = data.with_labels(Path::new("cycles"), labels).unwrap();
+    // The first training, and what waits for this test beside it, set up what is set up once.
+    allocations(&data, 3, true, 50);
     for (world_size, server_trains) in [(1, false), (3, false), (3, true)] {
         let few = allocations(&data, world_size, server_trains, 50);
         let many = allocations(&data, world_size, server_trains, 150);
