@@ -61,7 +61,7 @@ bench: ## measure kernels and training beside their peers (MKL and OpenBLAS from
 	$(CARGO) run --release -p muster-benches -- $(TARGET)/bench.json
 
 SOAK_MINUTES ?= 30
-soak: ## kill and resume, over and over, for SOAK_MINUTES (30)
+soak: soak-mpi ## Open MPI 5 and srun; then kill and resume, over and over, for SOAK_MINUTES (30)
 	@end=$$(( $$(date +%s) + 60 * $(SOAK_MINUTES) )); rounds=0; \
 	while [ $$(date +%s) -lt $$end ]; do \
 		MUSTER_SOAK_ROUND=$$rounds $(CARGO) test -q -p muster-tests --test seams -- interruptions model_directory disks; \

@@ -4,6 +4,7 @@ use crate::checkpoint::Identity;
 use crate::error::Error;
 use muster_collective::{Roster, World};
 use muster_kernels::{Backend, Kernels};
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 /// The environment variable that forces a back end of the kernels.
@@ -46,23 +47,41 @@ impl Facts {
 /// # Errors
 /// If a rank cannot take part, if ranks want different things, or have no kernels in common. All ranks get the same error.
 pub fn agree(world: &World, own: Result<Facts, String>) -> Result<&'static Kernels, Error> {
-    let json = serde_json::to_string(&own).expect("plain data becomes JSON");
-    let all: Vec<Result<Facts, String>> = world
-        .exchange(&json)?
-        .iter()
-        .map(|json| serde_json::from_str(json).unwrap_or_else(|_| Err("it is another version".to_owned())))
-        .collect();
-    let facts = ready(world.roster(), all)?;
-    if let Some(text) = differences(&facts) {
-        return Err(Error::RanksDiffer { text });
-    }
+    let facts = gather(world, own)?;
+    same(&facts.iter().map(|facts| &facts.options[..]).collect::<Vec<_>>())?;
     let name = kernels(&facts)?;
     let backend: Backend = name.parse().expect("the name of a back end");
     Ok(Kernels::of(backend).expect("this rank has what all have"))
 }
 
-/// All ranks' facts, or what keeps some of them from taking part.
-fn ready(roster: &Roster, all: Vec<Result<Facts, String>>) -> Result<Vec<Facts>, Error> {
+/// Gives every rank what all of them have done, by rank.
+///
+/// # Errors
+/// What has kept a rank from doing it. All ranks get the same error.
+pub fn gather<T: Serialize + DeserializeOwned>(
+    world: &World,
+    own: Result<T, String>,
+) -> Result<Vec<T>, Error> {
+    let json = serde_json::to_string(&own).expect("plain data becomes JSON");
+    let another = "it is another program, or another version of this one";
+    let all: Vec<Result<T, String>> = world
+        .exchange_after_work(&json)?
+        .iter()
+        .map(|json| serde_json::from_str(json).unwrap_or_else(|_| Err(another.to_owned())))
+        .collect();
+    ready(world.roster(), all)
+}
+
+/// Names and values that have to be the same on all ranks.
+///
+/// # Errors
+/// The first that differs, with its values and their ranks.
+pub fn same(options: &[&[(String, String)]]) -> Result<(), Error> {
+    differences(options).map_or(Ok(()), |text| Err(Error::RanksDiffer { text }))
+}
+
+/// What all ranks have, or what keeps some of them from taking part.
+fn ready<T>(roster: &Roster, all: Vec<Result<T, String>>) -> Result<Vec<T>, Error> {
     let failed: Vec<(usize, &String)> =
         all.iter().enumerate().filter_map(|(rank, facts)| Some((rank, facts.as_ref().err()?))).collect();
     let Some(&(first, message)) = failed.first() else { return Ok(all.into_iter().flatten().collect()) };
@@ -72,10 +91,9 @@ fn ready(roster: &Roster, all: Vec<Result<Facts, String>>) -> Result<Vec<Facts>,
 }
 
 /// Where the ranks' options differ, if they do: the name, and who has which value.
-fn differences(facts: &[Facts]) -> Option<String> {
-    let value = |rank: usize, at: usize| facts[rank].options.get(at).map_or("", |option| &option.1);
+fn differences(facts: &[&[(String, String)]]) -> Option<String> {
+    let value = |rank: usize, at: usize| facts[rank].get(at).map_or("", |option| &option.1);
     let (at, (name, first)) = facts[0]
-        .options
         .iter()
         .enumerate()
         .find(|(at, option)| (0..facts.len()).any(|rank| value(rank, *at) != option.1))?;
@@ -130,11 +148,12 @@ mod tests {
     #[test]
     fn a_differing_option_and_its_ranks_are_named() {
         let all = [facts("0.5", &[], None), facts("0.1", &[], None), facts("0.5", &[], None)];
+        let options: Vec<_> = all.iter().map(|facts| &facts.options[..]).collect();
         assert_eq!(
-            differences(&all).as_deref(),
+            differences(&options).as_deref(),
             Some("learning_rate is 0.5 on ranks 0, 2, but 0.1 on rank 1")
         );
-        assert_eq!(differences(&all[..1]), None);
+        assert_eq!(differences(&options[..1]), None);
     }
 
     #[test]

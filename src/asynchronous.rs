@@ -119,7 +119,7 @@ pub fn serve(
         out: vec![None; job.workers()],
         staleness: Staleness::new(),
     });
-    let (pauses, turn) = (Pauses::new(job, state, conductor), RwLock::new(Turn::default()));
+    let (pauses, turn) = (Pauses::new(job, state, conductor, Some(link)), RwLock::new(Turn::default()));
     let leader = Leader { job, link, loans: &loans, pauses: &pauses };
     let ends = team::run(job.threads, |team| {
         let mut own = own.as_ref().map(RankGradient::thread);

@@ -8,6 +8,7 @@ use crate::model::{Model, Tensors};
 use crate::storage::Storage;
 use muster_kernels::Kernels;
 use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
 use std::path::Path;
 
 /// Reads the model of a model directory, or a model file.
@@ -41,6 +42,7 @@ pub fn predict(model: &Model, kernels: &Kernels, weights: &[Tensors], dataset: &
 }
 
 /// How often records of each class were given each class: `[classes, classes]`, rows by label.
+#[derive(Serialize, Deserialize)]
 pub struct Confusion {
     classes: usize,
     counts: Vec<u64>,
@@ -57,6 +59,11 @@ impl Confusion {
         for (&label, &prediction) in labels.iter().zip(predictions) {
             self.counts[label as usize * self.classes + prediction as usize] += 1;
         }
+    }
+
+    /// Adds what was counted elsewhere, for as many classes.
+    pub fn merge(&mut self, other: &Confusion) {
+        self.counts.iter_mut().zip(&other.counts).for_each(|(sum, count)| *sum += count);
     }
 
     /// Share of the records whose prediction is their label; none when nothing was counted.

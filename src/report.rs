@@ -39,6 +39,10 @@ pub struct Report {
     pub transport: &'static str,
     /// The MPI library; none for ranks that are threads.
     pub mpi: Option<String>,
+    /// What carried MPI's messages, in words; none for ranks that are threads.
+    pub fabric: Option<String>,
+    /// How much the counters of RDMA devices have grown on each node while it ran: `host device/port counter`.
+    pub fabric_counters: muster_collective::fabric::Counters,
     /// How many gradients of asynchronous training have missed how many updates.
     pub staleness: Staleness,
     /// Where the time of each rank went.

@@ -41,7 +41,7 @@ pub fn run(
 fn serve(job: &Job, link: &Server, state: &State, conductor: &mut Conductor) -> Result<End, Error> {
     let first_step = conductor.steps();
     let own = job.cluster.server_trains.then(|| RankGradient::new(job, 0, job.seat(0)));
-    let (pauses, signal) = (Pauses::new(job, state, conductor), Signal::default());
+    let (pauses, signal) = (Pauses::new(job, state, conductor, Some(link)), Signal::default());
     let pushes = RwLock::new(vec![Push::default(); job.workers()]);
     let ends = team::run(job.threads, |team| {
         let (mut summer, mut own) = (Summer::new(1), own.as_ref().map(RankGradient::thread));

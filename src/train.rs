@@ -176,7 +176,7 @@ pub fn work(job: &Job, (world, transport): (&World, Transport)) -> Result<(), Er
 fn solo(job: &Job, state: &State, conductor: &mut Conductor) -> Result<End, Error> {
     let first_step = conductor.steps();
     let (rank, slot) = (RankGradient::new(job, 0, (0, 1)), job.model.buffer());
-    let (pauses, signal) = (Pauses::new(job, state, conductor), Signal::default());
+    let (pauses, signal) = (Pauses::new(job, state, conductor, None), Signal::default());
     let ends = team::run(job.threads, |team| {
         let mut gradient = rank.thread();
         let blocks = job.model.blocks_of(team.index(), team.count());
@@ -288,12 +288,19 @@ pub(crate) struct Pauses<'a, 'c> {
     state: &'a State,
     conductor: Mutex<&'a mut Conductor<'c>>,
     evaluation: Option<(&'a Dataset, Evaluation)>,
+    /// The workers, who wait meanwhile.
+    link: Option<&'a Server>,
 }
 
 impl<'a, 'c> Pauses<'a, 'c> {
-    pub fn new(job: &'a Job, state: &'a State, conductor: &'a mut Conductor<'c>) -> Pauses<'a, 'c> {
+    pub fn new(
+        job: &'a Job,
+        state: &'a State,
+        conductor: &'a mut Conductor<'c>,
+        link: Option<&'a Server>,
+    ) -> Pauses<'a, 'c> {
         let evaluation = job.test.map(|test| (test, Evaluation::new(test.len())));
-        Pauses { job, state, conductor: Mutex::new(conductor), evaluation }
+        Pauses { job, state, conductor: Mutex::new(conductor), evaluation, link }
     }
 
     fn conductor(&self) -> std::sync::MutexGuard<'_, &'a mut Conductor<'c>> {
@@ -320,6 +327,14 @@ impl<'a, 'c> Pauses<'a, 'c> {
         if next == Next::default() {
             return Ok(None);
         }
+        match self.link.filter(|_| team.is_leader()) {
+            Some(link) => link.pausing(|| self.pause(team, next)),
+            None => self.pause(team, next),
+        }
+    }
+
+    /// Evaluates, saves and ends as `next` says.
+    fn pause(&self, team: &Member, next: Next) -> Result<Option<End>, Error> {
         team.wait();
         if let Some((test, evaluation)) = self.evaluation.as_ref().filter(|_| next.evaluate) {
             evaluation.run((self.job.model, self.job.kernels, &self.state.weights), test, team);

@@ -31,6 +31,8 @@ struct Head {
     state: AtomicU32,
     length: AtomicU32,
     reason: [AtomicU8; REASON],
+    /// Grows while the server does something that may take long.
+    beats: Counter,
 }
 
 /// What server and one worker tell each other.
@@ -252,7 +254,19 @@ impl ServerEnd {
     }
 }
 
+impl ServerEnd {
+    /// Gives a sign of life.
+    pub fn beat(&self) {
+        self.board.head().beats.increment();
+    }
+}
+
 impl WorkerEnd {
+    /// The server's signs of life so far.
+    pub fn beats(&self) -> u64 {
+        self.board.head().beats.get()
+    }
+
     /// The order that has not been answered yet.
     pub fn order(&self) -> Option<Order> {
         let mailbox = self.board.mailbox(self.index);

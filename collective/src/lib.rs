@@ -7,6 +7,7 @@
 //! - [`message`]: what a worker says of a gradient, and what the server answers.
 //! - [`board`]: server and workers over memory that all of them see: threads of one process, or processes of one node.
 //! - [`link`](mod@link): [`Server`] and [`Worker`], whatever lies between them; limits and accounts of waiting.
+//! - [`fabric`]: what carries MPI's messages.
 //! - [`launched`]: what the environment says of a launcher such as mpirun; [`roster`]: the ranks by name, node and core.
 //! - [`World`]: the ranks that a launcher started, with the cargo feature `mpi`; without it, an error that says so.
 //!
@@ -20,6 +21,7 @@
 //! ```
 
 pub mod board;
+pub mod fabric;
 pub mod launched;
 pub mod link;
 pub mod message;
@@ -33,6 +35,7 @@ pub mod shared;
 pub mod tree;
 pub mod wait;
 
+pub use fabric::Fabric;
 pub use link::{Server, Shape, Times, Worker};
 pub use message::{Order, Push};
 pub use mpi::World;
@@ -81,8 +84,8 @@ pub enum Error {
 
     /// A build without MPI is one of several processes that a launcher started.
     #[error(
-        "{launcher} started {} this program, which was built without MPI: they would all train on their own; \
-         build it with the cargo feature `mpi`, or start it without {launcher}",
+        "{launcher} started {} this program, which was built without MPI: they would all work on their own; \
+         start it without {launcher}, or build it with the cargo feature `mpi`",
         size.map_or("several processes of".to_owned(), |size| format!("{size} processes of"))
     )]
     WithoutMpi {
@@ -126,6 +129,18 @@ pub enum Error {
         transport: Transport,
         /// Why it cannot be had.
         reason: String,
+    },
+
+    /// Messages go another way than they have to.
+    #[error(
+        "{wanted} is required as the fabric between the ranks, but what was found is {found}; start the job on nodes that have it, \
+         with an MPI built for it, or leave out --fabric and --rdma"
+    )]
+    OtherFabric {
+        /// What was asked for.
+        wanted: String,
+        /// What there is, in words.
+        found: String,
     },
 
     /// A call of MPI failed.

@@ -9,7 +9,9 @@ use crate::message::{Order, Push};
 use crate::mpi;
 use crate::wait::Patience;
 use crate::{Error, Roster, Shared};
-use std::sync::{Arc, Mutex};
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
 /// What a link has to hold.
@@ -65,6 +67,8 @@ pub struct Worker {
     common: Common,
     words: Mutex<Vec<u64>>,
     rank: usize,
+    /// Signs of life of the server that have been seen.
+    beats: AtomicU64,
 }
 
 /// What lies between the server and its workers.
@@ -116,14 +120,16 @@ impl Common {
         Common { roster, first_rank: shape.first_rank, limit, times: Mutex::new(times) }
     }
 
-    /// Waits for a rank until `poll` says that all has come; `failure` is asked when the wait grows long.
+    /// Waits for a rank until `poll` says that all has come; when the wait grows long, `lives` is asked for failures and whether the
+    /// rank has given a new sign of life.
     fn wait(
         &self,
         rank: usize,
         mut poll: impl FnMut() -> Result<Arrival, Error>,
-        failure: impl Fn() -> Result<(), Error>,
+        lives: impl Fn() -> Result<bool, Error>,
     ) -> Result<(), Error> {
         let (start, mut patience, mut begun) = (Instant::now(), Patience::default(), None);
+        let mut heard = start;
         loop {
             match poll()? {
                 Arrival::Complete => break,
@@ -131,8 +137,10 @@ impl Common {
                 Arrival::Nothing => {}
             }
             if patience.is_long() {
-                failure()?;
-                if start.elapsed() > self.limit {
+                if lives()? {
+                    heard = Instant::now();
+                }
+                if heard.elapsed() > self.limit {
                     return Err(self.stuck(rank));
                 }
             }
@@ -292,6 +300,38 @@ impl Server {
         }
     }
 
+    /// Does what may take longer than workers wait, such as an evaluation: they are given signs of life. Nothing else of this end is used
+    /// meanwhile.
+    pub fn pausing<T>(&self, work: impl FnOnce() -> T) -> T {
+        let (over, has_ended) = (Mutex::new(false), Condvar::new());
+        let beat = || {
+            let mut over = over.lock().expect("no panic while it is held");
+            while !*over {
+                // A failure shows at the next order.
+                let _ = self.beat();
+                over =
+                    has_ended.wait_timeout(over, self.common.limit / 8).expect("no panic while it is held").0;
+            }
+        };
+        std::thread::scope(|scope| {
+            scope.spawn(beat);
+            let done = catch_unwind(AssertUnwindSafe(work));
+            *over.lock().expect("no panic while it is held") = true;
+            has_ended.notify_one();
+            done.unwrap_or_else(|panic| resume_unwind(panic))
+        })
+    }
+
+    fn beat(&self) -> Result<(), Error> {
+        match &self.end {
+            ServerEnd::Board(end) => {
+                end.beat();
+                Ok(())
+            }
+            ServerEnd::Messages(end) => end.beat(),
+        }
+    }
+
     /// Where the time went so far.
     pub fn times(&self) -> Times {
         self.common.times()
@@ -312,11 +352,13 @@ impl Server {
         }
     }
 
-    fn failure(&self) -> Result<(), Error> {
+    /// Whatever a worker computes has to end within the limit: there are no signs of life but pushes.
+    fn failure(&self) -> Result<bool, Error> {
         match &self.end {
-            ServerEnd::Board(end) => end.failure(),
-            ServerEnd::Messages(_) => Ok(()),
+            ServerEnd::Board(end) => end.failure()?,
+            ServerEnd::Messages(_) => {}
         }
+        Ok(false)
     }
 }
 
@@ -326,7 +368,13 @@ impl Worker {
     pub fn new(end: WorkerEnd, roster: Arc<Roster>, shape: &Shape, index: usize) -> Worker {
         let limit = shape.step_timeout.mul_f64(1.25) + Duration::from_millis(500);
         let common = Common::new(roster, shape, limit);
-        Worker { end, common, words: Mutex::default(), rank: index + shape.first_rank }
+        Worker {
+            end,
+            common,
+            words: Mutex::default(),
+            rank: index + shape.first_rank,
+            beats: AtomicU64::new(0),
+        }
     }
 
     /// The weights of the last order.
@@ -358,11 +406,14 @@ impl Worker {
             }
             WorkerEnd::Messages(end) => end.arrival(&mut order),
         };
-        let failure = || match &self.end {
-            WorkerEnd::Board(end) => end.failure(),
-            WorkerEnd::Messages(_) => Ok(()),
+        let lives = || match &self.end {
+            WorkerEnd::Board(end) => {
+                end.failure()?;
+                Ok(end.beats() != self.beats.swap(end.beats(), Ordering::Relaxed))
+            }
+            WorkerEnd::Messages(end) => end.has_beaten(),
         };
-        self.common.wait(0, poll, failure)?;
+        self.common.wait(0, poll, lives)?;
         Ok(order.expect("the wait ended with one"))
     }
 
@@ -488,5 +539,18 @@ mod tests {
         assert!(error.to_string().starts_with("rank 2 has sent nothing for 300ms"), "{error}");
         let error = workers[0].pull().unwrap_err();
         assert!(error.to_string().starts_with("rank 0 has sent nothing"), "{error}");
+    }
+
+    #[test]
+    fn a_server_in_a_pause_is_waited_for() {
+        let (server, workers) = threads(&shape(1, false));
+        std::thread::scope(|scope| {
+            let pulled = scope.spawn(|| workers[0].pull());
+            // The worker's limit is 875 ms.
+            assert_eq!(server.pausing(|| std::thread::sleep(Duration::from_millis(2500))), ());
+            server.publish(Order::Compute(0)).unwrap();
+            assert_eq!(pulled.join().unwrap(), Ok(Order::Compute(0)));
+        });
+        assert!(catch_unwind(AssertUnwindSafe(|| server.pausing(|| panic!("it ends")))).is_err());
     }
 }

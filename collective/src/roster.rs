@@ -102,6 +102,17 @@ impl Roster {
         }
     }
 
+    /// The other ranks whose processes can be seen from that of `rank`, and their process ids.
+    pub fn neighbours(&self, rank: usize) -> impl Iterator<Item = (usize, u32)> {
+        let here = self.places.get(rank);
+        let is_near = move |(other, there): &(usize, &Place)| {
+            *other != rank
+                && here
+                    .is_some_and(|here| there.node == here.node && there.pid_namespace == here.pid_namespace)
+        };
+        self.places.iter().enumerate().filter(is_near).map(|(other, there)| (other, there.pid))
+    }
+
     /// Number of nodes.
     pub fn nodes(&self) -> usize {
         self.places.iter().enumerate().filter(|(rank, place)| place.node == *rank).count().max(1)

@@ -3,9 +3,10 @@
 use crate::launched::Launched;
 use crate::link::{Arrival, Server, Shape, Worker};
 use crate::message::{Order, Push};
-use crate::{Error, Roster, Shared, Transport};
+use crate::{Error, Fabric, Roster, Shared, Transport};
 use std::convert::Infallible;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// The ranks that a launcher started: never, in this build.
 pub struct World(Infallible);
@@ -15,7 +16,7 @@ impl World {
     ///
     /// # Errors
     /// If so.
-    pub fn join(_on_death: fn(&str) -> !) -> Result<Option<World>, Error> {
+    pub fn join(_limit: Duration, _on_loss: fn(&str) -> !) -> Result<Option<World>, Error> {
         match Launched::here() {
             Some(Launched { size: Some(1), .. }) | None => Ok(None),
             Some(Launched { launcher, size, .. }) => Err(Error::WithoutMpi { launcher, size }),
@@ -42,6 +43,22 @@ impl World {
     /// # Errors
     /// If MPI fails.
     pub fn exchange(&self, _text: &str) -> Result<Vec<String>, Error> {
+        match self.0 {}
+    }
+
+    /// The same after work that may take one rank much longer than another.
+    ///
+    /// # Errors
+    /// If MPI fails.
+    pub fn exchange_after_work(&self, _text: &str) -> Result<Vec<String>, Error> {
+        match self.0 {}
+    }
+
+    /// What carries the messages of each rank.
+    ///
+    /// # Errors
+    /// If MPI fails.
+    pub fn fabric(&self) -> Result<Vec<Fabric>, Error> {
         match self.0 {}
     }
 
@@ -92,6 +109,10 @@ pub struct MessageServer {
 }
 
 impl MessageServer {
+    pub(crate) fn beat(&self) -> Result<(), Error> {
+        match self.never {}
+    }
+
     pub(crate) fn arrival(&self, _worker: usize) -> Result<Arrival, Error> {
         match self.never {}
     }
@@ -117,6 +138,10 @@ pub struct MessageWorker {
 }
 
 impl MessageWorker {
+    pub(crate) fn has_beaten(&self) -> Result<bool, Error> {
+        match self.never {}
+    }
+
     pub(crate) fn arrival(&self, _order: &mut Option<Order>) -> Result<Arrival, Error> {
         match self.never {}
     }

@@ -5,7 +5,7 @@
 //! - [`job`]: what is to be run, where, and within which limits; [`hosts`] and their slots; [`engine`]: `mpirun`, `srun`, threads.
 //! - [`run`](fn@run): a whole job, with restarts; [`driver`]: its four phases as four types; [`notice`]: what a person is told.
 //! - [`roster`]: who is there and how far; [`control`]: the listener; [`process`] and [`output`]: the engine and what the ranks write.
-//! - [`plan`](mod@plan): what a job would be, before anything is started.
+//! - [`plan`](mod@plan): what a job would be, before anything is started; [`memory`]: what this machine has left.
 //! - [`doctor`]: whether hosts, ports, the engine and the storage are as a job needs them.
 //! - [`job_file`]: how `muster status` and `muster stop` find a job.
 //!
@@ -34,6 +34,7 @@ pub mod inject;
 pub mod job;
 pub mod job_file;
 pub mod key;
+pub mod memory;
 pub mod message;
 pub mod notice;
 pub mod output;

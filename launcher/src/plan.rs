@@ -3,11 +3,13 @@
 use crate::error::Error;
 use crate::hosts::Host;
 use crate::job::Job;
+use crate::memory;
 use crate::message::{Role, Task};
 use crate::output::Output;
 use crate::process::{Process, Running};
 use rustix::process::Signal;
 use serde::{Deserialize, Serialize};
+use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -114,19 +116,16 @@ fn no_plan(job: &Job, what: &str) -> Error {
 pub struct Machine {
     /// Cores that may be used.
     pub cores: usize,
-    /// Memory that is free, in bytes; none if the system does not tell.
+    /// Memory that may still be used, in bytes; none if the system does not tell.
     pub free_bytes: Option<u64>,
 }
 
 impl Machine {
     /// The one this runs on.
     pub fn this() -> Machine {
-        let meminfo = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
-        let kib =
-            meminfo.lines().find_map(|line| line.strip_prefix("MemAvailable:")?.split_whitespace().next());
         Machine {
             cores: std::thread::available_parallelism().map_or(1, usize::from),
-            free_bytes: kib.and_then(|kib| kib.parse::<u64>().ok()).map(|kib| kib * 1024),
+            free_bytes: memory::available(Path::new("/")),
         }
     }
 }

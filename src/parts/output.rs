@@ -83,6 +83,8 @@ pub struct Output<'a> {
     /// Where what it replaces is kept until it is in place.
     replaced: PathBuf,
     overwrite: bool,
+    /// Whether this is the one that began it, and ends it.
+    is_own: bool,
 }
 
 impl<'a> Output<'a> {
@@ -92,25 +94,42 @@ impl<'a> Output<'a> {
     /// When there is something at `target` already and `overwrite` does not allow to replace it, and when nothing can be
     /// written there.
     pub fn begin(storage: &'a Storage, target: &Path, overwrite: bool) -> Result<Output<'a>> {
-        let nameless = || Error::Invalid(format!("the output {} names no directory", target.display()));
-        let name = target.file_name().ok_or_else(nameless)?.to_string_lossy();
-        let beside = |suffix| target.with_file_name(format!(".{name}.{suffix}"));
-        let (staging, replaced) = (beside("partial"), beside("replaced"));
-        let target = target.to_owned();
-        if storage.stat(&target)?.is_none() && storage.stat(&replaced)?.is_some() {
+        let mut output = Output::join(storage, target)?;
+        let Output { target, staging, replaced, .. } = &output;
+        if storage.stat(target)?.is_none() && storage.stat(replaced)?.is_some() {
             // An earlier run died between the two renames of `commit`.
-            storage.rename(&replaced, &target)?;
+            storage.rename(replaced, target)?;
         }
-        if !overwrite && storage.stat(&target)?.is_some() {
-            return Err(Error::OutputExists(target));
+        if !overwrite && storage.stat(target)?.is_some() {
+            return Err(Error::OutputExists(target.clone()));
         }
-        storage.delete(&staging)?;
-        let output = Output { storage, target, staging, replaced, overwrite };
+        storage.delete(staging)?;
+        (output.overwrite, output.is_own) = (overwrite, true);
         // Better now than after hours of work.
         let probe = output.staging.join("_probe");
         storage.create(&probe, &|_| Ok(()))?;
         storage.delete(&probe)?;
         Ok(output)
+    }
+
+    /// Takes part in writing the directory `target`, which another process has begun and will commit.
+    ///
+    /// # Errors
+    /// When it names no directory.
+    pub fn join(storage: &'a Storage, target: &Path) -> Result<Output<'a>> {
+        let nameless = || Error::Invalid(format!("the output {} names no directory", target.display()));
+        let name = target.file_name().ok_or_else(nameless)?.to_string_lossy();
+        let beside = |suffix| target.with_file_name(format!(".{name}.{suffix}"));
+        let (staging, replaced) = (beside("partial"), beside("replaced"));
+        Ok(Output { storage, target: target.to_owned(), staging, replaced, overwrite: false, is_own: false })
+    }
+
+    /// Whether the file `path` (relative to the output) has been written, by whichever process.
+    ///
+    /// # Errors
+    /// Those of the storage.
+    pub fn has(&self, path: &Path) -> Result<bool> {
+        Ok(self.storage.stat(self.staging.join(path))?.is_some())
     }
 
     /// Writes `rows` as a data set, several files at a time; calls `written` with the number of records of each file that
@@ -203,6 +222,8 @@ impl<'a> Output<'a> {
 impl Drop for Output<'_> {
     fn drop(&mut self) {
         // The error that stopped the writing is the one to tell; a leftover is deleted by the next attempt.
-        drop(self.storage.delete(&self.staging));
+        if self.is_own {
+            drop(self.storage.delete(&self.staging));
+        }
     }
 }

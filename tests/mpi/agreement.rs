@@ -44,3 +44,17 @@ fn forced_kernels_hold_for_all() {
     muster_tests::program::run(command.env("MUSTER_KERNELS", "wide")).succeeds();
     assert_eq!(mpi.sandbox.json("r")["kernels"]["back_end"], "wide");
 }
+
+#[test]
+fn another_binary_on_one_rank_is_an_error() {
+    let Some(mpi) = mpi() else { return };
+    let other = mpi.sandbox.path("mnist-other");
+    let bytes = std::fs::read(&mpi.mnist).unwrap();
+    std::fs::copy(&mpi.mnist, &other).unwrap();
+    std::fs::write(&other, [&bytes[..], b"built elsewhere"].concat()).unwrap();
+    let mut command = mpi.command(&[(2, "--steps 3")]);
+    command.args([":", "-n", "1"]).arg(&other).args(["train", "--data", "data", "--steps", "3"]);
+    let outcome = muster_tests::program::run(&mut command);
+    assert!(!outcome.status.success(), "{outcome:?}");
+    assert!(crate::said(&outcome, &["the program's sha256", "on ranks 0, 1", "on rank 2"]), "{outcome:?}");
+}

@@ -2,7 +2,6 @@
 
 use crate::{Mpi, mpi, said};
 use muster_tests::program::{self, Outcome, Running, eventually};
-use std::fs;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -17,32 +16,11 @@ fn start(mpi: &Mpi, ranks: usize, options: &str) -> Running {
     running
 }
 
-/// The process of a rank of the world in this sandbox.
-fn process(mpi: &Mpi, rank: usize) -> String {
-    let directory = fs::canonicalize(mpi.sandbox.path(".")).unwrap();
-    let is_it = |pid: &str| {
-        let of_process = |name: &str| fs::read(format!("/proc/{pid}/{name}")).unwrap_or_default();
-        let environment = of_process("environ");
-        let has =
-            |name: &str| environment.split(|&b| b == 0).any(|v| v == format!("{name}={rank}").as_bytes());
-        fs::read_link(format!("/proc/{pid}/cwd")).is_ok_and(|cwd| cwd == directory)
-            && of_process("comm").starts_with(b"mnist")
-            && (has("OMPI_COMM_WORLD_RANK") || has("PMI_RANK"))
-    };
-    let pids =
-        fs::read_dir("/proc").unwrap().filter_map(|entry| entry.unwrap().file_name().into_string().ok());
-    pids.into_iter().find(|pid| is_it(pid)).expect("the rank runs")
-}
-
-fn signal(name: &str, pid: &str) {
-    assert!(Command::new("kill").args([&format!("-{name}"), pid]).status().unwrap().success());
-}
-
 /// How the job ends after a signal to a rank, and how long that takes.
 fn end_after(mpi: &Mpi, name: &str, rank: usize, options: &str) -> (Outcome, Duration) {
     let mut running = start(mpi, 3, options);
-    let pid = process(mpi, rank);
-    signal(name, &pid);
+    let pid = mpi.process(rank);
+    mpi.signal(name, &pid);
     let since = Instant::now();
     let outcome = running.ends();
     let took = since.elapsed();
@@ -84,7 +62,7 @@ fn a_signal_to_rank_0_finishes_the_step_and_the_training_goes_on_to_the_same_bit
     let Some(mpi) = mpi() else { return };
     let mut running = start(&mpi, 3, "");
     let before = *mpi.sandbox.checkpoints("model").last().unwrap();
-    signal("TERM", &process(&mpi, 0));
+    mpi.signal("TERM", &mpi.process(0));
     let outcome = running.ends();
     assert!(outcome.stdout.contains("===== Stop"), "{outcome:?}");
     let saved = *mpi.sandbox.checkpoints("model").last().unwrap();

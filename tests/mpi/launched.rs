@@ -10,7 +10,11 @@ fn muster(mpi: &Mpi, launch: &str, program: &std::path::Path, arguments: &str) -
     command.args(["--kill-after", "5", "100"]).arg(launcher());
     command.args(["run", "--engine", "mpirun", "-n", "3"]).args(launch.split_whitespace()).arg("--");
     command.arg(program).args(arguments.split_whitespace()).current_dir(mpi.sandbox.path("."));
-    let mpirun = if mpi.kind == "openmpi" { "mpirun.openmpi" } else { "mpiexec.mpich" };
+    let mpirun = match mpi.kind.as_str() {
+        "openmpi" => "mpirun.openmpi",
+        "openmpi5" => "mpirun",
+        _ => "mpiexec.mpich",
+    };
     command.env("MUSTER_MPIRUN", mpirun).env("XDG_RUNTIME_DIR", mpi.sandbox.path("."));
     command.env_remove("MUSTER_KERNELS");
     command

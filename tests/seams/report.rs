@@ -41,6 +41,8 @@ fn every_field_is_there() {
         "server_trains",
         "transport",
         "mpi",
+        "fabric",
+        "fabric_counters",
         "staleness",
         "ranks",
     ];

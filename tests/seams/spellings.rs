@@ -50,22 +50,58 @@ fn the_seed_s_inference_takes_the_options_of_training() {
     let sandbox = Sandbox::new();
     sandbox.train("--hidden none -e 1").succeeds();
     run(&mut sandbox.mnist("inference --data data -n 1 -b 100 -e 1 -s 1000 -m mnist_model -o p")).succeeds();
-    run(&mut sandbox.mnist("inference --data data -n 4 -o q")).refuses(&["--cluster-size", "not built yet"]);
+    run(&mut sandbox.mnist("inference --data data -n 4 -o q")).succeeds();
+    assert_eq!(
+        sandbox.files("p").into_values().collect::<Vec<_>>(),
+        sandbox.files("q").into_values().collect::<Vec<_>>()
+    );
 }
 
 #[test]
 fn what_is_not_built_yet_says_so() {
     let sandbox = Sandbox::new();
-    for (options, name) in [
-        ("-tb", "--tensorboard"),
-        ("--tensorboard", "--tensorboard"),
-        ("-c", "--rdma"),
-        ("-c TRUE", "--rdma"),
-        ("--rdma True", "--rdma"),
-    ] {
+    for options in ["-tb", "--tensorboard"] {
         for mode in ["train", "inference"] {
             run(&mut sandbox.mnist(&format!("{mode} --data data {options}")))
-                .refuses(&[name, "not built yet"]);
+                .refuses(&["--tensorboard", "not built yet"]);
+        }
+    }
+}
+
+#[test]
+fn rdma_between_threads_is_an_error_and_not_wanting_it_is_none() {
+    let sandbox = Sandbox::new();
+    sandbox.train("--hidden none -e 1 --rdma False --fabric auto").succeeds();
+    for options in
+        ["-c", "-c TRUE", "--rdma True", "--rdma", "--fabric require=rdma", "--fabric require=mlx5_0"]
+    {
+        for mode in ["train", "inference"] {
+            let wanted = if options.contains("mlx5") { "mlx5_0 is required" } else { "rdma is required" };
+            run(&mut sandbox.mnist(&format!("{mode} --data data {options}"))).refuses(&[
+                wanted,
+                "threads of one process",
+                "mpirun",
+            ]);
+        }
+    }
+}
+
+#[test]
+fn a_launcher_s_processes_without_mpi_do_not_work_on_their_own() {
+    let sandbox = Sandbox::new();
+    let launchers: [&[(&str, &str)]; 4] = [
+        &[("OMPI_COMM_WORLD_SIZE", "4"), ("OMPI_COMM_WORLD_RANK", "0")],
+        &[("PMI_SIZE", "4"), ("PMI_RANK", "0")],
+        &[("SLURM_STEP_NUM_TASKS", "4"), ("SLURM_PROCID", "0"), ("SLURM_STEP_ID", "0")],
+        &[("PMIX_RANK", "0")],
+    ];
+    for launcher in launchers {
+        for mode in ["train", "inference"] {
+            let mut command = sandbox.mnist(&format!("{mode} --data data"));
+            run(command.envs(launcher.iter().copied())).refuses(&[
+                "built without MPI",
+                "or build it with the cargo feature `mpi`: cargo build --release -p mnist --features mpi",
+            ]);
         }
     }
 }

@@ -42,6 +42,13 @@ pub fn check(call: &'static str, code: c_int) -> Result<(), Error> {
 
 /// What the library says it is, its first line. It may be asked before MPI is initialized.
 pub fn library() -> String {
+    let text = library_text();
+    let words: Vec<&str> = text.lines().next().unwrap_or("").split_whitespace().collect();
+    words.join(" ").split(',').next().unwrap_or("").to_owned()
+}
+
+/// All that the library says of itself.
+pub fn library_text() -> String {
     // SAFETY: a constant of the library; the buffer is of the length that it states.
     let text = unsafe {
         let mut text = vec![0u8; ffi::RSMPI_MAX_LIBRARY_VERSION_STRING as usize + 1];
@@ -50,19 +57,25 @@ pub fn library() -> String {
         text.truncate(length.max(0) as usize);
         text
     };
-    let text = String::from_utf8_lossy(&text);
-    let words: Vec<&str> = text.lines().next().unwrap_or("").split_whitespace().collect();
-    words.join(" ").split(',').next().unwrap_or("").to_owned()
+    String::from_utf8_lossy(&text).into_owned()
 }
 
-/// Initializes MPI for a process whose threads leave it to this one, and returns the world; its errors are returned, not fatal.
+/// Initializes MPI for a process of which one thread at a time calls it, and returns the world; its errors are returned, not fatal.
 pub fn initialize() -> Result<Comm, Error> {
     let mut provided = 0;
     // SAFETY: null stands for no arguments; the process initializes MPI once.
     unsafe {
-        let code =
-            ffi::MPI_Init_thread(ptr::null_mut(), ptr::null_mut(), ffi::RSMPI_THREAD_FUNNELED, &mut provided);
+        let code = ffi::MPI_Init_thread(
+            ptr::null_mut(),
+            ptr::null_mut(),
+            ffi::RSMPI_THREAD_SERIALIZED,
+            &mut provided,
+        );
         check("MPI_Init_thread", code)?;
+        if provided < ffi::RSMPI_THREAD_SERIALIZED {
+            let text = "this MPI is built for programs without threads".to_owned();
+            return Err(Error::Mpi { call: "MPI_Init_thread", text });
+        }
         Comm(ffi::RSMPI_COMM_WORLD).returning_errors()
     }
 }
@@ -130,6 +143,44 @@ impl Comm {
         Ok(lowest as usize)
     }
 
+    /// Waits until all ranks have come this far; rank 0 tells `missing` of those that have not.
+    pub fn roll_call(self, mut missing: impl FnMut(&[usize])) -> Result<(), Error> {
+        const HERE: c_int = 7;
+        let (rank, size) = (self.rank()?, self.size()?);
+        let (mut words, mut patience, mut told) = (vec![[0u64]; size], Patience::default(), 0);
+        if rank != 0 {
+            let mut request = Requests::default();
+            // SAFETY: the word lives until `wait` returns.
+            unsafe { request.send_words(self, &words[rank], 0, HERE)? };
+            return request.wait();
+        }
+        let receive = |(from, word): (usize, &mut [u64; 1])| {
+            let mut request = Requests::default();
+            // SAFETY: the words live, and are not touched, until all requests are done.
+            unsafe { request.receive_words(self, word, from, HERE)? };
+            Ok((from, request))
+        };
+        let awaited: Result<Vec<_>, Error> = words.iter_mut().enumerate().skip(1).map(receive).collect();
+        let mut awaited = awaited?;
+        while !awaited.is_empty() {
+            if awaited.len() != told {
+                told = awaited.len();
+                missing(&awaited.iter().map(|(from, _)| *from).collect::<Vec<_>>());
+            }
+            let mut failed = Ok(());
+            awaited.retain_mut(|(_, request)| match request.are_done() {
+                Ok(done) => !done,
+                Err(error) => {
+                    failed = Err(error);
+                    true
+                }
+            });
+            failed?;
+            patience.pause();
+        }
+        Ok(())
+    }
+
     /// Gives every rank every rank's text, by rank.
     pub fn exchange(self, text: &str) -> Result<Vec<String>, Error> {
         let size = self.size()?;
@@ -163,6 +214,22 @@ impl Comm {
             String::from_utf8_lossy(&bytes[start as usize..][..length as usize]).into_owned()
         };
         Ok(starts.iter().zip(&lengths).map(text).collect())
+    }
+
+    /// Receives a message without content, if one has come.
+    pub fn take_empty(self, from: usize, tag: c_int) -> Result<bool, Error> {
+        let (from, mut flag) = (from as c_int, 0);
+        // SAFETY: plain out parameters, no statuses are wanted; a message of no words writes none.
+        unsafe {
+            let code = ffi::MPI_Iprobe(from, tag, self.0, &mut flag, ffi::RSMPI_STATUS_IGNORE);
+            check("MPI_Iprobe", code)?;
+            if flag != 0 {
+                let (nowhere, kind) = (ptr::from_mut(&mut [0u64; 1]).cast(), ffi::RSMPI_UINT64_T);
+                let code = ffi::MPI_Recv(nowhere, 0, kind, from, tag, self.0, ffi::RSMPI_STATUS_IGNORE);
+                check("MPI_Recv", code)?;
+            }
+        }
+        Ok(flag != 0)
     }
 
     /// Ends the processes of all ranks.

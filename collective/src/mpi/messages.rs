@@ -16,6 +16,7 @@ const ORDER: i32 = 1;
 const WEIGHTS: i32 = 2;
 const WORDS: i32 = 3;
 const GRADIENTS: i32 = 4;
+const BEAT: i32 = 5;
 
 /// The first word of a push that tells of a failure; its text follows, its length first.
 const FAILURE: u64 = u64::MAX;
@@ -32,6 +33,8 @@ pub struct MessageServer {
     /// Floats of one gradient.
     floats: usize,
     mail: Vec<Mutex<Mail>>,
+    /// Signs of life under way; they carry nothing.
+    beats: Mutex<Requests>,
 }
 
 /// What is under way between the server and one worker.
@@ -98,7 +101,22 @@ impl MessageServer {
             slots: (0..shape.workers).map(|_| buffer(shape, shape.nodes)).collect(),
             floats: shape.floats(),
             mail: (0..shape.workers).map(|_| Mutex::new(mail())).collect(),
+            beats: Mutex::default(),
         }
+    }
+
+    /// Gives all workers a sign of life, unless an earlier one is still under way. May be called in another thread while the one that
+    /// joined the world makes no call.
+    pub fn beat(&self) -> Result<(), Error> {
+        let mut beats = locked(&self.beats);
+        if !beats.are_done()? {
+            return Ok(());
+        }
+        let others = 1 - self.first_rank..self.mail.len();
+        // SAFETY: there are no words that would have to live.
+        others
+            .map(|worker| worker + self.first_rank)
+            .try_for_each(|rank| unsafe { beats.send_words(self.comm, &[], rank, BEAT) })
     }
 
     pub fn give(&self, worker: usize, order: Order) -> Result<(), Error> {
@@ -214,6 +232,15 @@ impl MessageWorker {
         }
         *order = Some(Order::of(mail.order[0]));
         Ok(Arrival::Complete)
+    }
+
+    /// Whether the server has given a sign of life since this was asked before.
+    pub fn has_beaten(&self) -> Result<bool, Error> {
+        let mut any = false;
+        while self.comm.take_empty(0, BEAT)? {
+            any = true;
+        }
+        Ok(any)
     }
 
     pub fn push(&self, words: &[u64], nodes: usize) -> Result<(), Error> {

@@ -1,6 +1,8 @@
 //! The ranks that mpirun, mpiexec or srun started, through MPI.
 //!
 //! - [`call`]: MPI's functions with their return codes.
+//! - [`selected`]: what it has selected to carry its messages.
+//! - [`vigil`]: limits what is waited for outside of steps.
 //! - [`watch`]: notices when a process of this node dies.
 //! - [`window`]: memory that the ranks of a node share.
 //! - [`messages`]: weights and gradients as messages.
@@ -9,6 +11,8 @@
 
 mod call;
 mod messages;
+mod selected;
+mod vigil;
 mod watch;
 mod window;
 
@@ -18,9 +22,11 @@ use crate::board::Board;
 use crate::launched::Launched;
 use crate::link::{Server, ServerEnd, Shape, Worker, WorkerEnd};
 use crate::roster::Place;
-use crate::{Error, Roster, Transport};
+use crate::{Error, Fabric, Roster, Transport};
 use call::Comm;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
+use vigil::Vigil;
 use watch::Watch;
 use window::Window;
 
@@ -30,23 +36,27 @@ pub struct World {
     rank: usize,
     roster: Arc<Roster>,
     library: String,
+    vigil: Vigil,
     watch: Watch,
     windows: Mutex<Vec<Arc<Window>>>,
 }
 
 impl World {
-    /// Joins the world that a launcher started this process in; none when it was started on its own or as the only one. `on_death`
-    /// is called in another thread, on the lowest rank that is left, when a rank of this node dies.
+    /// Joins the world that a launcher started this process in; none when it was started on its own or as the only one.
+    /// `on_loss` is called in another thread when a rank of this node dies, and when set-up or end wait for one that is stopped for
+    /// longer than `limit`.
     ///
     /// # Errors
     /// If launcher, MPI library and program do not fit together.
-    pub fn join(on_death: fn(&str) -> !) -> Result<Option<World>, Error> {
+    pub fn join(limit: Duration, on_loss: fn(&str) -> !) -> Result<Option<World>, Error> {
         let Some(launched) = Launched::here().filter(|launched| launched.size != Some(1)) else {
             return Ok(None);
         };
         let library = call::library();
         check_library(&library)?;
-        let comm = call::initialize()?;
+        selected::ask_ucx()?;
+        let vigil = Vigil::start(&launched, limit, on_loss);
+        let comm = vigil.during("while MPI begins", call::initialize)?;
         let (rank, size) = (comm.rank()?, comm.size()?);
         if size != launched.size.unwrap_or(size) {
             call::finalize()?;
@@ -57,15 +67,20 @@ impl World {
             call::finalize()?;
             return Ok(None);
         }
-        let neighbours = comm.of_node()?;
-        let node = neighbours.lowest(rank)?;
-        let lines = comm.exchange(&Place::here(node).line())?;
-        let places = lines.iter().filter_map(|line| Place::of(line)).collect();
-        let roster = Arc::new(Roster::of_processes(places));
-        let flag = Arc::new(Window::allocate(&neighbours, node == rank, 1)?);
-        comm.exchange("")?;
-        let watch = Watch::start(rank, roster.clone(), flag, on_death);
-        Ok(Some(World { comm, rank, roster, library, watch, windows: Mutex::default() }))
+        let (roster, flag) = vigil.during("to join the world", || {
+            let neighbours = comm.of_node()?;
+            let node = neighbours.lowest(rank)?;
+            comm.roll_call(|missing| vigil.misses(missing))?;
+            let lines = comm.exchange(&Place::here(node).line())?;
+            let places = lines.iter().filter_map(|line| Place::of(line)).collect();
+            let roster = Arc::new(Roster::of_processes(places));
+            vigil.know(&roster);
+            let flag = Arc::new(Window::allocate(&neighbours, node == rank, 1)?);
+            comm.exchange("")?;
+            Ok((roster, flag))
+        })?;
+        let watch = Watch::start(rank, roster.clone(), flag, on_loss);
+        Ok(Some(World { comm, rank, roster, library, vigil, watch, windows: Mutex::default() }))
     }
 
     /// This process's rank.
@@ -88,7 +103,30 @@ impl World {
     /// # Errors
     /// If MPI fails.
     pub fn exchange(&self, text: &str) -> Result<Vec<String>, Error> {
-        self.comm.exchange(text)
+        self.vigil.during("to exchange what they have", || {
+            self.comm.roll_call(|missing| self.vigil.misses(missing))?;
+            self.comm.exchange(text)
+        })
+    }
+
+    /// The same after work that may take one rank much longer than another.
+    ///
+    /// # Errors
+    /// If MPI fails.
+    pub fn exchange_after_work(&self, text: &str) -> Result<Vec<String>, Error> {
+        self.vigil.after_work("to be done", || {
+            self.comm.roll_call(|missing| self.vigil.misses(missing))?;
+            self.comm.exchange(text)
+        })
+    }
+
+    /// What carries the messages of each rank; all ranks call this together.
+    ///
+    /// # Errors
+    /// If MPI fails.
+    pub fn fabric(&self) -> Result<Vec<Fabric>, Error> {
+        let own = selected::fabric(&self.library, self.roster.nodes())?;
+        Ok(self.exchange(&own.line())?.iter().map(|line| Fabric::of(line)).collect())
     }
 
     /// The transport to use, if `wanted` is none in particular the fastest.
@@ -115,7 +153,7 @@ impl World {
     pub fn server(&self, shape: &Shape, transport: Transport) -> Result<Server, Error> {
         let end = match transport {
             Transport::Shared => ServerEnd::Board(self.board(shape)?.server(shape)),
-            Transport::Messages => ServerEnd::Messages(MessageServer::new(self.comm.duplicate()?, shape)),
+            Transport::Messages => ServerEnd::Messages(MessageServer::new(self.duplicate()?, shape)),
         };
         Ok(Server::new(end, self.roster.clone(), shape))
     }
@@ -128,17 +166,30 @@ impl World {
         let index = self.rank - shape.first_rank;
         let end = match transport {
             Transport::Shared => WorkerEnd::Board(self.board(shape)?.worker(shape, index, None)),
-            Transport::Messages => WorkerEnd::Messages(MessageWorker::new(self.comm.duplicate()?, shape)?),
+            Transport::Messages => WorkerEnd::Messages(MessageWorker::new(self.duplicate()?, shape)?),
         };
         Ok(Worker::new(end, self.roster.clone(), shape, index))
     }
 
     /// A board in memory that all ranks map, zeroed.
     fn board(&self, shape: &Shape) -> Result<Arc<Board>, Error> {
-        let window = Arc::new(Window::allocate(&self.comm, self.rank == 0, Board::bytes(shape))?);
+        let window = self.set_up(|| Window::allocate(&self.comm, self.rank == 0, Board::bytes(shape)))?;
+        let window = Arc::new(window);
         self.windows.lock().expect("no panic while it is held").push(window.clone());
-        self.comm.exchange("")?;
+        self.exchange("")?;
         Ok(window::board(&window, shape))
+    }
+
+    fn duplicate(&self) -> Result<Comm, Error> {
+        self.set_up(|| self.comm.duplicate())
+    }
+
+    /// Does what all ranks do together before the first step. Whoever is missing at its beginning can be named.
+    fn set_up<T>(&self, work: impl FnOnce() -> Result<T, Error>) -> Result<T, Error> {
+        self.vigil.during("to set up the transport", || {
+            self.comm.roll_call(|missing| self.vigil.misses(missing))?;
+            work()
+        })
     }
 
     /// Waits for all ranks and ends MPI. What links have lent is gone by then.
@@ -150,13 +201,16 @@ impl World {
     /// If a link or its buffers still live.
     pub fn leave(self) -> Result<(), Error> {
         self.watch.announce_end();
-        self.exchange("")?;
-        let mut windows = self.windows.into_inner().expect("no panic while it is held");
-        windows.insert(0, self.watch.stop());
-        for window in windows {
-            Arc::into_inner(window).expect("no link outlives its world").free()?;
-        }
-        call::finalize()
+        self.exchange_after_work("")?;
+        let World { vigil, watch, windows, .. } = self;
+        let mut windows = windows.into_inner().expect("no panic while it is held");
+        windows.insert(0, watch.stop());
+        vigil.during("to end", || {
+            for window in windows {
+                Arc::into_inner(window).expect("no link outlives its world").free()?;
+            }
+            call::finalize()
+        })
     }
 
     /// Ends the processes of all ranks.

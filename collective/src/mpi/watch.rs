@@ -61,12 +61,6 @@ impl Watch {
 
 /// The other ranks whose processes can be watched from here.
 fn peers(rank: usize, roster: &Roster) -> Vec<(usize, OwnedFd)> {
-    let here = &roster.places()[rank];
-    let process = |peer: usize| {
-        let there = &roster.places()[peer];
-        let is_near = there.node == here.node && there.pid_namespace == here.pid_namespace;
-        let pid = Pid::from_raw(i32::try_from(there.pid).ok()?)?;
-        (peer != rank && is_near).then(|| pidfd_open(pid, PidfdFlags::empty()).ok())?
-    };
-    (0..roster.len()).filter_map(|peer| Some((peer, process(peer)?))).collect()
+    let process = |pid: u32| pidfd_open(Pid::from_raw(i32::try_from(pid).ok()?)?, PidfdFlags::empty()).ok();
+    roster.neighbours(rank).filter_map(|(peer, pid)| Some((peer, process(pid)?))).collect()
 }

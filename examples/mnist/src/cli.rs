@@ -75,9 +75,39 @@ pub struct Later {
     /// Start TensorBoard
     #[arg(long)]
     pub tensorboard: bool,
-    /// Use RDMA between ranks
+}
+
+/// What has to carry messages between processes.
+#[derive(Args, Debug)]
+#[command(next_help_heading = "Cluster")]
+pub struct FabricArgs {
+    /// What has to carry MPI's messages: auto takes what MPI has selected; `require=NAME` fails unless that is NAME, such as ucx, tcp,
+    /// rc_mlx5 or mlx5_0, or `rdma` for any RDMA device
+    #[arg(long, value_name = "auto|require=NAME", value_parser = fabric)]
+    pub fabric: Option<FabricName>,
+    /// Require RDMA between ranks: the same as --fabric require=rdma
     #[arg(short = 'c', long, value_name = "true|false", num_args = 0..=1, default_missing_value = "true", value_parser = boolean)]
     pub rdma: Option<bool>,
+}
+
+/// What has to carry messages.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum FabricName {
+    /// Whatever MPI has selected.
+    Auto,
+    /// Something that goes by this name.
+    Require(String),
+}
+
+impl FabricArgs {
+    /// Everything that has to carry the messages.
+    pub fn required(&self) -> impl Iterator<Item = &str> {
+        let named = match &self.fabric {
+            Some(FabricName::Require(name)) => Some(name.as_str()),
+            Some(FabricName::Auto) | None => None,
+        };
+        named.into_iter().chain((self.rdma == Some(true)).then_some("rdma"))
+    }
 }
 
 /// `mnist train`
@@ -175,6 +205,8 @@ pub struct Cluster {
     /// How gradients and weights travel between processes
     #[arg(long, default_value = "auto")]
     pub transport: TransportName,
+    #[command(flatten)]
+    pub fabric: FabricArgs,
 }
 
 /// Transports by name.
@@ -280,9 +312,12 @@ pub struct Inference {
     /// Replace the output directory if it exists
     #[arg(long)]
     pub overwrite: bool,
-    /// Ranks; more than one are not built yet
-    #[arg(short = 'n', long, visible_alias = "cluster_size", default_value_t = 1, value_name = "N", value_parser = positive::<usize>)]
-    pub cluster_size: usize,
+    /// Ranks, which share the parts [default: those that mpirun or srun started, otherwise 1]
+    #[arg(short = 'n', long, visible_alias = "cluster_size", value_name = "N", env = "MUSTER_WORLD_SIZE", hide_env = true,
+          value_parser = positive::<usize>)]
+    pub cluster_size: Option<usize>,
+    #[command(flatten)]
+    pub fabric: FabricArgs,
     #[command(flatten)]
     pub launch: Launch,
     #[command(flatten)]
@@ -417,6 +452,14 @@ fn hidden(text: &str) -> Result<Hidden, String> {
     text.split(',').map(units).collect::<Result<_, _>>().map(Hidden)
 }
 
+fn fabric(text: &str) -> Result<FabricName, String> {
+    match text.strip_prefix("require=").map(str::trim) {
+        None if text == "auto" => Ok(FabricName::Auto),
+        Some(name) if !name.is_empty() => Ok(FabricName::Require(name.to_ascii_lowercase())),
+        _ => Err("auto or require=NAME is needed".to_owned()),
+    }
+}
+
 fn format(text: &str) -> Result<Format, String> {
     text.parse().map_err(|error: muster::Error| error.to_string())
 }
@@ -457,13 +500,10 @@ fn boolean(text: &str) -> Result<bool, String> {
 }
 
 impl Later {
-    /// An error for the first option that is given.
+    /// An error if one is given.
     pub fn refuse(&self) -> anyhow::Result<()> {
-        let given = [(self.tensorboard, "--tensorboard"), (self.rdma == Some(true), "--rdma true")];
-        match given.iter().find(|(given, _)| *given) {
-            None => Ok(()),
-            Some((_, option)) => anyhow::bail!("{option} is not built yet in this version; leave it out"),
-        }
+        anyhow::ensure!(!self.tensorboard, "--tensorboard is not built yet in this version; leave it out");
+        Ok(())
     }
 }
 

@@ -84,7 +84,8 @@ fn classify(options: &cli::Inference, kernels: &Kernels, launched: &Launched) ->
     let (model, weights) = read_model(&Storage::from_environment()?, &options.model)?;
     launched.start(launched.ranks())?;
     let fed = launched.fed(SCALE).expect("it has said what it is fed with");
-    parts::check_model(&model, &fed.dataset(), &options.model)?;
+    let records = fed.dataset();
+    parts::check_model(&model, (records.width(), records.path()), &options.model)?;
     let classify = |records: &muster::dataset::Dataset| {
         let predictions = predict(&model, kernels, &weights, records);
         let label = |record| records.label(record).map_or("-".to_owned(), |label| label.to_string());

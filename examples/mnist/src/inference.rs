@@ -1,85 +1,191 @@
 //! `mnist inference`
 
-use crate::cli;
 use crate::console::{self, Console};
+use crate::fabric::Found;
 use crate::launched::Launched;
 use crate::source::{self, CLASSES, SCALE};
-use crate::{driver, fed, parts};
-use anyhow::{Context, Result, ensure};
-use muster::Error;
+use crate::{cli, driver, fed, parts, ranks};
+use anyhow::{Context, Result, anyhow, ensure};
 use muster::dataset::Dataset;
 use muster::inference::{Confusion, predict, read_model};
 use muster::model::{Model, Tensors};
 use muster::parts::output::Output;
 use muster::parts::source::Source;
 use muster::storage::Storage;
+use muster::{Error, agree, checkpoint};
+use muster_collective::{Transport, World};
 use muster_kernels::Kernels;
 use muster_launcher::message::Task;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::Duration;
 
-/// Classifies digits and writes `label prediction` lines, a part for each part; without labels, `- prediction`.
+/// How long a rank may be stopped until it is taken for stuck.
+const STOPPED_MAX: Duration = Duration::from_secs(60);
+
+/// Classifies digits and writes `label prediction` lines, a part for each part; without labels, `- prediction`. The ranks of a world
+/// share the parts.
 pub fn run(options: &cli::Inference) -> Result<ExitCode> {
     options.data.later.refuse()?;
     options.seed_mode.check("inference")?;
-    if let Some(code) = driver::run(&options.launch, options.cluster_size)? {
+    if let Some(code) = driver::run(&options.launch, options.cluster_size.unwrap_or(1))? {
         return Ok(code);
     }
     if let Some(code) = fed::inference(options)? {
         return Ok(code);
     }
-    ensure!(
-        options.cluster_size == 1,
-        "--cluster-size {} in inference is not built yet in this version; leave it out",
-        options.cluster_size
-    );
-    let storage = Storage::from_environment()?;
-    let kernels = Kernels::select()?;
-    let launched = Launched::register(Task::Inference, kernels, None)?;
-    let done = run_here(options, kernels, &storage, &launched);
-    launched.finish(done)
+    ranks::run(STOPPED_MAX, |world| {
+        let launched = Launched::register(Task::Inference, Kernels::select()?, None)?;
+        let done = run_rank(options, world, &launched);
+        launched.finish(done)
+    })
 }
 
-fn run_here(
-    options: &cli::Inference,
-    kernels: &'static Kernels,
-    storage: &Storage,
-    launched: &Launched,
-) -> Result<ExitCode> {
-    let (model, weights) = read_model(storage, &options.model)?;
-    let output = begin(storage, options)?;
-    let input = Input::open(storage, &options.data)?;
-    let widths = model.widths();
-    ensure!(
-        widths[0] == input.width() && widths[widths.len() - 1] == CLASSES,
-        "the model {} takes {} features and gives {} classes, but {} has {} features and {} classes; choose another --model",
-        options.model.display(),
-        widths[0],
-        widths[widths.len() - 1],
-        input.path().display(),
-        input.width(),
-        CLASSES,
-    );
-    launched.start(1)?;
+/// One process's part: all of it, or, of a world, that of its rank.
+fn run_rank(options: &cli::Inference, world: Option<&World>, launched: &Launched) -> Result<ExitCode> {
+    let size = ranks::size(options.cluster_size, world);
+    let (rank, storage) = (world.map_or(0, World::rank), Storage::from_environment()?);
+    let fills_cache = options.data.data.is_none() && options.data.images.is_none();
+    let work = ranks::in_turn(world, fills_cache, || Work::prepare(options, rank, &storage))?;
+    let (size, work) = both(world, size, work, Work::facts)?;
+    Found::here(&options.fabric, world.map(|world| (world, Transport::Messages)))?;
+    launched.start(if world.is_some() { 1 } else { size })?;
     let console = Console::new(0, "");
-    console.line(format_args!("{} ===== Start", console::now()));
-    let mut classifier =
-        Classifier { model, weights, kernels, output, records: 0, confusion: Confusion::new(CLASSES) };
-    match &input {
-        Input::Idx(dataset) => classifier.classify(0, Some(dataset))?,
-        Input::Parts(source, path) => parts::for_each(source, options.data.readers, |part, rows| {
-            let empty = rows.features.is_empty();
-            let dataset = (!empty).then(|| Dataset::from_rows(path, rows, SCALE, source.shape(), CLASSES));
-            classifier.classify(part, dataset.transpose()?.as_ref())
-        })?,
+    if rank == 0 {
+        console.line(format_args!("{} ===== Start", console::now()));
     }
-    let Classifier { output, records, confusion, .. } = classifier;
+    let seats = world.map_or(1, |world| world.roster().len());
+    let (output, tally) = work.run(options, world, (rank, seats));
+    let tallies = match world {
+        None => vec![tally?],
+        Some(world) => agree::gather(world, tally.map_err(|error| format!("{error:#}")))?,
+    };
+    if rank == 0 {
+        end(options, &console, output, &tallies)?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Makes sure that all ranks are ready to do the same.
+fn both<T>(
+    world: Option<&World>,
+    size: Result<usize>,
+    work: Result<T>,
+    facts: impl FnOnce(&T) -> Vec<(String, String)>,
+) -> Result<(usize, T)> {
+    let ready = size.and_then(|size| Ok((size, work?)));
+    let Some(world) = world else { return ready };
+    let own = ready.as_ref().map(|(_, work)| facts(work)).map_err(|error| format!("{error:#}"));
+    let all = agree::gather(world, own)?;
+    agree::same(&all.iter().map(Vec::as_slice).collect::<Vec<_>>())?;
+    ready
+}
+
+/// When all parts are there: says so, moves them to their place, and tells how right they are.
+fn end(options: &cli::Inference, console: &Console, output: Output, tallies: &[Tally]) -> Result<()> {
+    for part in tallies.iter().flat_map(|tally| &tally.0) {
+        ensure!(
+            output.has(&name(*part))?,
+            "a rank has written {} to {}, but it is not there for rank 0; choose an --output that lies on storage of all nodes",
+            name(*part).display(),
+            options.output.display()
+        );
+    }
     output.finish(Path::new(""))?;
     output.commit()?;
-    show(&console, &confusion);
+    let (mut records, mut confusion) = (0, Confusion::new(CLASSES));
+    for (_, of_rank, counts) in tallies {
+        records += of_rank;
+        confusion.merge(counts);
+    }
+    show(console, &confusion);
     console.line(format_args!("{records} predictions in {}", options.output.display()));
     console.line(format_args!("{} ===== Stop", console::now()));
-    Ok(ExitCode::SUCCESS)
+    Ok(())
+}
+
+/// What a rank has done: its parts, their records, and how right their predictions are.
+type Tally = (Vec<usize>, usize, Confusion);
+
+/// The file of a part.
+fn name(part: usize) -> PathBuf {
+    format!("part-{part:05}").into()
+}
+
+/// Everything that an inference needs, checked before it begins.
+struct Work<'a> {
+    model: Model,
+    weights: Vec<Tensors>,
+    input: Input<'a>,
+    output: Output<'a>,
+}
+
+impl<'a> Work<'a> {
+    fn prepare(options: &'a cli::Inference, rank: usize, storage: &'a Storage) -> Result<Work<'a>> {
+        let (model, weights) = read_model(storage, &options.model)?;
+        let output = match rank {
+            0 => begin(storage, options)?,
+            _ => Output::join(storage, &options.output)?,
+        };
+        let input = Input::open(storage, &options.data)?;
+        parts::check_model(&model, (input.width(), input.path()), &options.model)?;
+        Ok(Work { model, weights, input, output })
+    }
+
+    /// What has to be the same on all ranks.
+    fn facts(&self) -> Vec<(String, String)> {
+        let facts = [
+            ("the version", env!("CARGO_PKG_VERSION").to_owned()),
+            ("the program's sha256", ranks::program_sha256()),
+            ("the model's weights", checkpoint::sha256(&self.weights)),
+            ("the number of parts", self.input.parts().to_string()),
+            ("the number of bytes", self.input.bytes().to_string()),
+        ];
+        facts.map(|(name, value)| (name.to_owned(), value)).to_vec()
+    }
+
+    /// Classifies the parts of a rank: every `seats`-th, from its own number on.
+    fn run(
+        self,
+        options: &cli::Inference,
+        world: Option<&World>,
+        (rank, seats): (usize, usize),
+    ) -> (Output<'a>, Result<Tally>) {
+        let Work { model, weights, input, output } = self;
+        let share = world.map(|world| world.roster().share_of_cores(rank, usable_cores(), |_| true));
+        let classify = || {
+            let kernels = Kernels::select()?;
+            let confusion = Confusion::new(CLASSES);
+            let mut classifier =
+                Classifier { model, weights, kernels, output: &output, records: 0, confusion };
+            let parts: Vec<usize> = (rank..input.parts()).step_by(seats).collect();
+            match &input {
+                Input::Idx(dataset) => {
+                    parts.iter().try_for_each(|&part| classifier.classify(part, Some(dataset)))?;
+                }
+                Input::Parts(source, path) => {
+                    parts::for_each(source, &parts, options.data.readers.or(share), |part, rows| {
+                        let empty = rows.features.is_empty();
+                        let dataset =
+                            (!empty).then(|| Dataset::from_rows(path, rows, SCALE, source.shape(), CLASSES));
+                        classifier.classify(part, dataset.transpose()?.as_ref())
+                    })?;
+                }
+            }
+            Ok((parts, classifier.records, classifier.confusion))
+        };
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(share.unwrap_or(0)).build();
+        let tally = match pool {
+            Ok(pool) => pool.install(classify),
+            Err(error) => Err(anyhow!("cannot start the threads that classify ({error})")),
+        };
+        (output, tally)
+    }
+}
+
+/// Threads that this process may run at once.
+fn usable_cores() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
 }
 
 /// Finds out at once whether the output can be written, before anything is computed.
@@ -113,6 +219,21 @@ impl<'a> Input<'a> {
         Ok(Input::Idx(mnist.into_inference()))
     }
 
+    fn parts(&self) -> usize {
+        match self {
+            Input::Idx(_) => 1,
+            Input::Parts(source, _) => source.parts().len(),
+        }
+    }
+
+    /// Bytes of the records as they lie in storage or memory.
+    fn bytes(&self) -> u64 {
+        match self {
+            Input::Idx(dataset) => (dataset.len() * dataset.width()) as u64,
+            Input::Parts(source, _) => source.parts().iter().map(|part| part.features.bytes).sum(),
+        }
+    }
+
     fn width(&self) -> usize {
         match self {
             Input::Idx(dataset) => dataset.width(),
@@ -133,7 +254,7 @@ struct Classifier<'a> {
     model: Model,
     weights: Vec<Tensors>,
     kernels: &'a Kernels,
-    output: Output<'a>,
+    output: &'a Output<'a>,
     records: usize,
     confusion: Confusion,
 }
@@ -145,8 +266,7 @@ impl Classifier<'_> {
             dataset.map_or(Vec::new(), |dataset| predict(&self.model, self.kernels, &self.weights, dataset));
         let labels = dataset.and_then(Dataset::labels);
         let label = |record: usize| labels.map_or("-".to_owned(), |labels| labels[record].to_string());
-        let path = format!("part-{part:05}");
-        self.output.write_part(Path::new(&path), predictions.len() as u64, &|out| {
+        self.output.write_part(&name(part), predictions.len() as u64, &|out| {
             let mut lines = predictions.iter().enumerate();
             lines.try_for_each(|(record, prediction)| writeln!(out, "{} {prediction}", label(record)))
         })?;

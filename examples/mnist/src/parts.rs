@@ -59,41 +59,38 @@ pub fn training(
     Mnist::of_parts(images, train, test.transpose()?)
 }
 
-/// Checks that a model takes the records of a data set.
+/// Checks that the model at `model_path` takes the records of a data set: `width` features, from `path`.
 ///
 /// # Errors
 /// When it does not.
-pub fn check_model(model: &Model, dataset: &Dataset, path: &Path) -> Result<()> {
+pub fn check_model(model: &Model, (width, path): (usize, &Path), model_path: &Path) -> Result<()> {
     let widths = model.widths();
     ensure!(
-        widths[0] == dataset.width() && widths[widths.len() - 1] == CLASSES,
-        "the model {} takes {} features and gives {} classes, but {} has {} features and {CLASSES} classes; choose another --model",
-        path.display(),
+        widths[0] == width && widths[widths.len() - 1] == CLASSES,
+        "the model {} takes {} features and gives {} classes, but {} has {width} features and {CLASSES} classes; choose another --model",
+        model_path.display(),
         widths[0],
         widths[widths.len() - 1],
-        dataset.path().display(),
-        dataset.width(),
+        path.display(),
     );
     Ok(())
 }
 
-/// Calls `each` with the records of each part, in order. As many parts as there are readers are read at a time, and no others are
-/// in memory.
+/// Calls `each` with the records of each of these parts, in order. As many parts as there are readers are read at a time, and no others
+/// are in memory.
 ///
 /// # Errors
 /// The first of a part or of `each`.
 pub fn for_each(
     source: &Source,
+    parts: &[usize],
     readers: Option<usize>,
     mut each: impl FnMut(usize, Rows<u8>) -> Result<()>,
 ) -> Result<()> {
     let pool = pool(readers)?;
-    let (count, at_once) = (source.parts().len(), pool.current_num_threads());
-    for first in (0..count).step_by(at_once) {
-        let parts = first..count.min(first + at_once);
-        let read: Vec<_> =
-            pool.install(|| parts.into_par_iter().map(|part| source.read_part(part)).collect());
-        for (part, rows) in (first..).zip(read) {
+    for parts in parts.chunks(pool.current_num_threads()) {
+        let read: Vec<_> = pool.install(|| parts.par_iter().map(|&part| source.read_part(part)).collect());
+        for (&part, rows) in parts.iter().zip(read) {
             each(part, rows?)?;
         }
     }

@@ -1,9 +1,9 @@
 //! `--plan-json`: what a training would be, for `muster plan`.
 
+use crate::memory::{self, Ranks};
 use anyhow::Result;
-use muster::cluster::Mode;
+use muster::cluster::{Cluster, Mode};
 use muster::gradient::Share;
-use muster::model::Model;
 use muster::train::Job;
 use muster_launcher::message::Task;
 use muster_launcher::plan::{DataSpec, ProgramPlan};
@@ -27,10 +27,17 @@ fn of(job: &Job, dataset: &str, steps: u64) -> ProgramPlan {
         false => Share::new(batch, leaves, 0, 1),
     };
     let shares: Vec<Share> = (0..workers).map(share).collect();
-    let most = shares.iter().map(|share| share.nodes.len()).max().unwrap_or(0);
     let pushed: usize = shares.iter().map(|share| share.nodes.len()).sum();
-    let (gradient, slots) = (buffer_bytes(job.model), job.recipe.optimizer.slots().len() as u64);
-    let values: usize = job.model.widths().iter().sum();
+    let gradient = u64::try_from(memory::parameters_bytes(job.model)).unwrap_or(u64::MAX);
+    let Cluster { mode, server_trains, .. } = job.cluster;
+    let need = |ranks: usize, rank| {
+        let ranks = Ranks { size: ranks, server_trains, mode };
+        u64::try_from(ranks.need(rank, job.model, job.recipe).bytes()).unwrap_or(u64::MAX)
+    };
+    // Of rank 0 the launcher adds a worker's share where the rank is alone.
+    let worker_bytes = need(job.world_size.max(2), 1);
+    let server_bytes =
+        need(job.world_size, 0).saturating_sub(if job.world_size == 1 { worker_bytes } else { 0 });
     ProgramPlan {
         program: format!("mnist {}", env!("CARGO_PKG_VERSION")),
         task: Task::Train,
@@ -49,17 +56,15 @@ fn of(job: &Job, dataset: &str, steps: u64) -> ProgramPlan {
         steps,
         parameters: job.model.parameters() as u64,
         // One rank alone sends nothing; otherwise every worker pulls all weights and pushes its partial sums.
-        bytes_per_step: if job.world_size == 1 { 0 } else { gradient * (workers + pushed) as u64 },
-        server_bytes: gradient * (1 + slots),
-        // Gradients, and of each record of its share the values of all layers and their derivatives.
-        worker_bytes: gradient * most as u64 + (8 * values * batch.div_ceil(workers)) as u64,
+        bytes_per_step: if job.world_size == 1 {
+            0
+        } else {
+            gradient.saturating_mul((workers + pushed) as u64)
+        },
+        server_bytes,
+        worker_bytes,
         process_bytes: std::iter::once(job.train).chain(job.test).map(data_bytes).sum(),
     }
-}
-
-/// One set of parameters as it lies in memory.
-fn buffer_bytes(model: &Model) -> u64 {
-    4 * model.block_lengths().iter().sum::<usize>() as u64
 }
 
 /// Pixels, one byte each, and labels.

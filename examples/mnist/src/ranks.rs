@@ -2,27 +2,29 @@
 
 use crate::cli::{self, RecipeName, TransportName};
 use crate::{console, fed};
-use anyhow::{Result, ensure};
+use anyhow::{Result, bail, ensure};
 use muster::cluster::{Cluster, Mode};
 use muster::feed::Feed;
 use muster_collective::launched::Launched;
 use muster_collective::{Error, Transport, World};
 use muster_launcher::feed::Fed;
 use muster_launcher::job::Input;
+use sha2::Digest;
 use std::process::ExitCode;
 use std::time::Duration;
 
-/// Runs `work` in the world that a launcher started this process in, or alone. An error of one rank ends all of them.
-pub fn run(work: impl FnOnce(Option<&World>) -> Result<ExitCode>) -> Result<ExitCode> {
-    let world = match World::join(die) {
+/// Runs `work` in the world that a launcher started this process in, or alone. An error of one rank ends all of them, and so does one
+/// that is stopped for longer than `limit`.
+pub fn run(limit: Duration, work: impl FnOnce(Option<&World>) -> Result<ExitCode>) -> Result<ExitCode> {
+    let world = match World::join(limit, die) {
         Ok(world) => world,
-        // They are all in the same position; the first of them says so.
+        // They are all in the same position; the first of them says so, before the launcher ends it for this one's end.
         Err(_) if Launched::here().is_some_and(|launched| launched.rank != 0) => {
+            std::thread::sleep(Duration::from_secs(3));
             return Ok(ExitCode::FAILURE);
         }
         Err(error @ Error::WithoutMpi { .. }) => {
-            let build = "cargo build --release -p mnist --features mpi";
-            return Err(anyhow::Error::new(error).context(format!("build it with `{build}`")));
+            bail!("{error}: cargo build --release -p mnist --features mpi")
         }
         Err(error) => return Err(error.into()),
     };
@@ -45,6 +47,20 @@ pub fn run(work: impl FnOnce(Option<&World>) -> Result<ExitCode>) -> Result<Exit
     }
 }
 
+/// Does `work`; where it may fill the cache, the first rank of each node goes first.
+pub fn in_turn<T>(world: Option<&World>, fills_cache: bool, work: impl Fn() -> T) -> Result<T> {
+    let Some(world) = world.filter(|_| fills_cache) else { return Ok(work()) };
+    let is_first = world.roster().places()[world.rank()].node == world.rank();
+    let first = is_first.then(&work);
+    world.exchange_after_work("")?;
+    Ok(first.unwrap_or_else(work))
+}
+
+/// The longest that a rank waits for another.
+pub fn step_timeout(options: &cli::Cluster) -> Duration {
+    Duration::from_secs_f64(options.step_timeout)
+}
+
 /// What happens when another rank has died: this process's end is that of the job.
 fn die(reason: &str) -> ! {
     console::remark(format_args!("mnist: {reason}; the job ends"));
@@ -52,15 +68,33 @@ fn die(reason: &str) -> ! {
 }
 
 /// The size of the job: that of the world, or what `-n` says.
-pub fn size(options: &cli::Cluster, world: Option<&World>) -> Result<usize> {
-    let Some(world) = world else { return Ok(options.cluster_size.unwrap_or(1)) };
+pub fn size(wanted: Option<usize>, world: Option<&World>) -> Result<usize> {
+    let Some(world) = world else {
+        let size = wanted.unwrap_or(1);
+        ensure!(size <= 1024, "--cluster-size {size} in one process; at most 1024 ranks are possible");
+        return Ok(size);
+    };
     let size = world.roster().len();
-    let wanted = options.cluster_size.unwrap_or(size);
+    let wanted = wanted.unwrap_or(size);
     ensure!(
         wanted == size,
         "--cluster-size {wanted} in a world of {size} processes; leave it out, or start {wanted} processes"
     );
     Ok(size)
+}
+
+/// The digest of this program's file: ranks that were built from different sources may have the same version.
+pub fn program_sha256() -> String {
+    let bytes = std::fs::read("/proc/self/exe").unwrap_or_default();
+    let digest = sha2::Sha256::digest(bytes);
+    digest.iter().take(8).map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// The ranks that share this node's memory.
+pub fn of_this_node(size: usize, world: Option<&World>) -> Vec<usize> {
+    let Some(world) = world else { return (0..size).collect() };
+    let places = world.roster().places();
+    (0..size).filter(|&rank| places[rank].node == places[world.rank()].node).collect()
 }
 
 /// How the ranks work together.
@@ -72,7 +106,8 @@ pub fn cluster<'a>(
 ) -> Result<Cluster<'a>> {
     // A worker of a job that follows a directory waits for as long as no part appears.
     let follows = feed.is_some() && fed::input(&options.launch)? == Input::Follow;
-    let step_timeout = if follows { f64::from(u32::MAX) } else { options.cluster.step_timeout };
+    let step_timeout =
+        if follows { Duration::from_secs(u32::MAX.into()) } else { step_timeout(&options.cluster) };
     let wanted = match options.cluster.transport {
         TransportName::Auto => None,
         TransportName::Shared => Some(Transport::Shared),
@@ -82,7 +117,7 @@ pub fn cluster<'a>(
     Ok(Cluster {
         mode: mode(options),
         server_trains: options.cluster.server_trains,
-        step_timeout: Duration::from_secs_f64(step_timeout),
+        step_timeout,
         world: world.map(transport).transpose()?,
         feed: feed.map(|fed| fed as &dyn Feed),
         watch: Some(watch),

@@ -2,7 +2,9 @@
 
 use crate::cli::{self, OptimizerName, RecipeName, ReductionName};
 use crate::console::{self, Console, interrupts};
+use crate::fabric::Found;
 use crate::launched::Launched;
+use crate::memory::{self, Ranks};
 use crate::{driver, fed, parts, plan, ranks, source};
 use anyhow::{Context, Result, bail, ensure};
 use muster::agree::Facts;
@@ -43,7 +45,7 @@ pub fn run(options: &cli::Train) -> Result<ExitCode> {
     {
         return Ok(code);
     }
-    ranks::run(|world| {
+    ranks::run(ranks::step_timeout(&options.cluster), |world| {
         let recipe = recipe(&options.recipe);
         let is_plan = options.plan_json;
         let feed = if is_plan { None } else { fed::training(options, &recipe)? };
@@ -58,14 +60,14 @@ pub fn run(options: &cli::Train) -> Result<ExitCode> {
 fn run_rank(options: &cli::Train, world: Option<&World>, launched: &Launched) -> Result<ExitCode> {
     let rank = world.map_or(0, World::rank);
     let storage = Arc::new(Storage::from_environment()?);
-    let ranks_here = if world.is_some() { 1 } else { ranks::size(&options.cluster, world)? };
+    let ranks_here = if world.is_some() { 1 } else { ranks::size(options.cluster.cluster_size, world)? };
     let is_fed = launched.is_fed();
     if is_fed {
         launched.start(ranks_here)?;
     }
     let fed = launched.fed(source::SCALE);
     let prepare = || Material::prepare(options, &storage, world, fed.as_ref());
-    let material = in_turn(world, options.data.data.is_none() && !is_fed, prepare)?;
+    let material = ranks::in_turn(world, options.data.data.is_none() && !is_fed, prepare)?;
     let kernels = agree(world, options, &material)?;
     let material = material?;
     let watch = |rank, steps| launched.step(rank, steps);
@@ -84,6 +86,7 @@ fn run_rank(options: &cli::Train, world: Option<&World>, launched: &Launched) ->
     if options.plan_json {
         return plan::print(&job, material.dataset, last_step(options, &job));
     }
+    let found = Found::here(&options.cluster.fabric, cluster.world)?;
     if !is_fed {
         launched.start(ranks_here)?;
     }
@@ -91,6 +94,7 @@ fn run_rank(options: &cli::Train, world: Option<&World>, launched: &Launched) ->
         // Rank 0 is told to end, finishes its step and ends the others.
         let _ignored = interrupts(launched.interrupt())?;
         muster::train::work(&job, world)?;
+        found.change(Some(world.0))?;
         return Ok(ExitCode::SUCCESS);
     }
     let in_log_dir = launched.log_dir().map(|directory| directory.join("report.json"));
@@ -101,17 +105,9 @@ fn run_rank(options: &cli::Train, world: Option<&World>, launched: &Launched) ->
         console::remark(format!("warning: {warning}"));
     })?;
     let last_step = last_step(options, &job);
-    let run = Run { options, job, store, start, last_step, dataset: material.dataset, report_to, launched };
+    let run =
+        Run { options, job, store, start, last_step, dataset: material.dataset, report_to, launched, found };
     run.train()
-}
-
-/// Does `work`; where it may fill the cache, the first rank of each node goes first.
-fn in_turn<T>(world: Option<&World>, fills_cache: bool, work: impl Fn() -> T) -> Result<T> {
-    let Some(world) = world.filter(|_| fills_cache) else { return Ok(work()) };
-    let is_first = world.roster().places()[world.rank()].node == world.rank();
-    let first = is_first.then(&work);
-    world.exchange("")?;
-    Ok(first.unwrap_or_else(work))
 }
 
 /// The kernels to use, when all ranks are ready and want the same.
@@ -130,9 +126,11 @@ fn agree(
         };
         let others = [
             ("the version", env!("CARGO_PKG_VERSION").to_owned()),
+            ("the program's sha256", ranks::program_sha256()),
             ("--async", format!("{:?}", ranks::mode(options))),
             ("--server-trains", options.cluster.server_trains.to_string()),
             ("--transport", format!("{:?}", options.cluster.transport)),
+            ("--fabric", format!("{:?}", options.cluster.fabric.required().collect::<Vec<_>>())),
             ("--step-timeout", options.cluster.step_timeout.to_string()),
         ];
         Facts::here(&identity, others).map_err(|error| error.to_string())
@@ -159,11 +157,7 @@ impl Material {
         world: Option<&World>,
         fed: Option<&Fed>,
     ) -> Result<Material> {
-        let world_size = ranks::size(&options.cluster, world)?;
-        ensure!(
-            world.is_some() || world_size <= 1024,
-            "--cluster-size {world_size} in one process; at most 1024 ranks are possible"
-        );
+        let world_size = ranks::size(options.cluster.cluster_size, world)?;
         let threads = options.cluster.threads.unwrap_or(1);
         ensure!(threads <= 1024, "--threads {threads}; at most 1024 are possible");
         let remark: &(dyn Fn(&str) + Sync) = &|text| {
@@ -189,7 +183,10 @@ impl Material {
             batch <= records,
             "--batch-size {batch} is larger than the data set of {records} records; choose at most {records}"
         );
-        check_memory(&model, &recipe)?;
+        let (mode, server_trains) = (ranks::mode(options), options.cluster.server_trains);
+        if !options.plan_json {
+            memory::check(&model, &recipe, Ranks { size: world_size, server_trains, mode }, world)?;
+        }
         let reading_seconds = start.elapsed().as_secs_f64();
         Ok(Material { dataset, train, test, model, recipe, world_size, reading_seconds })
     }
@@ -214,6 +211,7 @@ struct Run<'a> {
     dataset: &'static str,
     report_to: Option<&'a Path>,
     launched: &'a Launched,
+    found: Found,
 }
 
 impl Run<'_> {
@@ -236,12 +234,15 @@ impl Run<'_> {
         let Outcome { weights, end, times, staleness } = muster::train::train(job, start, &mut conductor)?;
         let (progress, train_seconds) = (conductor.progress.clone(), conductor.train_seconds);
         console.clear();
-        let report = Report { staleness, ranks: times, ..self.report(progress, train_seconds, &weights) };
+        let fabric_counters = self.found.change(self.job.cluster.world.map(|(world, _)| world))?;
+        let report = self.report(progress, train_seconds, &weights);
+        let report = Report { staleness, ranks: times, fabric_counters, ..report };
         if let Some(path) = self.report_to {
             let json = serde_json::to_vec_pretty(&report)?;
             file::write_atomic(path, |out| out.write_all(&json))?;
         }
         self.summarize(&console, &report, first);
+        Found::prove(&self.options.cluster.fabric, &report.fabric_counters)?;
         console.line(format_args!("{} ===== Stop", console::now()));
         Ok(match end {
             End::Interrupted(signal) => ExitCode::from(128 + signal as u8),
@@ -285,7 +286,12 @@ impl Run<'_> {
         let Some((world, transport)) = self.job.cluster.world else { return format!("{size} ranks") };
         let nodes = world.roster().nodes();
         let s = if nodes == 1 { "" } else { "s" };
-        format!("{size} ranks on {nodes} node{s}, {}, transport {}", world.library(), transport.name())
+        let fabric = self.found.name.as_deref().unwrap_or_default();
+        format!(
+            "{size} ranks on {nodes} node{s}, transport {}, {}, fabric {fabric}",
+            transport.name(),
+            world.library()
+        )
     }
 
     fn show(&self, console: &Console, event: Event, first: u64) {
@@ -342,6 +348,8 @@ impl Run<'_> {
             server_trains: job.cluster.server_trains,
             transport: job.cluster.world.map_or("threads", |(_, transport)| transport.name()),
             mpi: job.cluster.world.map(|(world, _)| world.library().to_owned()),
+            fabric: self.found.name.clone(),
+            fabric_counters: Default::default(),
             staleness: Default::default(),
             ranks: Vec::new(),
             kernels: KernelsUsed::of(job.kernels, job.train),
@@ -372,6 +380,9 @@ impl Run<'_> {
             let entries: Vec<String> =
                 report.staleness.iter().map(|(missed, gradients)| format!("{missed}: {gradients}")).collect();
             console.line(format_args!("staleness        {}", entries.join(", ")));
+        }
+        for (counter, grown) in &report.fabric_counters {
+            console.line(format_args!("fabric           {counter}: {grown}"));
         }
         if report.ranks.len() > 1 {
             report.ranks.iter().for_each(|times| console.line(account(times)));
@@ -440,38 +451,6 @@ fn last_step(options: &cli::Train, job: &Job) -> u64 {
 /// Whether the workers are fed with parts as they appear.
 fn follows(job: &Job) -> bool {
     job.cluster.feed.is_some_and(|feed| feed.is_open())
-}
-
-/// Weights, gradient, slots and a copy of weights and slots for the checkpoint must fit into this machine's memory, else the
-/// operating system ends the process without a word.
-fn check_memory(model: &Model, recipe: &Recipe) -> Result<()> {
-    let Some(memory) = memory_kib() else { return Ok(()) };
-    let parameters = model.parameters();
-    let copies = 3 + 2 * recipe.optimizer.slots().len() as u128;
-    let activations =
-        recipe.batch_size as u128 * model.widths().iter().map(|&width| width as u128).sum::<u128>();
-    let needed = 4 * (copies * parameters as u128 + 2 * activations) / 1024;
-    ensure!(
-        needed <= memory.into(),
-        "a model of {parameters} parameters at --batch-size {} needs {} MiB of memory, this machine has {} MiB; \
-         choose fewer units with --hidden",
-        recipe.batch_size,
-        needed / 1024,
-        memory / 1024
-    );
-    Ok(())
-}
-
-/// The memory of this machine in KiB; none where Linux does not tell.
-fn memory_kib() -> Option<u64> {
-    let info = std::fs::read_to_string("/proc/meminfo").ok()?;
-    info.lines()
-        .find_map(|line| line.strip_prefix("MemTotal:"))?
-        .trim()
-        .strip_suffix("kB")?
-        .trim()
-        .parse()
-        .ok()
 }
 
 /// Threads that this process may run at once, by affinity and cgroup.
