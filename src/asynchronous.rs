@@ -141,7 +141,7 @@ pub fn serve(
             if let (Some(own), true) = (&mut own, is_own(link, &turn)) {
                 let batch =
                     turn.read().expect("no thread panicked").batch.clone().expect("the leader chose it");
-                let share = own.compute(team, &batch, &link.copies()[0], &link.slots()[0]);
+                let share = own.compute(team, &batch, &link.copies()[0], &link.slots()[0])?;
                 team.wait();
                 if team.is_leader() {
                     describe(share, own, &mut turn.write().expect("no thread panicked").push);

@@ -51,7 +51,7 @@ fn serve(job: &Job, link: &Server, state: &State, conductor: &mut Conductor) -> 
             let batch = job.schedule().batch(step);
             let ordered = if team.is_leader() { link.publish(Order::Compute(step)) } else { Ok(()) };
             if let Some(own) = &mut own {
-                let share = own.compute(team, &batch, &state.weights, &link.slots()[0]);
+                let share = own.compute(team, &batch, &state.weights, &link.slots()[0])?;
                 if team.is_leader() {
                     describe(share, own, &mut pushes.write().expect("no thread panicked")[0]);
                 }

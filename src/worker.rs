@@ -18,7 +18,7 @@ pub fn run(job: &Job, index: usize, link: &Worker) -> Result<RankTimes, Error> {
     let start = Instant::now();
     let done = catch_unwind(AssertUnwindSafe(|| follow(job, index, link))).unwrap_or_else(|_| {
         let reason = "a thread panicked; its message stands above".to_owned();
-        Err(muster_collective::Error::Failed { reason })
+        Err(muster_collective::Error::Failed { reason }.into())
     });
     if let Err(error) = &done {
         link.fail(&error.to_string());
@@ -28,7 +28,7 @@ pub fn run(job: &Job, index: usize, link: &Worker) -> Result<RankTimes, Error> {
 }
 
 /// Carries out orders.
-fn follow(job: &Job, index: usize, link: &Worker) -> Result<(), muster_collective::Error> {
+fn follow(job: &Job, index: usize, link: &Worker) -> Result<(), Error> {
     let Order::Compute(first_step) = link.pull()? else { return Ok(()) };
     let (seat, seats) = job.seat(index);
     let rank = RankGradient::new(job, seat, seats);
@@ -39,7 +39,7 @@ fn follow(job: &Job, index: usize, link: &Worker) -> Result<(), muster_collectiv
         let mut done = Ok(());
         while let Order::Compute(step) = ordered() {
             let batch = job.schedule().batch(step);
-            let share = gradient.compute(team, &batch, link.weights(), link.slot());
+            let share = gradient.compute(team, &batch, link.weights(), link.slot())?;
             team.wait();
             if team.is_leader() {
                 describe(share, &gradient, &mut push);
@@ -49,7 +49,7 @@ fn follow(job: &Job, index: usize, link: &Worker) -> Result<(), muster_collectiv
             }
             team.wait();
         }
-        done
+        done.map_err(Error::from)
     });
     results.into_iter().collect()
 }

@@ -10,7 +10,7 @@ use super::manifest::{MANIFEST, Manifest};
 use super::output::{Output, Plan};
 use super::source::{Location, Source};
 use super::*;
-use crate::format::{ReadRows, RowSchema, Rows};
+use crate::format::{RowSchema, Rows};
 use crate::storage::{HadoopConfig, Storage};
 
 const SCHEMA: RowSchema = RowSchema { width: 6, classes: 3 };

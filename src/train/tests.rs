@@ -1,10 +1,12 @@
 //! The promise: the same weights for any number of ranks and threads, and for a training that was interrupted.
 
 use super::*;
+use crate::blocks::tests::{FORMATS, Place};
 use crate::checkpoint::{Progress, sha256};
 use crate::cluster::Mode;
 use crate::conductor::Event;
-use crate::dataset::Features;
+use crate::dataset::{Dataset, Features};
+use crate::records::Records;
 use crate::storage::{HadoopConfig, Storage};
 use crate::store::Store;
 use std::path::Path;
@@ -16,7 +18,7 @@ const MOMENTUM: Optimizer = Optimizer::Momentum { momentum: 0.9 };
 const ADAGRAD: Optimizer = Optimizer::Adagrad { initial_accumulator: 0.1 };
 
 /// Two noisy clouds a class around corners of a cube: learnable, with some zeros.
-fn clouds(records: usize) -> Dataset {
+fn clouds(records: usize) -> Records {
     let mut random = crate::random::Random::new(5, crate::random::Purpose::Weights, 1, 2);
     let labels: Vec<u32> = (0..records).map(|_| random.below(3) as u32).collect();
     let feature = |(label, i): (u32, usize)| {
@@ -25,7 +27,7 @@ fn clouds(records: usize) -> Dataset {
     };
     let features = labels.iter().flat_map(|&label| (0..20).map(move |i| (label, i))).map(feature).collect();
     let data = Dataset::from_features(Path::new("clouds"), Features::F32(features), &[20], 3).unwrap();
-    data.with_labels(Path::new("clouds"), labels).unwrap()
+    data.with_labels(Path::new("clouds"), labels).unwrap().into()
 }
 
 fn recipe(optimizer: Optimizer) -> Recipe {
@@ -41,7 +43,7 @@ fn recipe(optimizer: Optimizer) -> Recipe {
     }
 }
 
-fn job_of<'a>(model: &'a Model, data: &'a Dataset, recipe: &'a Recipe, world_size: usize) -> Job<'a> {
+fn job_of<'a>(model: &'a Model, data: &'a Records, recipe: &'a Recipe, world_size: usize) -> Job<'a> {
     Job {
         model,
         kernels: Kernels::select().unwrap(),
@@ -200,4 +202,51 @@ fn an_interrupt_ends_asynchronous_training_after_what_is_out() {
     assert!((10..=14).contains(&first.progress.steps), "{} steps", first.progress.steps);
     let second = run(&job, Some(&store), 50, None).unwrap();
     assert_eq!((second.end, second.progress.steps), (End::Finished, 50));
+}
+
+#[test]
+fn records_that_are_read_again_and_again_train_to_the_weights_of_those_in_memory() {
+    // Three windows, the last one short; batches that lie in two of them; an epoch and a half.
+    let (place, model) = (Place::of(150_000), Model::new(&[6, 8, 3]));
+    let recipe = Recipe { batch_size: 1000, ..recipe(MOMENTUM) };
+    let memory = place.records_in_memory();
+    let expected = run(&job_of(&model, &memory, &recipe, 1), None, 225, None).unwrap();
+    for (format, world_size) in FORMATS.into_iter().zip([1, 3, 4, 2]) {
+        let blocks = place.records_in(format, 7);
+        assert_eq!(blocks.digest(), memory.digest());
+        let cluster = Cluster { server_trains: world_size == 4, ..Cluster::default() };
+        let job = Job { test: Some(&blocks), cluster, ..job_of(&model, &blocks, &recipe, world_size) };
+        let outcome = run(&job, None, 225, None).unwrap();
+        assert_eq!(outcome.sha256, expected.sha256, "{format}, {world_size} ranks");
+        assert_eq!(outcome.progress.epochs[0].loss, expected.progress.epochs[0].loss);
+        assert!(outcome.progress.epochs[0].test_accuracy.is_some());
+    }
+    let blocks = place.records_in(crate::parts::Format::TfRecord, 3);
+    let cluster = Cluster { mode: Mode::Async { max_staleness: None }, ..Cluster::default() };
+    let job = Job { cluster, ..job_of(&model, &blocks, &recipe, 2) };
+    assert_eq!(run(&job, None, 225, None).unwrap().sha256, expected.sha256, "one asynchronous worker");
+}
+
+#[test]
+fn records_that_can_no_longer_be_read_end_the_training_everywhere() {
+    let (place, model) = (Place::of(3000), Model::new(&[6, 8, 3]));
+    let (recipe, memory) = (recipe(MOMENTUM), place.records_in_memory());
+    for (train_vanishes, world_size, mode) in [
+        (true, 1, Mode::Sync),
+        (true, 3, Mode::Sync),
+        (true, 3, Mode::Async { max_staleness: None }),
+        (false, 1, Mode::Sync),
+        (false, 3, Mode::Sync),
+    ] {
+        let blocks = place.records_in(crate::parts::Format::Csv2, 2);
+        place.remove("part-00001");
+        for server_trains in [false, world_size > 1] {
+            let cluster = Cluster { mode, server_trains, ..Cluster::default() };
+            let job = job_of(&model, &memory, &recipe, world_size);
+            let (train, test) = if train_vanishes { (&blocks, None) } else { (&memory, Some(&blocks)) };
+            let job = Job { train, test, cluster, ..job };
+            let error = run(&job, None, 200, None).err().expect("a part is gone").to_string();
+            assert!(error.contains("part-00001: No such file"), "{error}");
+        }
+    }
 }

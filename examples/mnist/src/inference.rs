@@ -91,7 +91,7 @@ enum Input<'a> {
     /// Digits in memory, which count as one part.
     Idx(Dataset),
     /// Parts, and the directory that they lie in.
-    Parts(Source<'a>, &'a Path),
+    Parts(Source, &'a Path),
 }
 
 impl<'a> Input<'a> {

@@ -7,11 +7,12 @@ use muster::dataset::Dataset;
 use muster::format::Rows;
 use muster::parts::Format;
 use muster::parts::source::{Location, Source};
+use muster::records::Records;
 use muster::storage::Storage;
 use rayon::prelude::*;
 
 use crate::cli;
-use crate::source::{CLASSES, Mnist, SCALE};
+use crate::source::{CLASSES, SCALE, Training};
 
 /// The shape of a digit where no manifest tells it.
 const SHAPE: [usize; 2] = [28, 28];
@@ -20,12 +21,12 @@ const SHAPE: [usize; 2] = [28, 28];
 ///
 /// # Errors
 /// When there are none, or they do not pair.
-pub fn find<'a>(
-    storage: &'a Storage,
+pub fn find(
+    storage: &Storage,
     format: Format,
     (images, labels): (&Path, Option<&Path>),
     labels_required: bool,
-) -> Result<Source<'a>> {
+) -> Result<Source> {
     let location = Location { format, features: images, labels, labels_required };
     Ok(Source::find(storage, location, &SHAPE, CLASSES)?)
 }
@@ -43,14 +44,17 @@ pub fn dataset(source: &Source, name: &Path, readers: Option<usize>) -> Result<D
 ///
 /// # Errors
 /// When they cannot be found or read, or training and test digits have different shapes.
-pub fn training(storage: &Storage, images: &Path, options: &cli::Train) -> Result<Mnist> {
-    let data = &options.data;
-    let read = |images: &Path, labels: Option<&Path>| {
-        dataset(&find(storage, data.format(), (images, labels), true)?, images, data.readers)
+pub fn training(storage: &Storage, images: &Path, options: &cli::Train) -> Result<Training> {
+    let (data, mut left) = (&options.data, options.cache_mib.saturating_mul(1 << 20));
+    let mut read = |images: &Path, labels: Option<&Path>| -> Result<Records> {
+        let source = find(storage, data.format(), (images, labels), true)?;
+        let records = Records::of_parts(images, source, SCALE, left, pool(data.readers)?)?;
+        left = left.saturating_sub(records.bytes());
+        Ok(records)
     };
     let train = read(images, data.labels.as_deref())?;
     let test = options.test_images.as_deref().map(|images| read(images, options.test_labels.as_deref()));
-    Mnist::of_parts(images, train, test.transpose()?)
+    Training::of_parts(train, test.transpose()?)
 }
 
 /// Calls `each` with the records of each part, in order. As many parts as there are readers are read at a time, and no others are

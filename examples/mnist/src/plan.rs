@@ -4,6 +4,7 @@ use anyhow::Result;
 use muster::cluster::Mode;
 use muster::gradient::Share;
 use muster::model::Model;
+use muster::records::Records;
 use muster::train::Job;
 use muster_launcher::message::Task;
 use muster_launcher::plan::{DataSpec, ProgramPlan};
@@ -53,16 +54,11 @@ fn of(job: &Job, dataset: &str, steps: u64) -> ProgramPlan {
         server_bytes: gradient * (1 + slots),
         // Gradients, and of each record of its share the values of all layers and their derivatives.
         worker_bytes: gradient * most as u64 + (8 * values * batch.div_ceil(workers)) as u64,
-        process_bytes: std::iter::once(job.train).chain(job.test).map(data_bytes).sum(),
+        process_bytes: std::iter::once(job.train).chain(job.test).map(Records::bytes).sum(),
     }
 }
 
 /// One set of parameters as it lies in memory.
 fn buffer_bytes(model: &Model) -> u64 {
     4 * model.block_lengths().iter().sum::<usize>() as u64
-}
-
-/// Pixels, one byte each, and labels.
-fn data_bytes(data: &muster::dataset::Dataset) -> u64 {
-    (data.len() * (data.width() + size_of::<u32>())) as u64
 }
