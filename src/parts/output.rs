@@ -10,10 +10,14 @@ use super::manifest::{Checksum, MANIFEST, Manifest, PartEntry};
 use super::{Format, split};
 use crate::error::{Error, Result};
 use crate::format::{Element, RowSchema, RowsView, csv, example, pickle};
-use crate::storage::{Fill, Storage};
+use crate::storage::{Fill, Storage, owner};
 
 /// Says that all parts are there.
 const SUCCESS: &str = "_SUCCESS";
+/// The end of the name of a directory on its way.
+const PARTIAL: &str = ".partial";
+/// Says in such a directory whose it is.
+const OWNER: &str = "_owner";
 
 /// Writes the records of one file.
 type WriteRows<T> = fn(RowsView<'_, T>, RowSchema, &mut dyn Write) -> io::Result<()>;
@@ -74,7 +78,8 @@ pub struct Plan<'a> {
 }
 
 /// A directory on its way: everything is written under a temporary name beside it, which one rename turns into its own.
-/// Dropped before [`commit`](Output::commit) it leaves nothing behind, and what was there before is still there.
+/// Dropped before [`commit`](Output::commit) it leaves nothing behind, and what was there before is still there. Several may be on
+/// their way to one place; each has a name of its own.
 pub struct Output<'a> {
     storage: &'a Storage,
     target: PathBuf,
@@ -94,8 +99,10 @@ impl<'a> Output<'a> {
     pub fn begin(storage: &'a Storage, target: &Path, overwrite: bool) -> Result<Output<'a>> {
         let nameless = || Error::Invalid(format!("the output {} names no directory", target.display()));
         let name = target.file_name().ok_or_else(nameless)?.to_string_lossy();
-        let beside = |suffix| target.with_file_name(format!(".{name}.{suffix}"));
-        let (staging, replaced) = (beside("partial"), beside("replaced"));
+        let owner = owner::this_process();
+        let beside = |suffix: &str| target.with_file_name(format!(".{name}.{suffix}"));
+        let staging = beside(&format!("{}{PARTIAL}", owner::unique_name(&owner)));
+        let replaced = beside("replaced");
         let target = target.to_owned();
         if storage.stat(&target)?.is_none() && storage.stat(&replaced)?.is_some() {
             // An earlier run died between the two renames of `commit`.
@@ -104,12 +111,10 @@ impl<'a> Output<'a> {
         if !overwrite && storage.stat(&target)?.is_some() {
             return Err(Error::OutputExists(target));
         }
-        storage.delete(&staging)?;
+        delete_leftovers(storage, &target, &format!(".{name}."))?;
         let output = Output { storage, target, staging, replaced, overwrite };
         // Better now than after hours of work.
-        let probe = output.staging.join("_probe");
-        storage.create(&probe, &|_| Ok(()))?;
-        storage.delete(&probe)?;
+        storage.create(output.staging.join(OWNER), &|out| out.write_all(owner.as_bytes()))?;
         Ok(output)
     }
 
@@ -187,6 +192,7 @@ impl<'a> Output<'a> {
         if replaces && !self.overwrite {
             return Err(Error::OutputExists(self.target.clone()));
         }
+        self.storage.delete(self.staging.join(OWNER))?;
         if replaces {
             self.storage.delete(&self.replaced)?;
             self.storage.rename(&self.target, &self.replaced)?;
@@ -200,9 +206,29 @@ impl<'a> Output<'a> {
     }
 }
 
+/// Deletes what killed processes of this host were writing to `target`; its names begin with `prefix`.
+fn delete_leftovers(storage: &Storage, target: &Path, prefix: &str) -> Result<()> {
+    let parent = target.parent().filter(|parent| *parent != Path::new("")).unwrap_or(Path::new("."));
+    if storage.stat(parent)?.is_none() {
+        return Ok(());
+    }
+    for entry in storage.list(parent)? {
+        let leftover = target.with_file_name(&entry.name);
+        let is_partial = entry.is_dir && entry.name.starts_with(prefix) && entry.name.ends_with(PARTIAL);
+        // Whoever is at work may be done with it by now: what cannot be read is left alone.
+        if is_partial
+            && let Ok(Some(owner)) = owner::read(storage, &leftover.join(OWNER))
+            && owner::is_gone(&owner)
+        {
+            storage.delete(&leftover)?;
+        }
+    }
+    Ok(())
+}
+
 impl Drop for Output<'_> {
     fn drop(&mut self) {
-        // The error that stopped the writing is the one to tell; a leftover is deleted by the next attempt.
+        // The error that stopped the writing is the one to tell; a leftover is deleted by the next attempt on this host.
         drop(self.storage.delete(&self.staging));
     }
 }

@@ -7,6 +7,7 @@
 mod hadoop;
 mod hdfs;
 mod local;
+pub(crate) mod owner;
 
 pub mod file;
 pub mod path;

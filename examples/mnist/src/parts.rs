@@ -3,7 +3,6 @@
 use std::path::Path;
 
 use anyhow::{Result, bail};
-use muster::dataset::Dataset;
 use muster::format::Rows;
 use muster::parts::Format;
 use muster::parts::source::{Location, Source};
@@ -29,15 +28,6 @@ pub fn find(
 ) -> Result<Source> {
     let location = Location { format, features: images, labels, labels_required };
     Ok(Source::find(storage, location, &SHAPE, CLASSES)?)
-}
-
-/// Reads all parts of a data set that messages call `name`.
-///
-/// # Errors
-/// When a part cannot be read or is damaged.
-pub fn dataset(source: &Source, name: &Path, readers: Option<usize>) -> Result<Dataset> {
-    let rows = pool(readers)?.install(|| source.read_all())?;
-    Ok(Dataset::from_rows(name, rows, SCALE, source.shape(), CLASSES)?)
 }
 
 /// Reads the digits that `--images` and its companions name.
