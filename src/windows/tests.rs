@@ -46,9 +46,10 @@ fn a_window_has_the_records_that_the_order_says() {
             let batch = reading.schedule.batch(epoch * steps + step);
             let present = Present::of(&blocks, reading, &batch).unwrap();
             let share = Share::rows_of(batch.positions.len(), batch.leaves, seat.0, seat.1);
-            for position in batch.positions.start + share.start..batch.positions.start + share.end {
+            let own = batch.positions.start + share.start..batch.positions.start + share.end;
+            for (position, &record) in own.clone().zip(&order[own]) {
                 let (dataset, row) = present.row(position);
-                let record = order[position] as usize;
+                let record = record as usize;
                 assert_eq!(dataset.feature_row(row), all.feature_row(record));
                 assert_eq!(dataset.label(row), all.label(record));
             }
