@@ -142,12 +142,10 @@ pub fn serve(
                 let batch =
                     turn.read().expect("no thread panicked").batch.clone().expect("the leader chose it");
                 let step = leader.loans().out[0].map_or(version, |loan| loan.step);
-                let share = own.compute(team, (step, &batch), &link.copies()[0], &link.slots()[0]);
+                let share = own.compute(team, (step, &batch), &link.copies()[0], &link.slots()[0])?;
                 team.wait();
                 if team.is_leader() {
-                    failed = failed.and(share).map(|share| {
-                        describe(share, own, &mut turn.write().expect("no thread panicked").push);
-                    });
+                    describe(share, own, &mut turn.write().expect("no thread panicked").push);
                 }
             }
             if team.is_leader() {
@@ -239,7 +237,7 @@ impl Leader<'_, '_> {
             let text =
                 "the records have ended before the steps; that is possible in synchronous training only"
                     .to_owned();
-            return Err(Error::Feed { text });
+            return Err(Error::Reading { text });
         }
         let mut loans = self.loans();
         let batch = turn.batch.as_ref().expect("chosen with the worker");

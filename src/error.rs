@@ -116,13 +116,6 @@ pub enum Error {
         differences: String,
     },
 
-    /// Records that come from outside do not come.
-    #[error("{text}")]
-    Feed {
-        /// What happened.
-        text: String,
-    },
-
     /// A checkpoint was made in another arithmetic.
     #[error(
         "the checkpoint was made with the arithmetic {was}, this run has {is}: its bits will differ from a run that was not interrupted; \
@@ -183,6 +176,13 @@ pub enum Error {
     /// A request that contradicts itself or its data.
     #[error("{0}")]
     Invalid(String),
+
+    /// Records could not be read, or did not come by their feed, while they were needed.
+    #[error("{text}")]
+    Reading {
+        /// The message of the error, which all threads of a team get.
+        text: String,
+    },
 
     /// The loss is no longer a finite number.
     #[error(

@@ -50,18 +50,18 @@ fn serve(job: &Job, link: &Server, state: &State, conductor: &mut Conductor) -> 
         for step in first_step.. {
             let batch = job.schedule().batch(step);
             let ordered = if team.is_leader() { link.publish(Order::Compute(step)) } else { Ok(()) };
-            let mut ordered = ordered.map_err(Error::from);
             if let Some(own) = &mut own {
-                let share = own.compute(team, (step, &batch), &state.weights, &link.slots()[0]);
+                let share = own.compute(team, (step, &batch), &state.weights, &link.slots()[0])?;
                 if team.is_leader() {
-                    ordered = ordered.and(share).map(|share| {
-                        describe(share, own, &mut pushes.write().expect("no thread panicked")[0]);
-                    });
+                    describe(share, own, &mut pushes.write().expect("no thread panicked")[0]);
                 }
             }
             if team.is_leader() {
                 let mut pushes = pushes.write().expect("no thread panicked");
-                let next = match ordered.and_then(|()| collect(job, link, step, &batch, &mut pushes)) {
+                let next = match ordered
+                    .map_err(Error::from)
+                    .and_then(|()| collect(job, link, step, &batch, &mut pushes))
+                {
                     Ok(()) if has_drained(&batch, &pushes) => Next::DRAINED,
                     Ok(()) => pauses.next(step),
                     Err(error) => {

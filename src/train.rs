@@ -9,14 +9,15 @@ use crate::batch::{Batch, Schedule};
 use crate::checkpoint::{Checkpoint, Identity};
 use crate::cluster::{self, Cluster, RankTimes};
 use crate::conductor::{Conductor, End, Next, Signal};
-use crate::dataset::Dataset;
 use crate::error::Error;
 use crate::evaluate::Evaluation;
 use crate::gradient::RankGradient;
 use crate::model::{Model, Tensors};
 use crate::optimizer::{Optimizer, decayed};
 use crate::pass::Score;
+use crate::records::Records;
 use crate::team::{self, Member};
+use crate::windows::Reading;
 use crate::{server, worker};
 use muster_collective::{Server, Shared, Transport, World, link};
 use muster_kernels::Kernels;
@@ -78,9 +79,9 @@ pub struct Job<'a> {
     /// The kernels' back end.
     pub kernels: &'a Kernels,
     /// Labelled records to train on.
-    pub train: &'a Dataset,
+    pub train: &'a Records,
     /// Labelled records to evaluate on after each epoch.
-    pub test: Option<&'a Dataset>,
+    pub test: Option<&'a Records>,
     /// How.
     pub recipe: &'a Recipe,
     /// Ranks, the parameter server among them.
@@ -209,7 +210,7 @@ fn solo(job: &Job, state: &State, conductor: &mut Conductor) -> Result<End, Erro
 
 impl<'a> Job<'a> {
     /// One rank of one thread, without a test set.
-    pub fn of(model: &'a Model, kernels: &'a Kernels, train: &'a Dataset, recipe: &'a Recipe) -> Job<'a> {
+    pub fn of(model: &'a Model, kernels: &'a Kernels, train: &'a Records, recipe: &'a Recipe) -> Job<'a> {
         let (world_size, threads, reading_seconds) = (1, 1, 0.0);
         let cluster = Cluster::default();
         Job { model, kernels, train, test: None, recipe, world_size, threads, cluster, reading_seconds }
@@ -221,6 +222,15 @@ impl Job<'_> {
     pub fn schedule(&self) -> Schedule {
         let Recipe { batch_size, micro_batch, .. } = *self.recipe;
         Schedule { records: self.train.len(), batch_size, micro_batch }
+    }
+
+    /// Whose records this process needs, and in which order. Ranks that are threads share what they read.
+    pub(crate) fn reading(&self) -> Reading {
+        let seat = match self.cluster.world {
+            None => (0, 1),
+            Some((world, _)) => self.seat(world.rank() - self.first_rank()),
+        };
+        Reading { seed: self.recipe.seed, schedule: self.schedule(), seat }
     }
 
     /// What the gradient of a batch of `rows` records is multiplied with.
@@ -287,7 +297,7 @@ pub(crate) struct Pauses<'a, 'c> {
     job: &'a Job<'a>,
     state: &'a State,
     conductor: Mutex<&'a mut Conductor<'c>>,
-    evaluation: Option<(&'a Dataset, Evaluation)>,
+    evaluation: Option<(&'a Records, Evaluation)>,
     /// The workers, who wait meanwhile.
     link: Option<&'a Server>,
 }
@@ -339,11 +349,14 @@ impl<'a, 'c> Pauses<'a, 'c> {
         if let Some((test, evaluation)) = self.evaluation.as_ref().filter(|_| next.evaluate) {
             evaluation.run((self.job.model, self.job.kernels, &self.state.weights), test, team);
             team.wait();
+            // All members, or none, go on to the next meeting.
+            evaluation.score()?;
         }
         let mut done = Ok(());
         if team.is_leader() {
             let test = self.evaluation.as_ref().filter(|_| next.evaluate);
-            let test = test.map(|(test, evaluation)| (evaluation.score(), test.len()));
+            let test = test.map(|(test, evaluation)| evaluation.score().map(|score| (score, test.len())));
+            let test = test.transpose()?;
             done = self.conductor().pause(next, self.job, self.state, test);
         }
         team.wait();

@@ -39,23 +39,20 @@ fn follow(job: &Job, index: usize, link: &Worker) -> Result<(), Error> {
         let mut done = Ok(());
         while let Order::Compute(step) = ordered() {
             let batch = job.schedule().batch(step);
-            let share = gradient.compute(team, (step, &batch), link.weights(), link.slot());
+            let share = gradient.compute(team, (step, &batch), link.weights(), link.slot())?;
             team.wait();
             if team.is_leader() {
-                let next = share.and_then(|share| {
-                    describe(share, &gradient, &mut push);
-                    let next = link.push(&push).and_then(|()| link.pull())?;
-                    if share.is_some() {
-                        job.done(index + job.first_rank(), step + 1);
-                    }
-                    Ok(next)
-                });
+                describe(share, &gradient, &mut push);
+                let next = link.push(&push).and_then(|()| link.pull());
+                if next.is_ok() && share.is_some() {
+                    job.done(index + job.first_rank(), step + 1);
+                }
                 *order.lock().expect("no panic while it is held") = *next.as_ref().unwrap_or(&Order::Stop);
                 done = next.map(|_| ());
             }
             team.wait();
         }
-        done
+        done.map_err(Error::from)
     });
     results.into_iter().collect()
 }

@@ -6,6 +6,7 @@ use muster::conductor::Conductor;
 use muster::dataset::{Dataset, Features};
 use muster::model::Model;
 use muster::optimizer::Optimizer;
+use muster::records::Records;
 use muster::train::{Job, Recipe, Reduction, train};
 use muster_kernels::Kernels;
 use std::path::Path;
@@ -16,7 +17,7 @@ use std::time::Duration;
 pub struct Trainer {
     kernels: &'static Kernels,
     model: Model,
-    data: Dataset,
+    data: Records,
 }
 
 impl Trainer {
@@ -36,7 +37,7 @@ impl Trainer {
             })
             .unwrap_or_else(|error| panic!("{error}"));
         let widths = [&[pixels], hidden, &[classes]].concat();
-        Trainer { kernels, model: Model::new(&widths), data }
+        Trainer { kernels, model: Model::new(&widths), data: data.into() }
     }
 
     /// Trains `steps` steps on `threads` threads; returns images a second, order and batch assembly included.

@@ -34,7 +34,7 @@ use crate::message::{
     self, ClusterSpec, Hello, MESSAGE_MAX, Phase, Program, Progress, Registration, Role, ToDriver, ToRank,
 };
 use crate::process::start_time;
-use muster::dataset::Facts;
+use muster::feed::Facts;
 use rustix::process::Signal;
 use std::collections::BTreeMap;
 use std::net::{TcpStream, ToSocketAddrs};

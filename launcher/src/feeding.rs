@@ -5,7 +5,7 @@ use crate::error::Error;
 use crate::feed::spec::FeedSpec;
 use crate::feed::{Feeder, Supply, Tally};
 use crate::key::JobKey;
-use muster::dataset::Facts;
+use muster::feed::Facts;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -127,5 +127,5 @@ impl Drop for Feeding {
 
 fn panicked() -> Error {
     let text = "the thread that feeds has panicked; its message stands above".to_owned();
-    muster::Error::Feed { text }.into()
+    muster::Error::Reading { text }.into()
 }

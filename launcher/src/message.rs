@@ -3,7 +3,7 @@
 use crate::channel::{Receiver, Sender};
 use crate::error::Error;
 use crate::feed::spec::FeedSpec;
-use muster::dataset::Facts;
+use muster::feed::Facts;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use std::io::{self, Read};

@@ -14,6 +14,8 @@ pub const TESTS: &[Test] = &[
     ("a_training_is_resumed_from_hdfs", a_training_is_resumed_from_hdfs),
     ("one_run_at_a_time_writes_a_model", one_run_at_a_time_writes_a_model),
     ("a_training_outlives_a_restart_of_the_namenode", a_training_outlives_a_restart_of_the_namenode),
+    ("a_training_from_parts_outlives_its_nodes", a_training_from_parts_outlives_its_nodes),
+    ("what_hdfs_refuses_is_said", what_hdfs_refuses_is_said),
     ("what_is_there_is_replaced_only_on_request", what_is_there_is_replaced_only_on_request),
     ("the_driver_feeds_uneven_and_empty_parts", the_driver_feeds_uneven_and_empty_parts),
 ];
@@ -48,9 +50,9 @@ fn every_format_goes_through_hdfs(cluster: &Cluster) {
             }
             _ => format!("--{prefix}images /{format}/data/{set}"),
         };
-        for (ranks, readers) in [(1, 2), (3, 1)] {
+        for (ranks, readers, cache) in [(1, 2, ""), (3, 1, ""), (3, 2, "--cache-mib 0 --no-resume")] {
             mnist(&format!(
-                "train --hidden 20 -e 2 -n {ranks} -r {readers} -f {format} -m /{format}/model{ranks} {} {} --report r.json",
+                "train --hidden 20 -e 2 -n {ranks} -r {readers} {cache} -f {format} -m /{format}/model{ranks} {} {} --report r.json",
                 named("train", ""),
                 named("test", "test-")
             ));
@@ -161,6 +163,43 @@ fn a_training_outlives_a_restart_of_the_namenode(cluster: &Cluster) {
     });
     training.signal("INT");
     assert_eq!(training.ends().status.code(), Some(130));
+}
+
+/// Parts that are read anew in every epoch, while DataNodes die or fall silent and the NameNode starts again.
+fn a_training_from_parts_outlives_its_nodes(cluster: &Cluster) {
+    let (sandbox, options) = (Sandbox::new(), "--hidden 20 -e 400");
+    let hash = sandbox.hash(&format!("{options} -m direct"));
+    let down = cluster.kill(&["datanode1"]);
+    run(&mut mnist(cluster, &sandbox, "prepare --data data -n 3 -v -f csv2 -o /disturbed/data")).succeeds();
+    drop(down);
+    let train = "-f csv2 -i /disturbed/data/train --cache-mib 0 -m /disturbed/model --report r.json";
+    let mut training = start(&mut mnist(cluster, &sandbox, &format!("train {options} {train}")));
+    training.says("epoch");
+    drop(cluster.kill(&["datanode2"]));
+    training.says("epoch");
+    drop(cluster.freeze(&["datanode3"]));
+    training.says("epoch");
+    drop(cluster.kill(&NAMENODE));
+    assert!(training.ends().status.success());
+    assert_eq!(sandbox.json("r.json")["weights_sha256"], hash.as_str());
+}
+
+fn what_hdfs_refuses_is_said(cluster: &Cluster) {
+    let (sandbox, storage) = (Sandbox::new(), cluster.storage());
+    for directory in ["/full", "/theirs"] {
+        storage.create(format!("{directory}/file"), &|_| Ok(())).unwrap();
+    }
+    cluster.admin(&["-setSpaceQuota", "1m", "/full"]);
+    let prepare = "prepare --data data -n 2 -f tfr -o";
+    run(&mut mnist(cluster, &sandbox, &format!("{prepare} /full/data")))
+        .refuses(&["quota", "free some space"]);
+    for program in [&format!("{prepare} /theirs/data"), "train --data data -e 1 -m /theirs/model"] {
+        let mut command = mnist(cluster, &sandbox, program);
+        run(command.env("HADOOP_USER_NAME", "bob")).refuses(&["user=bob", "check the permissions"]);
+    }
+    for directory in ["/full", "/theirs"] {
+        assert_eq!(storage.list(directory).unwrap().len(), 1, "{directory}: something is left over");
+    }
 }
 
 fn what_is_there_is_replaced_only_on_request(cluster: &Cluster) {

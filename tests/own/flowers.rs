@@ -8,6 +8,7 @@ use muster::dataset::{Dataset, Features};
 use muster::feed::Feed;
 use muster::model::Model;
 use muster::optimizer::Optimizer;
+use muster::records::Records;
 use muster::train::{Job, Recipe, train, work};
 use muster_collective::World;
 use muster_kernels::Kernels;
@@ -38,7 +39,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let agent = Agent::of_this_process(Program::training("flowers", "1", kernels.backend().name(), feed))?;
     agent.as_ref().map_or(Ok(()), Agent::wait_for_start)?;
     let fed = agent.as_ref().and_then(|agent| agent.fed(1.0));
-    let data = fed.as_ref().map_or_else(|| read(&path), |fed| Ok(fed.dataset()))?;
+    let data = fed.as_ref().map_or_else(|| read(&path).map(Records::from), |fed| Ok(fed.records()))?;
     let ranks_here = agent.as_ref().map_or(1, |agent| agent.ranks().len());
     let watch = |rank, steps| agent.iter().for_each(|agent| agent.step(rank, steps));
     let feed = fed.as_ref().map(|fed| fed as &dyn Feed);

@@ -122,6 +122,10 @@ pub struct Train {
     /// Directory of their labels
     #[arg(long, value_name = "DIR", requires = "test_images", help_heading = "Data")]
     pub test_labels: Option<PathBuf>,
+    /// MiB of memory in each process for decoded parts. What does not fit is read anew in every epoch, 65,536 records at a time and
+    /// the next of them ahead
+    #[arg(long, default_value_t = 4096, value_name = "MIB", requires = "images", help_heading = "Data")]
+    pub cache_mib: u64,
 
     /// Units of each hidden layer, `none` for softmax regression [default: 128]
     #[arg(long, value_name = "N,N,…", value_parser = hidden, help_heading = "Model")]

@@ -84,7 +84,7 @@ fn classify(options: &cli::Inference, kernels: &Kernels, launched: &Launched) ->
     let (model, weights) = read_model(&Storage::from_environment()?, &options.model)?;
     launched.start(launched.ranks())?;
     let fed = launched.fed(SCALE).expect("it has said what it is fed with");
-    let records = fed.dataset();
+    let records = fed.records();
     parts::check_model(&model, (records.width(), records.path()), &options.model)?;
     let classify = |records: &muster::dataset::Dataset| {
         let predictions = predict(&model, kernels, &weights, records);

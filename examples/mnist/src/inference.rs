@@ -47,7 +47,7 @@ fn run_rank(options: &cli::Inference, world: Option<&World>, launched: &Launched
     let (rank, storage) = (world.map_or(0, World::rank), Storage::from_environment()?);
     let fills_cache = options.data.data.is_none() && options.data.images.is_none();
     let work = ranks::in_turn(world, fills_cache, || Work::prepare(options, rank, &storage))?;
-    let (size, work) = both(world, size, work, Work::facts)?;
+    let (size, work, output) = both(world, size, work, (&storage, &options.output))?;
     Found::here(&options.fabric, world.map(|world| (world, Transport::Messages)))?;
     launched.start(if world.is_some() { 1 } else { size })?;
     let console = Console::new(0, "");
@@ -55,7 +55,7 @@ fn run_rank(options: &cli::Inference, world: Option<&World>, launched: &Launched
         console.line(format_args!("{} ===== Start", console::now()));
     }
     let seats = world.map_or(1, |world| world.roster().len());
-    let (output, tally) = work.run(options, world, (rank, seats));
+    let tally = work.run(options, world, (rank, seats), &output);
     let tallies = match world {
         None => vec![tally?],
         Some(world) => agree::gather(world, tally.map_err(|error| format!("{error:#}")))?,
@@ -66,19 +66,26 @@ fn run_rank(options: &cli::Inference, world: Option<&World>, launched: &Launched
     Ok(ExitCode::SUCCESS)
 }
 
-/// Makes sure that all ranks are ready to do the same.
-fn both<T>(
+/// Makes sure that all ranks are ready to do the same, and to write it to the same place.
+fn both<'a>(
     world: Option<&World>,
     size: Result<usize>,
-    work: Result<T>,
-    facts: impl FnOnce(&T) -> Vec<(String, String)>,
-) -> Result<(usize, T)> {
+    work: Result<Work<'a>>,
+    (storage, target): (&'a Storage, &Path),
+) -> Result<(usize, Work<'a>, Output<'a>)> {
     let ready = size.and_then(|size| Ok((size, work?)));
-    let Some(world) = world else { return ready };
-    let own = ready.as_ref().map(|(_, work)| facts(work)).map_err(|error| format!("{error:#}"));
-    let all = agree::gather(world, own)?;
-    agree::same(&all.iter().map(Vec::as_slice).collect::<Vec<_>>())?;
-    ready
+    let mut staging = PathBuf::new();
+    if let Some(world) = world {
+        let told =
+            |work: &Work| (work.output.as_ref().map(|output| output.staging().to_owned()), work.facts());
+        let own = ready.as_ref().map(|(_, work)| told(work)).map_err(|error| format!("{error:#}"));
+        let all: Vec<(Option<PathBuf>, Vec<(String, String)>)> = agree::gather(world, own)?;
+        agree::same(&all.iter().map(|(_, facts)| facts.as_slice()).collect::<Vec<_>>())?;
+        staging = all.into_iter().find_map(|(staging, _)| staging).expect("rank 0 has begun the output");
+    }
+    let (size, mut work) = ready?;
+    let output = work.output.take().unwrap_or_else(|| Output::join(storage, target, &staging));
+    Ok((size, work, output))
 }
 
 /// When all parts are there: says so, moves them to their place, and tells how right they are.
@@ -117,16 +124,14 @@ struct Work<'a> {
     model: Model,
     weights: Vec<Tensors>,
     input: Input<'a>,
-    output: Output<'a>,
+    /// Rank 0 begins it, and the others join.
+    output: Option<Output<'a>>,
 }
 
 impl<'a> Work<'a> {
     fn prepare(options: &'a cli::Inference, rank: usize, storage: &'a Storage) -> Result<Work<'a>> {
         let (model, weights) = read_model(storage, &options.model)?;
-        let output = match rank {
-            0 => begin(storage, options)?,
-            _ => Output::join(storage, &options.output)?,
-        };
+        let output = if rank == 0 { Some(begin(storage, options)?) } else { None };
         let input = Input::open(storage, &options.data)?;
         parts::check_model(&model, (input.width(), input.path()), &options.model)?;
         Ok(Work { model, weights, input, output })
@@ -150,14 +155,14 @@ impl<'a> Work<'a> {
         options: &cli::Inference,
         world: Option<&World>,
         (rank, seats): (usize, usize),
-    ) -> (Output<'a>, Result<Tally>) {
-        let Work { model, weights, input, output } = self;
+        output: &Output,
+    ) -> Result<Tally> {
+        let Work { model, weights, input, .. } = self;
         let share = world.map(|world| world.roster().share_of_cores(rank, usable_cores(), |_| true));
         let classify = || {
             let kernels = Kernels::select()?;
             let confusion = Confusion::new(CLASSES);
-            let mut classifier =
-                Classifier { model, weights, kernels, output: &output, records: 0, confusion };
+            let mut classifier = Classifier { model, weights, kernels, output, records: 0, confusion };
             let parts: Vec<usize> = (rank..input.parts()).step_by(seats).collect();
             match &input {
                 Input::Idx(dataset) => {
@@ -175,11 +180,10 @@ impl<'a> Work<'a> {
             Ok((parts, classifier.records, classifier.confusion))
         };
         let pool = rayon::ThreadPoolBuilder::new().num_threads(share.unwrap_or(0)).build();
-        let tally = match pool {
+        match pool {
             Ok(pool) => pool.install(classify),
             Err(error) => Err(anyhow!("cannot start the threads that classify ({error})")),
-        };
-        (output, tally)
+        }
     }
 }
 
@@ -203,7 +207,7 @@ enum Input<'a> {
     /// Digits in memory, which count as one part.
     Idx(Dataset),
     /// Parts, and the directory that they lie in.
-    Parts(Source<'a>, &'a Path),
+    Parts(Source, &'a Path),
 }
 
 impl<'a> Input<'a> {

@@ -11,10 +11,10 @@ use muster::agree::Facts;
 use muster::checkpoint::{self, Checkpoint, Identity};
 use muster::cluster::RankTimes;
 use muster::conductor::{Conductor, End, Event};
-use muster::dataset::Dataset;
 use muster::evaluate::Evaluation;
 use muster::model::Model;
 use muster::optimizer::Optimizer;
+use muster::records::Records;
 use muster::report::{KernelsUsed, Report};
 use muster::storage::{Storage, file};
 use muster::store::Store;
@@ -142,8 +142,8 @@ fn agree(
 /// What is trained on what.
 struct Material {
     dataset: &'static str,
-    train: Dataset,
-    test: Option<Dataset>,
+    train: Records,
+    test: Option<Records>,
     model: Model,
     recipe: Recipe,
     world_size: usize,
@@ -166,15 +166,15 @@ impl Material {
             }
         };
         let start = Instant::now();
-        let mnist = match &options.data.images {
-            Some(images) => parts::training(storage, images, options, fed.map(Fed::dataset))?,
-            None => source::open(options.data.data.as_deref(), remark)?,
+        let training = match &options.data.images {
+            Some(images) => parts::training(storage, images, options, fed.map(Fed::records))?,
+            None => {
+                let mnist = source::open(options.data.data.as_deref(), remark)?;
+                mnist.warning.as_deref().into_iter().for_each(remark);
+                mnist.into_training()?
+            }
         };
-        if let Some(warning) = &mnist.warning {
-            remark(warning);
-        }
-        let dataset = mnist.name;
-        let (train, test) = mnist.into_training()?;
+        let source::Training { train, test, name: dataset } = training;
         let hidden = options.hidden.clone().map_or(vec![HIDDEN], |hidden| hidden.0);
         let model = Model::new(&[&[train.width()], &hidden[..], &[source::CLASSES]].concat());
         let (recipe, records) = (recipe(&options.recipe), train.len());
@@ -235,7 +235,7 @@ impl Run<'_> {
         let (progress, train_seconds) = (conductor.progress.clone(), conductor.train_seconds);
         console.clear();
         let fabric_counters = self.found.change(self.job.cluster.world.map(|(world, _)| world))?;
-        let report = self.report(progress, train_seconds, &weights);
+        let report = self.report(progress, train_seconds, &weights)?;
         let report = Report { staleness, ranks: times, fabric_counters, ..report };
         if let Some(path) = self.report_to {
             let json = serde_json::to_vec_pretty(&report)?;
@@ -329,11 +329,11 @@ impl Run<'_> {
         progress: checkpoint::Progress,
         train_seconds: f64,
         weights: &[muster::model::Tensors],
-    ) -> Report {
+    ) -> Result<Report> {
         let (job, schedule) = (&self.job, self.job.schedule());
         let records = schedule.records_until(progress.steps);
         let records_now = records - schedule.records_until(self.start.progress.steps);
-        Report {
+        Ok(Report {
             version: env!("CARGO_PKG_VERSION"),
             dataset: self.dataset.to_owned(),
             dataset_sha256: job.train.digest(),
@@ -356,11 +356,11 @@ impl Run<'_> {
             steps: progress.steps,
             epochs: progress.epochs,
             records,
-            test_accuracy: job.test.map(|test| accuracy(job, test, weights)),
+            test_accuracy: job.test.map(|test| accuracy(job, test, weights)).transpose()?,
             train_seconds,
             images_per_second: if records_now == 0 { 0.0 } else { records_now as f64 / train_seconds },
             weights_sha256: checkpoint::sha256(weights),
-        }
+        })
     }
 
     fn summarize(&self, console: &Console, report: &Report, first: u64) {
@@ -401,12 +401,12 @@ fn account(times: &RankTimes) -> String {
     )
 }
 
-fn accuracy(job: &Job, test: &Dataset, weights: &[muster::model::Tensors]) -> f64 {
+fn accuracy(job: &Job, test: &Records, weights: &[muster::model::Tensors]) -> Result<f64> {
     let buffer = job.model.buffer();
     job.model.import(weights, &buffer);
     let evaluation = Evaluation::new(test.len());
     team::run(job.threads, |team| evaluation.run((job.model, job.kernels, &buffer), test, team));
-    f64::from(evaluation.score().hits) / test.len() as f64
+    Ok(f64::from(evaluation.score()?.hits) / test.len() as f64)
 }
 
 /// The recipe that the options name.

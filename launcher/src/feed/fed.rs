@@ -4,8 +4,9 @@ use super::ledger::Tally;
 use super::spec::{FeedSpec, Goal};
 use super::{Batch, Inlet};
 use crate::error::Error;
-use muster::dataset::{Dataset, Facts, Features};
-use muster::feed::Feed;
+use muster::dataset::{Dataset, Features};
+use muster::feed::{Facts, Feed};
+use muster::records::Records;
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::{Mutex, MutexGuard};
@@ -47,9 +48,9 @@ impl Fed {
         Fed { seats, spec, facts, scale, timeout }
     }
 
-    /// The whole data set, without its records. In a job that follows a directory its number of records means nothing.
-    pub fn dataset(&self) -> Dataset {
-        Dataset::elsewhere(&self.spec.features, &self.facts, self.scale)
+    /// All records, as far as they are known beforehand. In a job that follows a directory their number means nothing.
+    pub fn records(&self) -> Records {
+        Records::fed(&self.spec.features, self.facts.clone(), self.scale)
     }
 
     /// Workers of this process.
@@ -141,7 +142,8 @@ impl Seat {
 
 impl Feed for Fed {
     fn take(&self, worker: usize, step: u64, rows: usize) -> Result<Option<Dataset>, muster::Error> {
-        self.take_portion(worker, step, rows).map_err(|error| muster::Error::Feed { text: error.to_string() })
+        self.take_portion(worker, step, rows)
+            .map_err(|error| muster::Error::Reading { text: error.to_string() })
     }
 
     fn is_open(&self) -> bool {
@@ -159,6 +161,6 @@ impl Feed for Fed {
             while seat.inlet.next(self.timeout)?.is_some() {}
             Ok::<_, Error>(())
         };
-        finish().map_err(|error| muster::Error::Feed { text: error.to_string() })
+        finish().map_err(|error| muster::Error::Reading { text: error.to_string() })
     }
 }

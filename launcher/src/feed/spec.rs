@@ -87,7 +87,7 @@ impl FeedSpec {
     ///
     /// # Errors
     /// If there are none, or they do not pair.
-    pub fn find<'a>(&self, storage: &'a Storage) -> Result<Source<'a>, Error> {
+    pub fn find(&self, storage: &Storage) -> Result<Source, Error> {
         let location = Location {
             format: self.format.parse()?,
             features: &self.features,

@@ -23,7 +23,7 @@ pub struct Stream<'a> {
     storage: &'a Storage,
     stop: &'a AtomicBool,
     /// What was found when the directory was last looked at.
-    source: Option<Source<'a>>,
+    source: Option<Source>,
     /// Parts read so far.
     read: HashSet<PathBuf>,
     /// Parts that still hold records to be used, each with the place of its first record.
@@ -78,7 +78,6 @@ impl<'a> Stream<'a> {
         let is_empty = match &features {
             Features::U8 { bytes, .. } => bytes.is_empty(),
             Features::F32(numbers) => numbers.is_empty(),
-            Features::Elsewhere { .. } => true,
         };
         if is_empty {
             return Ok(None);

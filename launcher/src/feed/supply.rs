@@ -5,8 +5,9 @@ use super::spec::{Course, FeedSpec, Goal};
 use super::stream::{Stream, is_early};
 use super::{Feeder, Portion, Progress, Tally};
 use crate::error::Error;
-use muster::batch::{WINDOW_BLOCKS, shuffle};
-use muster::dataset::{Dataset, Facts, Features};
+use muster::batch::shuffle;
+use muster::dataset::{Content, Dataset, Features};
+use muster::feed::Facts;
 use muster::gradient::Share;
 use muster::storage::Storage;
 use std::ops::Range;
@@ -37,14 +38,13 @@ impl Supply {
             _ => None,
         };
         let facts = match &records {
-            Some(records) => records.facts(),
+            Some(records) => Facts::of(records),
             // How many will come nobody knows: more than any training takes.
             None => Facts {
                 records: u32::MAX as usize,
                 shape: shape(spec, &storage)?,
                 classes: spec.classes,
-                features_sha256: [0; 32],
-                labels_sha256: Some([0; 32]),
+                content: Content { features_sha256: [0; 32], labels_sha256: Some([0; 32]) },
                 is_sparse: spec.is_bytes,
             },
         };
@@ -87,7 +87,7 @@ impl Supply {
                 break;
             }
             for worker in 0..workers {
-                let rows = Share::new(count, batch.leaves, worker, workers).rows();
+                let rows = Share::rows_of(count, batch.leaves, worker, workers);
                 if rows.is_empty() {
                     continue;
                 }
@@ -212,7 +212,7 @@ impl Batches<'_> {
             Batches::Shuffled { records, seed, epoch, order } => {
                 let now = places.start / records.len() as u64;
                 if epoch.replace(now) != Some(now) {
-                    shuffle(*seed, now, records.len(), WINDOW_BLOCKS, order);
+                    shuffle(*seed, now, records.len(), order);
                 }
                 let from = (places.start - now * records.len() as u64) as usize;
                 let numbers = &order[from..from + (places.end - places.start) as usize];
