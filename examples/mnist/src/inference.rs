@@ -79,7 +79,7 @@ fn both<'a>(
         let told =
             |work: &Work| (work.output.as_ref().map(|output| output.staging().to_owned()), work.facts());
         let own = ready.as_ref().map(|(_, work)| told(work)).map_err(|error| format!("{error:#}"));
-        let all: Vec<(Option<PathBuf>, Vec<(String, String)>)> = agree::gather(world, own)?;
+        let all = agree::gather(world, own)?;
         agree::same(&all.iter().map(|(_, facts)| facts.as_slice()).collect::<Vec<_>>())?;
         staging = all.into_iter().find_map(|(staging, _)| staging).expect("rank 0 has begun the output");
     }

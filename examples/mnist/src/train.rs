@@ -185,7 +185,8 @@ impl Material {
         );
         let (mode, server_trains) = (ranks::mode(options), options.cluster.server_trains);
         if !options.plan_json {
-            memory::check(&model, &recipe, Ranks { size: world_size, server_trains, mode }, world)?;
+            let ranks = Ranks { size: world_size, server_trains, mode };
+            memory::check(&model, &recipe, &train, ranks, world)?;
         }
         let reading_seconds = start.elapsed().as_secs_f64();
         Ok(Material { dataset, train, test, model, recipe, world_size, reading_seconds })

@@ -119,7 +119,7 @@ impl Supply {
     fn batches<'a>(&'a self, course: &'a Course, stop: &'a AtomicBool) -> Batches<'a> {
         match &self.records {
             Some(records) => Batches::Shuffled { records, seed: course.seed, epoch: None, order: Vec::new() },
-            None => Batches::Arriving(Stream::new(&self.spec, &self.storage, stop)),
+            None => Batches::Arriving(Box::new(Stream::new(&self.spec, &self.storage, stop))),
         }
     }
 
@@ -194,7 +194,7 @@ enum Batches<'a> {
     /// In each epoch's order.
     Shuffled { records: &'a Dataset, seed: u64, epoch: Option<u64>, order: Vec<u32> },
     /// In the order in which they arrive.
-    Arriving(Stream<'a>),
+    Arriving(Box<Stream<'a>>),
 }
 
 impl Batches<'_> {
