@@ -158,7 +158,7 @@ impl<'a> Work<'a> {
         output: &Output,
     ) -> Result<Tally> {
         let Work { model, weights, input, .. } = self;
-        let share = world.map(|world| world.roster().share_of_cores(rank, usable_cores(), |_| true));
+        let share = world.map(|world| world.roster().share_of_cores(rank, ranks::usable_cores(), |_| true));
         let classify = || {
             let kernels = Kernels::select()?;
             let confusion = Confusion::new(CLASSES);
@@ -185,11 +185,6 @@ impl<'a> Work<'a> {
             Err(error) => Err(anyhow!("cannot start the threads that classify ({error})")),
         }
     }
-}
-
-/// Threads that this process may run at once.
-fn usable_cores() -> usize {
-    std::thread::available_parallelism().map_or(1, usize::from)
 }
 
 /// Finds out at once whether the output can be written, before anything is computed.

@@ -83,6 +83,11 @@ pub fn size(wanted: Option<usize>, world: Option<&World>) -> Result<usize> {
     Ok(size)
 }
 
+/// Threads that this process may run at once, by affinity and cgroup.
+pub fn usable_cores() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
+}
+
 /// The digest of this program's file: ranks that were built from different sources may have the same version.
 pub fn program_sha256() -> String {
     let bytes = std::fs::read("/proc/self/exe").unwrap_or_default();

@@ -1,40 +1,31 @@
 //! `mnist train`
 
-use crate::cli::{self, OptimizerName, RecipeName, ReductionName};
+use crate::cli::{self, RecipeName};
 use crate::console::{self, Console, interrupts};
 use crate::fabric::Found;
 use crate::launched::Launched;
-use crate::memory::{self, Ranks};
-use crate::{driver, fed, parts, plan, ranks, source};
-use anyhow::{Context, Result, bail, ensure};
+use crate::material::{Material, threads};
+use crate::recipe::{follows, last_step, recipe};
+use crate::{driver, fed, plan, ranks, source};
+use anyhow::{Context, Result, bail};
 use muster::agree::Facts;
 use muster::checkpoint::{self, Checkpoint, Identity};
 use muster::cluster::RankTimes;
 use muster::conductor::{Conductor, End, Event};
 use muster::evaluate::Evaluation;
-use muster::model::Model;
-use muster::optimizer::Optimizer;
 use muster::records::Records;
 use muster::report::{KernelsUsed, Report};
 use muster::storage::{Storage, file};
 use muster::store::Store;
 use muster::team;
-use muster::train::{Job, Outcome, Recipe, Reduction};
+use muster::train::{Job, Outcome};
 use muster_collective::World;
 use muster_kernels::Kernels;
-use muster_launcher::feed::Fed;
 use muster_launcher::message::Task;
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
-
-/// The seed's model has one hidden layer of 128 units.
-const HIDDEN: usize = 128;
-/// Epochs when neither --epochs nor --steps is given.
-const EPOCHS: u64 = 5;
-/// Steps of `--recipe tfos2017`.
-const TFOS_STEPS: u64 = 1000;
+use std::time::Duration;
 
 /// Trains and returns the exit code: 128 and the signal's number when one ended it.
 pub fn run(options: &cli::Train) -> Result<ExitCode> {
@@ -137,69 +128,6 @@ fn agree(
     };
     let own = material.as_ref().map_err(|error| format!("{error:#}")).and_then(facts);
     Ok(muster::agree::agree(world, own)?)
-}
-
-/// What is trained on what.
-struct Material {
-    dataset: &'static str,
-    train: Records,
-    test: Option<Records>,
-    model: Model,
-    recipe: Recipe,
-    world_size: usize,
-    reading_seconds: f64,
-}
-
-impl Material {
-    fn prepare(
-        options: &cli::Train,
-        storage: &Arc<Storage>,
-        world: Option<&World>,
-        fed: Option<&Fed>,
-    ) -> Result<Material> {
-        let world_size = ranks::size(options.cluster.cluster_size, world)?;
-        let threads = options.cluster.threads.unwrap_or(1);
-        ensure!(threads <= 1024, "--threads {threads}; at most 1024 are possible");
-        let remark: &(dyn Fn(&str) + Sync) = &|text| {
-            if world.is_none_or(|world| world.rank() == 0) {
-                console::remark(text);
-            }
-        };
-        let start = Instant::now();
-        let training = match &options.data.images {
-            Some(images) => parts::training(storage, images, options, fed.map(Fed::records))?,
-            None => {
-                let mnist = source::open(options.data.data.as_deref(), remark)?;
-                mnist.warning.as_deref().into_iter().for_each(remark);
-                mnist.into_training()?
-            }
-        };
-        let source::Training { train, test, name: dataset } = training;
-        let hidden = options.hidden.clone().map_or(vec![HIDDEN], |hidden| hidden.0);
-        let model = Model::new(&[&[train.width()], &hidden[..], &[source::CLASSES]].concat());
-        let (recipe, records) = (recipe(&options.recipe), train.len());
-        let batch = recipe.batch_size;
-        ensure!(
-            batch <= records,
-            "--batch-size {batch} is larger than the data set of {records} records; choose at most {records}"
-        );
-        let (mode, server_trains) = (ranks::mode(options), options.cluster.server_trains);
-        if !options.plan_json {
-            let ranks = Ranks { size: world_size, server_trains, mode };
-            memory::check(&model, &recipe, &train, ranks, world)?;
-        }
-        let reading_seconds = start.elapsed().as_secs_f64();
-        Ok(Material { dataset, train, test, model, recipe, world_size, reading_seconds })
-    }
-}
-
-/// Threads of this process's rank, or of each of its ranks: the usable cores, divided by the workers that share them.
-fn threads(material: &Material, world: Option<&World>, server_trains: bool) -> usize {
-    let (usable, first) = (usable_cores(), usize::from(!server_trains));
-    match world {
-        Some(world) => world.roster().share_of_cores(world.rank(), usable, |rank| rank >= first),
-        None => (usable / (material.world_size - first.min(material.world_size - 1))).max(1),
-    }
 }
 
 /// Everything a training needs, checked before it begins.
@@ -408,55 +336,6 @@ fn accuracy(job: &Job, test: &Records, weights: &[muster::model::Tensors]) -> Re
     let evaluation = Evaluation::new(test.len());
     team::run(job.threads, |team| evaluation.run((job.model, job.kernels, &buffer), test, team));
     Ok(f64::from(evaluation.score()?.hits) / test.len() as f64)
-}
-
-/// The recipe that the options name.
-fn recipe(options: &cli::RecipeArgs) -> Recipe {
-    let tfos = options.recipe == Some(RecipeName::Tfos2017);
-    let momentum = options.momentum.unwrap_or(0.9);
-    let optimizer = match options.optimizer {
-        None if tfos => Optimizer::Adagrad { initial_accumulator: 0.1 },
-        None | Some(OptimizerName::Sgd) if momentum > 0.0 => Optimizer::Momentum { momentum },
-        None | Some(OptimizerName::Sgd) => Optimizer::Sgd,
-        Some(OptimizerName::Adagrad) => Optimizer::Adagrad { initial_accumulator: 0.1 },
-        Some(OptimizerName::Adam) => Optimizer::ADAM,
-    };
-    let rate = if tfos { 0.01 } else { optimizer.default_learning_rate() };
-    let reduction = match options.loss_reduction {
-        Some(ReductionName::Sum) => Reduction::Sum,
-        None if tfos => Reduction::Sum,
-        None | Some(ReductionName::Mean) => Reduction::Mean,
-    };
-    Recipe {
-        seed: options.seed,
-        batch_size: options.batch_size.unwrap_or(100),
-        micro_batch: options.micro_batch,
-        optimizer,
-        learning_rate: options.learning_rate.unwrap_or(rate),
-        learning_rate_decay: options.learning_rate_decay.unwrap_or(if tfos { 1.0 } else { 0.8 }),
-        loss_reduction: reduction,
-        probability_floor: if tfos { 1e-10 } else { 0.0 },
-    }
-}
-
-/// The step after which training ends: that of --epochs or --steps, whichever is first.
-fn last_step(options: &cli::Train, job: &Job) -> u64 {
-    let tfos = options.recipe.recipe == Some(RecipeName::Tfos2017);
-    let steps = options.steps.or((tfos && options.epochs.is_none()).then_some(TFOS_STEPS));
-    // What is followed has no epochs: it ends when it is told to.
-    let epochs = options.epochs.or((steps.is_none() && !follows(job)).then_some(EPOCHS));
-    let of_epochs = epochs.map(|epochs| epochs.saturating_mul(job.schedule().steps_per_epoch()));
-    steps.into_iter().chain(of_epochs).min().unwrap_or(u64::MAX)
-}
-
-/// Whether the workers are fed with parts as they appear.
-fn follows(job: &Job) -> bool {
-    job.cluster.feed.is_some_and(|feed| feed.is_open())
-}
-
-/// Threads that this process may run at once, by affinity and cgroup.
-fn usable_cores() -> usize {
-    std::thread::available_parallelism().map_or(1, usize::from)
 }
 
 /// Finds out before the training whether a file can be written.
