@@ -115,7 +115,7 @@ pub fn serve(
     max_staleness: Option<u64>,
 ) -> Result<(End, Staleness), Error> {
     let (first_step, end_step) = (conductor.steps(), conductor.last_step());
-    let own = job.cluster.server_trains.then(|| RankGradient::new(job, 0, 1));
+    let own = job.cluster.server_trains.then(|| RankGradient::new(job, 0, job.seat(0)));
     let loans = Mutex::new(Loans {
         next_step: first_step,
         end_step,
@@ -146,7 +146,8 @@ pub fn serve(
             if let (Some(own), true) = (&mut own, is_own(link, &turn)) {
                 let batch =
                     turn.read().expect("no thread panicked").batch.clone().expect("the leader chose it");
-                let share = own.compute(team, &batch, &link.copies()[0], &link.slots()[0]);
+                let step = leader.loans().out[0].map_or(version, |loan| loan.step);
+                let share = own.compute(team, (step, &batch), &link.copies()[0], &link.slots()[0])?;
                 team.wait();
                 if team.is_leader() {
                     describe(&batch, share, own, &mut turn.write().expect("no thread panicked").push);
@@ -238,6 +239,12 @@ impl Leader<'_, '_> {
 
     /// Checks the gradient and decides what follows it. The end waits for all gradients that are out.
     fn decide(&self, turn: &mut Turn) -> Result<(), Error> {
+        if turn.push.losses.is_empty() {
+            let text =
+                "the records have ended before the steps; that is possible in synchronous training only"
+                    .to_owned();
+            return Err(Error::Reading { text });
+        }
         let mut loans = self.loans();
         let batch = turn.batch.as_ref().expect("chosen with the worker");
         self.job.check(loans.version, batch, score(&turn.push))?;

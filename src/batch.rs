@@ -13,6 +13,9 @@ pub const BLOCK: usize = 1024;
 /// Blocks among which records are shuffled by default: 65,536 records, all of MNIST.
 pub const WINDOW_BLOCKS: usize = 64;
 
+/// Records of a window, if none of its blocks is short.
+pub const WINDOW: usize = WINDOW_BLOCKS * BLOCK;
+
 /// Which records make up which step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Schedule {
@@ -77,18 +80,63 @@ pub fn share(items: usize, index: usize, count: usize) -> Range<usize> {
 ///
 /// # Panics
 /// If there are 2³² records or more.
-pub fn shuffle(seed: u64, epoch: u64, records: usize, window_blocks: usize, order: &mut Vec<u32>) {
-    let records = u32::try_from(records).expect("at most 2^32 records in memory");
-    let mut blocks: Vec<u32> = (0..records.div_ceil(BLOCK as u32)).collect();
-    Random::new(seed, Purpose::Blocks, epoch, 0).shuffle(&mut blocks);
+pub fn shuffle(seed: u64, epoch: u64, records: usize, order: &mut Vec<u32>) {
+    let windows = Order::new(seed, epoch, records);
     order.clear();
-    for (window, blocks) in blocks.chunks(window_blocks).enumerate() {
+    (0..windows.len()).for_each(|window| windows.append(window, order));
+}
+
+/// The order of the records of an epoch, window by window.
+pub struct Order {
+    seed: u64,
+    epoch: u64,
+    records: u32,
+    window_blocks: usize,
+    /// All blocks, in their order.
+    blocks: Vec<u32>,
+}
+
+impl Order {
+    /// Of an epoch.
+    ///
+    /// # Panics
+    /// If there are 2³² records or more.
+    pub fn new(seed: u64, epoch: u64, records: usize) -> Order {
+        Order::of_windows(seed, epoch, records, WINDOW_BLOCKS)
+    }
+
+    fn of_windows(seed: u64, epoch: u64, records: usize, window_blocks: usize) -> Order {
+        let records = u32::try_from(records).expect("fewer than 2^32 records");
+        let mut blocks: Vec<u32> = (0..records.div_ceil(BLOCK as u32)).collect();
+        Random::new(seed, Purpose::Blocks, epoch, 0).shuffle(&mut blocks);
+        Order { seed, epoch, records, window_blocks, blocks }
+    }
+
+    /// Number of windows.
+    #[expect(clippy::len_without_is_empty, reason = "a data set has at least one record")]
+    pub fn len(&self) -> usize {
+        self.blocks.len().div_ceil(self.window_blocks)
+    }
+
+    /// Where a window stands in the order.
+    pub fn positions(&self, window: usize) -> Range<usize> {
+        let start = |block: usize| self.blocks[..block].iter().map(|&block| self.block(block).len()).sum();
+        let end = self.blocks.len().min((window + 1) * self.window_blocks);
+        start(window * self.window_blocks)..start(end)
+    }
+
+    /// Appends the records of a window to `order`.
+    pub fn append(&self, window: usize, order: &mut Vec<u32>) {
         let start = order.len();
-        for block in blocks {
-            let first = block * BLOCK as u32;
-            order.extend(first..records.min(first.saturating_add(BLOCK as u32)));
-        }
-        Random::new(seed, Purpose::Window, epoch, window as u64).shuffle(&mut order[start..]);
+        let blocks = self.blocks.chunks(self.window_blocks).nth(window).unwrap_or_default();
+        order.extend(blocks.iter().flat_map(|&block| self.block(block)));
+        Random::new(self.seed, Purpose::Window, self.epoch, window as u64).shuffle(&mut order[start..]);
+    }
+
+    /// The records of a block.
+    fn block(&self, block: u32) -> Range<u32> {
+        let first = block * BLOCK as u32;
+        first..self.records.min(first.saturating_add(BLOCK as u32))
     }
 }
 
@@ -100,8 +148,13 @@ mod tests {
     proptest! {
         #[test]
         fn an_epoch_uses_every_record_once(records in 1usize..5000, seed: u64, epoch in 0u64..5, window in 1usize..4) {
+            let windows = Order::of_windows(seed, epoch, records, window);
             let mut order = Vec::new();
-            shuffle(seed, epoch, records, window, &mut order);
+            for window in 0..windows.len() {
+                prop_assert_eq!(windows.positions(window).start, order.len());
+                windows.append(window, &mut order);
+                prop_assert_eq!(windows.positions(window).end, order.len());
+            }
             order.sort_unstable();
             prop_assert_eq!(order, (0..records as u32).collect::<Vec<_>>());
         }
@@ -142,7 +195,7 @@ mod tests {
     fn the_order_depends_on_seed_and_epoch() {
         let order = |seed, epoch| {
             let mut order = Vec::new();
-            shuffle(seed, epoch, 5000, WINDOW_BLOCKS, &mut order);
+            shuffle(seed, epoch, 5000, &mut order);
             order
         };
         assert_eq!(order(1, 1), order(1, 1));

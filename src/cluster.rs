@@ -2,6 +2,7 @@
 
 use crate::batch::share;
 use crate::error::Error;
+use crate::feed::Feed;
 use crate::train::Job;
 use muster_collective::{Shape, Times, Transport, World, tree};
 use serde::{Deserialize, Serialize};
@@ -33,12 +34,27 @@ pub struct Cluster<'a> {
     pub step_timeout: Duration,
     /// The ranks that a launcher started, and how they talk; without it they are threads of this process.
     pub world: Option<(&'a World, Transport)>,
+    /// Where workers get their records from; without it from memory.
+    pub feed: Option<&'a dyn Feed>,
+    /// Is told of each rank of this process how many steps it has done.
+    pub watch: Option<&'a (dyn Fn(usize, u64) + Sync)>,
+}
+
+impl<'a> Cluster<'a> {
+    /// Ranks in step in the world that a launcher started, by the fastest transport; or, without one, as threads.
+    ///
+    /// # Errors
+    /// If MPI fails.
+    pub fn of(world: Option<&'a World>) -> Result<Cluster<'a>, Error> {
+        let with_transport = |world: &'a World| Ok::<_, Error>((world, world.transport(None, true)?));
+        Ok(Cluster { world: world.map(with_transport).transpose()?, ..Cluster::default() })
+    }
 }
 
 impl Default for Cluster<'_> {
     fn default() -> Self {
         let step_timeout = Duration::from_secs(60);
-        Cluster { mode: Mode::Sync, server_trains: false, step_timeout, world: None }
+        Cluster { mode: Mode::Sync, server_trains: false, step_timeout, world: None, feed: None, watch: None }
     }
 }
 
@@ -97,12 +113,23 @@ impl Job<'_> {
     }
 
     /// The rank of each worker, in the order of their shares of a batch: neighbours in memory compute neighbouring micro-batches, so
-    /// that their gradients can be added before they leave the node.
+    /// that their gradients can be added before they leave the node. A feed knows the workers by their ranks alone.
     pub(crate) fn ranks(&self) -> Vec<usize> {
         match self.cluster.world {
-            Some((world, _)) => world.roster().by_node(self.first_rank()),
-            None => (self.first_rank()..self.world_size).collect(),
+            Some((world, _)) if self.cluster.feed.is_none() => world.roster().by_node(self.first_rank()),
+            _ => (self.first_rank()..self.world_size).collect(),
         }
+    }
+
+    /// Which worker a rank is; the first, if it is none.
+    pub(crate) fn worker_of(&self, rank: usize) -> usize {
+        self.ranks().iter().position(|&worker| worker == rank).unwrap_or(0)
+    }
+
+    /// The transport: leaders need the workers of a node to be neighbours, which fed ones may not be.
+    pub(crate) fn transport(&self, world: &World, transport: Transport) -> Transport {
+        let are_neighbours = self.ranks() == world.roster().by_node(self.first_rank());
+        if transport == Transport::Leaders && !are_neighbours { Transport::Messages } else { transport }
     }
 
     /// Which share of a batch worker `index` computes, of how many.
@@ -111,6 +138,18 @@ impl Job<'_> {
             Mode::Sync => (index, self.workers()),
             Mode::Async { .. } => (0, 1),
         }
+    }
+
+    /// A rank of this process has done so many steps.
+    pub(crate) fn done(&self, rank: usize, steps: u64) {
+        if let Some(watch) = self.cluster.watch {
+            watch(rank, steps);
+        }
+    }
+
+    /// Worker `worker` takes no more records.
+    pub(crate) fn finish_feed(&self, worker: usize) -> Result<(), Error> {
+        self.cluster.feed.map_or(Ok(()), |feed| feed.finish(worker))
     }
 
     /// What the link between workers of these ranks has to hold, for weights of blocks of `lengths` floats.

@@ -26,11 +26,18 @@ pub struct Next {
     pub end: Option<End>,
 }
 
+impl Next {
+    /// There are no more records for this step: it is not taken, and what was trained before is saved.
+    pub const DRAINED: Next = Next { evaluate: false, save: true, end: Some(End::Drained) };
+}
+
 /// Why training ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum End {
     /// All steps were taken.
     Finished,
+    /// There were no more records.
+    Drained,
     /// A signal of this number asked for it.
     Interrupted(usize),
     /// An error that another thread or rank reports.

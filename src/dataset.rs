@@ -1,11 +1,17 @@
 //! A data set in memory: one row of features a record, a class for each where it is labelled, and its digest.
 
+mod digest;
+#[cfg(test)]
+mod tests;
+
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
 use bytes::Bytes;
-use sha2::{Digest, Sha256};
+
+pub(crate) use digest::Hasher;
+pub use digest::{Content, hex};
 
 use crate::error::Error;
 use crate::format::{Rows, idx};
@@ -48,8 +54,7 @@ pub struct Dataset {
     records: usize,
     classes: usize,
     labels: Option<Vec<u32>>,
-    features_sha256: OnceLock<[u8; 32]>,
-    labels_sha256: OnceLock<[u8; 32]>,
+    content: OnceLock<Content>,
 }
 
 impl Dataset {
@@ -85,8 +90,7 @@ impl Dataset {
             records: len / width,
             classes,
             labels: None,
-            features_sha256: OnceLock::new(),
-            labels_sha256: OnceLock::new(),
+            content: OnceLock::new(),
         })
     }
 
@@ -108,7 +112,7 @@ impl Dataset {
             return Err(Error::LabelOutOfRange { path, record, label, classes: self.classes });
         }
         self.labels = Some(labels);
-        self.labels_sha256 = OnceLock::new();
+        self.content = OnceLock::new();
         Ok(self)
     }
 
@@ -144,22 +148,6 @@ impl Dataset {
         let features = Features::U8 { bytes: rows.features.into(), scale };
         let dataset = Dataset::from_features(path, features, shape, classes)?;
         if rows.labels.is_empty() { Ok(dataset) } else { dataset.with_labels(path, rows.labels) }
-    }
-
-    /// Checks that the records of `other` have the shape of these, so that one model takes both.
-    ///
-    /// # Errors
-    /// [`Error::ShapesDiffer`].
-    pub fn check_same_shape(&self, other: &Dataset) -> Result<(), Error> {
-        if self.shape == other.shape {
-            return Ok(());
-        }
-        Err(Error::ShapesDiffer {
-            left: self.path.clone(),
-            left_shape: self.shape.clone(),
-            right: other.path.clone(),
-            right_shape: other.shape.clone(),
-        })
     }
 
     /// The number of records.
@@ -241,162 +229,47 @@ impl Dataset {
         self.labels.as_ref().map(|labels| labels[i])
     }
 
-    /// SHA-256 of the features written as an IDX file `[len, shape…]`, so it does not depend on the format
-    /// they came in. Computed when first asked for.
-    pub fn features_sha256(&self) -> [u8; 32] {
-        let dims: Vec<usize> = [self.records].into_iter().chain(self.shape.iter().copied()).collect();
-        *self.features_sha256.get_or_init(|| match &self.features {
-            Features::U8 { bytes, .. } => sha256(&[&idx::header(idx::Element::U8, &dims), bytes]),
-            Features::F32(numbers) => {
-                let bytes: Vec<u8> = numbers.iter().flat_map(|number| number.to_be_bytes()).collect();
-                sha256(&[&idx::header(idx::Element::F32, &dims), &bytes])
+    /// The digest of the content, computed when first asked for; it does not depend on the format that the records came in.
+    pub fn content(&self) -> &Content {
+        self.content.get_or_init(|| {
+            let element = match self.features {
+                Features::U8 { .. } => idx::Element::U8,
+                Features::F32(_) => idx::Element::F32,
+            };
+            let mut hasher = Hasher::new(element, self.records, &self.shape, self.classes);
+            match &self.features {
+                Features::U8 { bytes, .. } => hasher.add_bytes(bytes),
+                Features::F32(numbers) => hasher.add_numbers(numbers),
             }
+            hasher.add_labels(self.labels().unwrap_or_default());
+            hasher.finish()
         })
     }
 
-    /// SHA-256 of the labels written as an IDX file, of bytes where 256 classes suffice, else of `i32`.
-    /// Computed when first asked for.
-    pub fn labels_sha256(&self) -> Option<[u8; 32]> {
-        let labels = self.labels.as_ref()?;
-        Some(*self.labels_sha256.get_or_init(|| {
-            let (element, bytes): (_, Vec<u8>) = if self.classes <= 256 {
-                (idx::Element::U8, labels.iter().map(|&label| label as u8).collect())
-            } else {
-                (idx::Element::I32, labels.iter().flat_map(|label| label.to_be_bytes()).collect())
-            };
-            sha256(&[&idx::header(element, &[self.records]), &bytes])
-        }))
-    }
-
-    /// The digest of the content: hexadecimal SHA-256 of [`Dataset::features_sha256`] followed by
-    /// [`Dataset::labels_sha256`].
+    /// [`Content::sha256`] of these records.
     pub fn digest(&self) -> String {
-        let labels = self.labels_sha256();
-        hex(&sha256(&[&self.features_sha256(), labels.as_ref().map_or(&[][..], |digest| digest)]))
+        self.content().sha256()
     }
+}
+
+/// Checks that records have the shape of others, so that one model takes both; each is named by a path.
+///
+/// # Errors
+/// [`Error::ShapesDiffer`].
+pub fn check_same_shape(
+    (left, left_shape): (&Path, &[usize]),
+    (right, right_shape): (&Path, &[usize]),
+) -> Result<(), Error> {
+    if left_shape == right_shape {
+        return Ok(());
+    }
+    let (left, right) = (left.to_owned(), right.to_owned());
+    let (left_shape, right_shape) = (left_shape.to_owned(), right_shape.to_owned());
+    Err(Error::ShapesDiffer { left, left_shape, right, right_shape })
 }
 
 impl fmt::Debug for Dataset {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Dataset({} records of {:?} from {})", self.records, self.shape, self.path.display())
-    }
-}
-
-fn sha256(parts: &[&[u8]]) -> [u8; 32] {
-    let mut hasher = Sha256::new();
-    parts.iter().for_each(|part| hasher.update(part));
-    hasher.finalize().into()
-}
-
-/// The bytes in lower-case hexadecimal.
-pub fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::storage::file::write_atomic;
-    use tempfile::{TempDir, tempdir};
-
-    const CLASSES: usize = 10;
-
-    /// Three records of 2×2, labelled 0, 9 and 5, in memory.
-    fn three() -> Dataset {
-        let features = Features::U8 { bytes: (0..12).collect::<Vec<u8>>().into(), scale: 0.5 };
-        let dataset = Dataset::from_features(Path::new("images"), features, &[2, 2], CLASSES).unwrap();
-        dataset.with_labels(Path::new("labels"), vec![0, 9, 5]).unwrap()
-    }
-
-    fn write_idx(directory: &TempDir, name: &str, dims: &[usize], data: &[u8]) -> PathBuf {
-        let path = directory.path().join(name);
-        write_atomic(&path, |out| idx::write(out, dims, data)).unwrap();
-        path
-    }
-
-    #[test]
-    fn rows_and_labels_are_in_the_order_of_the_file() {
-        let three = three();
-        assert_eq!((three.len(), three.width(), three.shape(), three.classes()), (3, 4, &[2, 2][..], 10));
-        assert_eq!(three.feature_row(1), FeatureRow::U8 { bytes: &[4, 5, 6, 7], scale: 0.5 });
-        assert_eq!([0, 1, 2].map(|i| three.label(i)), [Some(0), Some(9), Some(5)]);
-        let numbers = Dataset::from_features(Path::new(""), Features::F32(vec![1.0, 2.0]), &[1], 2).unwrap();
-        assert_eq!((numbers.feature_row(1), numbers.label(1)), (FeatureRow::F32(&[2.0]), None));
-    }
-
-    #[test]
-    fn the_digests_are_those_of_the_idx_files() {
-        let directory = tempdir().unwrap();
-        let images = write_idx(&directory, "images", &[3, 2, 2], &(0..12).collect::<Vec<u8>>());
-        let labels = write_idx(&directory, "labels", &[3], &[0, 9, 5]);
-        let read = Dataset::from_idx(&images, Some(&labels), 0.5, CLASSES).unwrap();
-        let of_file = |path| <[u8; 32]>::from(Sha256::digest(std::fs::read(path).unwrap()));
-        assert_eq!(read.features_sha256(), of_file(&images));
-        assert_eq!(read.labels_sha256(), Some(of_file(&labels)));
-        assert_eq!(read.digest(), three().digest());
-        assert_eq!(read.digest(), hex(&Sha256::digest([of_file(&images), of_file(&labels)].concat())));
-    }
-
-    #[test]
-    fn the_digest_changes_with_the_content_and_the_shape() {
-        let digest = |features: Features, shape: &[usize], labels: &[u32], classes: usize| {
-            let dataset = Dataset::from_features(Path::new(""), features, shape, classes).unwrap();
-            dataset.with_labels(Path::new(""), labels.to_vec()).unwrap().digest()
-        };
-        let bytes = |bytes: [u8; 4]| Features::U8 { bytes: bytes.to_vec().into(), scale: 1.0 };
-        let digests = [
-            digest(bytes([1, 2, 3, 4]), &[2], &[0, 1], 2),
-            digest(bytes([1, 2, 3, 5]), &[2], &[0, 1], 2),
-            digest(bytes([1, 2, 3, 4]), &[1, 2], &[0, 1], 2),
-            digest(bytes([1, 2, 3, 4]), &[2], &[1, 1], 2),
-            digest(bytes([1, 2, 3, 4]), &[2], &[0, 1], 1000),
-            digest(Features::F32(vec![1.0, 2.0, 3.0, 4.0]), &[2], &[0, 1], 2),
-        ];
-        let distinct: std::collections::HashSet<_> = digests.iter().collect();
-        assert_eq!(distinct.len(), digests.len());
-    }
-
-    #[test]
-    fn counts_that_differ_name_both_files() {
-        let directory = tempdir().unwrap();
-        let images = write_idx(&directory, "images", &[3, 2, 2], &[0; 12]);
-        let labels = write_idx(&directory, "labels", &[2], &[0; 2]);
-        let error = Dataset::from_idx(&images, Some(&labels), 1.0, CLASSES).unwrap_err().to_string();
-        let expected =
-            format!("{} holds 3 records but {} holds 2 labels", images.display(), labels.display());
-        assert!(error.starts_with(&expected), "{error}");
-    }
-
-    #[test]
-    fn a_label_that_is_no_class_is_named_with_its_record() {
-        let directory = tempdir().unwrap();
-        let images = write_idx(&directory, "images", &[3, 2, 2], &[0; 12]);
-        let labels = write_idx(&directory, "labels", &[3], &[0, 10, 200]);
-        let error = Dataset::from_idx(&images, Some(&labels), 1.0, CLASSES).unwrap_err().to_string();
-        let expected =
-            format!("{}: the label of record 1 (counted from 0) is 10, expected 0 to 9", labels.display());
-        assert!(error.starts_with(&expected), "{error}");
-    }
-
-    #[test]
-    fn a_set_without_records_or_features_is_an_error() {
-        let directory = tempdir().unwrap();
-        for dims in [[0, 2, 2], [5, 0, 2]] {
-            let images = write_idx(&directory, "images", &dims, &[]);
-            let error = Dataset::from_idx(&images, None, 1.0, CLASSES).unwrap_err().to_string();
-            assert!(error.contains("expected at least one record"), "{error}");
-        }
-        let uneven = Features::F32(vec![0.0; 5]);
-        assert!(Dataset::from_features(Path::new(""), uneven, &[2], CLASSES).is_err());
-    }
-
-    #[test]
-    fn shapes_that_differ_name_both_files() {
-        let features = || Features::F32(vec![0.0; 4]);
-        let wide = Dataset::from_features(Path::new("wide"), features(), &[1, 4], 2).unwrap();
-        let high = Dataset::from_features(Path::new("high"), features(), &[4, 1], 2).unwrap();
-        let error = wide.check_same_shape(&high).unwrap_err().to_string();
-        assert!(error.starts_with("wide has records of [1, 4] but high of [4, 1]"), "{error}");
-        assert!(wide.check_same_shape(&wide).is_ok());
     }
 }

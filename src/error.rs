@@ -177,6 +177,13 @@ pub enum Error {
     #[error("{0}")]
     Invalid(String),
 
+    /// Records could not be read, or did not come by their feed, while they were needed.
+    #[error("{text}")]
+    Reading {
+        /// The message of the error, which all threads of a team get.
+        text: String,
+    },
+
     /// The loss is no longer a finite number.
     #[error(
         "the loss is {loss} at step {step} with a learning rate of {learning_rate}; \

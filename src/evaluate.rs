@@ -2,8 +2,10 @@
 
 use crate::batch::share;
 use crate::dataset::Dataset;
+use crate::error::Error;
 use crate::model::Model;
 use crate::pass::{Pass, Score, Workspace};
+use crate::records::Records;
 use crate::team::{self, Member};
 use muster_collective::Shared;
 use muster_kernels::Kernels;
@@ -12,6 +14,9 @@ use std::sync::Mutex;
 
 /// Records of a chunk: a multiple of every kernel's tile, few enough for the second-level cache.
 pub const CHUNK: usize = 224;
+
+/// Chunks that are read at once where the records lie in parts: seven whole blocks.
+const CHUNKS_READ: usize = 32;
 
 /// Chunks in a data set of `records` records.
 pub fn chunks(records: usize) -> usize {
@@ -33,10 +38,10 @@ pub fn forward(
     for run in split_by_rows(dataset.len(), chunks) {
         let rows = chunk_records(dataset.len(), run.start).len();
         let workspace = Workspace::new(model, rows);
-        let mut pass = Pass::new(model, kernels, &workspace, dataset);
+        let mut pass = Pass::new(model, kernels, &workspace, dataset.sparse_scale());
         team::alone(|member| {
             for chunk in run.clone() {
-                pass.load(dataset, chunk_records(dataset.len(), chunk));
+                pass.load(chunk_records(dataset.len(), chunk).map(|record| (dataset, record)));
                 pass.forward(member, weights);
                 each(chunk, &mut pass);
             }
@@ -50,30 +55,69 @@ fn split_by_rows(records: usize, chunks: Range<usize>) -> impl Iterator<Item = R
     [chunks.start..full, full..chunks.end].into_iter().filter(|run| !run.is_empty())
 }
 
+/// Calls `each(dataset, chunk, first, pass)` after the forward pass over each of a member's chunks of all records: it is chunk `chunk` of
+/// `dataset`, whose first chunk is chunk `first` of all.
+///
+/// # Errors
+/// Why records could not be read.
+pub fn forward_share(
+    of: (&Model, &Kernels, &Shared),
+    records: &Records,
+    team: &Member,
+    mut each: impl FnMut(&Dataset, usize, usize, &mut Pass),
+) -> Result<(), Error> {
+    let all = chunks(records.len());
+    let blocks = match records {
+        Records::Memory(dataset) => {
+            let chunks = share(all, team.index(), team.count());
+            forward(of, dataset, chunks, |chunk, pass| each(dataset, chunk, 0, pass));
+            return Ok(());
+        }
+        Records::Blocks(blocks) => blocks,
+        Records::Fed { .. } => unreachable!("what is fed is trained on"),
+    };
+    for run in team.share(all.div_ceil(CHUNKS_READ)) {
+        let chunks = run * CHUNKS_READ..all.min((run + 1) * CHUNKS_READ);
+        let dataset = blocks.read_range(chunks.start * CHUNK..records.len().min(chunks.end * CHUNK))?;
+        forward(of, &dataset, 0..chunks.len(), |chunk, pass| each(&dataset, chunk, chunks.start, pass));
+    }
+    Ok(())
+}
+
 /// The score of a model on a labelled data set, found by a team.
 pub struct Evaluation {
     scores: Mutex<Vec<Score>>,
+    /// Why records could not be read.
+    failed: Mutex<Option<String>>,
 }
 
 impl Evaluation {
     /// For a data set of `records` records.
     pub fn new(records: usize) -> Evaluation {
-        Evaluation { scores: Mutex::new(vec![Score::default(); chunks(records)]) }
+        Evaluation { scores: Mutex::new(vec![Score::default(); chunks(records)]), failed: Mutex::default() }
     }
 
     /// One member's share of the work.
-    pub fn run(&self, of: (&Model, &Kernels, &Shared), dataset: &Dataset, team: &Member) {
-        let chunks = share(chunks(dataset.len()), team.index(), team.count());
-        forward(of, dataset, chunks, |chunk, pass| {
+    pub fn run(&self, of: (&Model, &Kernels, &Shared), records: &Records, team: &Member) {
+        let done = forward_share(of, records, team, |dataset, chunk, first, pass| {
             pass.loss(1.0, 0.0);
             let score = pass.score(0..chunk_records(dataset.len(), chunk).len());
-            self.scores.lock().expect("no panic while it is held")[chunk] = score;
+            self.scores.lock().expect("no panic while it is held")[first + chunk] = score;
         });
+        if let Err(error) = done {
+            *self.failed.lock().expect("no panic while it is held") = Some(error.to_string());
+        }
     }
 
     /// The sum over all chunks, once every member is done: the same bits for any number of them.
-    pub fn score(&self) -> Score {
-        self.scores.lock().expect("no panic while it is held").iter().sum()
+    ///
+    /// # Errors
+    /// [`Error::Reading`].
+    pub fn score(&self) -> Result<Score, Error> {
+        match &*self.failed.lock().expect("no panic while it is held") {
+            Some(text) => Err(Error::Reading { text: text.clone() }),
+            None => Ok(self.scores.lock().expect("no panic while it is held").iter().sum()),
+        }
     }
 }
 

@@ -1,11 +1,15 @@
-//! One rank's gradient of one step: its share of the batch, through the passes of its team, into its slot.
+//! One rank's gradient of one step: its share of the batch, from wherever its records are, through the passes of its team, into its slot.
 
-use crate::batch::{Batch, WINDOW_BLOCKS, leaf_rows, share, shuffle};
+use crate::batch::{Batch, leaf_rows, share, shuffle};
+use crate::dataset::Dataset;
+use crate::error::Error;
 use crate::pass::{NodeRows, Pass, Score, Slot, Workspace};
+use crate::records::Records;
 use crate::team::Member;
 use crate::train::Job;
+use crate::windows::{Present, Reading};
 use muster_collective::{Shared, tree};
-use std::ops::Range;
+use std::ops::{Range, RangeInclusive};
 use std::sync::RwLock;
 
 /// What one of several workers gets of a batch of a certain size.
@@ -21,10 +25,17 @@ pub struct Share {
 }
 
 impl Share {
+    /// The rows of worker `index` of `workers` in a batch of `rows` records, cut into `leaves` micro-batches.
+    pub fn rows_of(rows: usize, leaves: usize, index: usize, workers: usize) -> Range<usize> {
+        let held = share(leaves, index, workers);
+        let start = |leaf: usize| leaf_rows(rows, leaves, leaf).start;
+        start(held.start)..start(held.end)
+    }
+
     /// The share of worker `index` of `workers` in a batch of `rows` records, cut into `leaves` micro-batches.
     pub fn new(rows: usize, leaves: usize, index: usize, workers: usize) -> Share {
-        let held = share(leaves, index, workers);
-        let first = leaf_rows(rows, leaves, held.start.min(leaves - 1)).start;
+        let (held, own_rows) = (share(leaves, index, workers), Share::rows_of(rows, leaves, index, workers));
+        let first = own_rows.start;
         let of_leaf = |leaf| {
             let rows = leaf_rows(rows, leaves, leaf);
             rows.start - first..rows.end - first
@@ -33,7 +44,7 @@ impl Share {
         let nodes = tree::subtrees(held, leaves);
         Share {
             batch_rows: rows,
-            rows: first..first + own.last().map_or(0, |leaf| leaf.end),
+            rows: own_rows,
             leaves: own,
             nodes: nodes.into_iter().map(|node| NodeRows::new(node, first, rows, leaves)).collect(),
         }
@@ -45,8 +56,36 @@ pub struct RankGradient<'a> {
     job: &'a Job<'a>,
     /// For batches of each size.
     seats: Vec<(Share, Workspace)>,
-    /// The order of records in the present epoch.
-    order: RwLock<Vec<u32>>,
+    reading: Reading,
+    source: RwLock<RowSource<'a>>,
+    /// Which worker this is for the feed.
+    worker: usize,
+}
+
+/// Where the rows of the present batch are.
+enum RowSource<'a> {
+    /// All records are in memory; the order of the present epoch says which of them come when.
+    Memory(&'a Dataset, Vec<u32>),
+    /// The windows are in memory that the batch lies in.
+    Windows(Present),
+    /// The feed has brought this rank's share, whose first row has this position; none when no more will come.
+    Fed(usize, Option<Dataset>),
+    /// They could not be read.
+    Failed(String),
+}
+
+impl RowSource<'_> {
+    /// The data set and the row in it of the record at a position of the epoch's order.
+    fn row(&self, position: usize) -> (&Dataset, usize) {
+        match self {
+            RowSource::Memory(dataset, order) => (dataset, order[position] as usize),
+            RowSource::Windows(windows) => windows.row(position),
+            RowSource::Fed(first, Some(rows)) => (rows, position - first),
+            RowSource::Fed(_, None) | RowSource::Failed(_) => {
+                unreachable!("a batch that is not there is not computed")
+            }
+        }
+    }
 }
 
 /// One thread's part in it.
@@ -54,15 +93,15 @@ pub struct ThreadGradient<'a> {
     rank: &'a RankGradient<'a>,
     /// A pass for each seat.
     passes: Vec<Pass<'a>>,
-    /// The epoch whose order of records is there.
-    epoch: Option<u64>,
+    /// The epoch and its windows that are there; of records that are fed, the step.
+    prepared: Option<(u64, RangeInclusive<usize>)>,
     /// Loss and hits of each micro-batch of the last step, the same in every thread.
     pub scores: Vec<Score>,
 }
 
 impl<'a> RankGradient<'a> {
-    /// For worker `index` of `workers`.
-    pub fn new(job: &'a Job, index: usize, workers: usize) -> RankGradient<'a> {
+    /// For worker `worker`, which computes share `index` of `workers` of each batch.
+    pub fn new(job: &'a Job, worker: usize, (index, workers): (usize, usize)) -> RankGradient<'a> {
         let schedule = job.schedule();
         let seat = |rows: usize| {
             let share = Share::new(rows, rows.div_ceil(schedule.micro_batch), index, workers);
@@ -70,7 +109,12 @@ impl<'a> RankGradient<'a> {
             (share, workspace)
         };
         let seats = schedule.batch_sizes().map(seat).collect();
-        RankGradient { job, seats, order: RwLock::default() }
+        let source = match job.train {
+            Records::Memory(dataset) => RowSource::Memory(dataset, Vec::new()),
+            Records::Blocks(_) => RowSource::Windows(Present::default()),
+            Records::Fed { .. } => RowSource::Fed(0, None),
+        };
+        RankGradient { job, seats, reading: job.reading(), source: RwLock::new(source), worker }
     }
 
     /// The most gradients that a slot has to hold.
@@ -81,49 +125,102 @@ impl<'a> RankGradient<'a> {
     /// One thread's part.
     pub fn thread(&'a self) -> ThreadGradient<'a> {
         let pass = |(_, workspace): &'a (Share, Workspace)| {
-            Pass::new(self.job.model, self.job.kernels, workspace, self.job.train)
+            Pass::new(self.job.model, self.job.kernels, workspace, self.job.train.sparse_scale())
         };
         let passes = self.seats.iter().map(pass).collect();
-        ThreadGradient { rank: self, passes, epoch: None, scores: Vec::new() }
+        ThreadGradient { rank: self, passes, prepared: None, scores: Vec::new() }
     }
 
-    /// Brings the order of records up to date, where a new epoch begins.
-    fn prepare_order(&self, team: &Member, prepared: &mut Option<u64>, batch: &Batch) {
-        if prepared.replace(batch.epoch) == Some(batch.epoch) {
+    /// Sees to it that the rows of a step are there, where a new epoch or window begins or they are fed.
+    fn prepare(
+        &self,
+        team: &Member,
+        prepared: &mut Option<(u64, RangeInclusive<usize>)>,
+        (step, batch): (u64, &Batch),
+        rows: &Range<usize>,
+    ) {
+        let wanted = Some(match self.job.train {
+            Records::Memory(_) => (batch.epoch, 0..=0),
+            Records::Blocks(_) => (batch.epoch, self.reading.schedule.windows(batch)),
+            Records::Fed { .. } => (step, 0..=0),
+        });
+        if *prepared == wanted {
             return;
         }
+        *prepared = wanted;
         if team.is_leader() {
-            let mut order = self.order.write().expect("no thread panicked");
-            shuffle(self.job.recipe.seed, batch.epoch, self.job.train.len(), WINDOW_BLOCKS, &mut order);
+            let mut source = self.source.write().expect("no thread panicked");
+            if let Err(error) = self.renew(&mut source, (step, batch), rows) {
+                *source = RowSource::Failed(error.to_string());
+            }
         }
         team.wait();
+    }
+
+    /// Gets the rows of a step.
+    fn renew(
+        &self,
+        source: &mut RowSource,
+        (step, batch): (u64, &Batch),
+        rows: &Range<usize>,
+    ) -> Result<(), Error> {
+        match (&mut *source, self.job.train) {
+            (RowSource::Memory(dataset, order), _) => {
+                shuffle(self.reading.seed, batch.epoch, dataset.len(), order);
+            }
+            (windows, Records::Blocks(blocks)) => {
+                *windows = RowSource::Windows(Present::of(blocks, self.reading, batch)?);
+            }
+            (fed, _) => {
+                let feed = self.job.cluster.feed.expect("records that are fed have a feed");
+                let first = batch.positions.start + rows.start;
+                *fed = RowSource::Fed(first, feed.take(self.worker, step, rows.len())?);
+            }
+        }
+        Ok(())
     }
 }
 
 impl<'a> ThreadGradient<'a> {
-    /// The gradient of a step, at `weights`, into `slot`; returns this rank's share of the batch. The members of the team are done with
-    /// their own blocks when it returns, not necessarily the others.
-    pub fn compute(&mut self, team: &Member, batch: &Batch, weights: &Shared, slot: &Shared) -> &'a Share {
+    /// The gradient of a step, at `weights`, into `slot`; returns this rank's share of the batch, or none if there are no more records.
+    /// The members of the team are done with their own blocks when it returns, not necessarily the others.
+    ///
+    /// # Errors
+    /// [`Error::Reading`], in every member of the team.
+    pub fn compute(
+        &mut self,
+        team: &Member,
+        (step, batch): (u64, &Batch),
+        weights: &Shared,
+        slot: &Shared,
+    ) -> Result<Option<&'a Share>, Error> {
         let rank = self.rank;
-        rank.prepare_order(team, &mut self.epoch, batch);
         let is_seat = |(share, _): &(Share, Workspace)| share.batch_rows == batch.positions.len();
         let seat = rank.seats.iter().position(is_seat).expect("a seat for every size of batch");
         let share = &rank.seats[seat].0;
         self.scores.clear();
         if share.rows.is_empty() {
-            return share;
+            return Ok(Some(share));
         }
+        rank.prepare(team, &mut self.prepared, (step, batch), &share.rows);
         let pass = &mut self.passes[seat];
         {
-            let order = rank.order.read().expect("no thread panicked");
-            let batch = &order[batch.positions.clone()][share.rows.clone()];
-            pass.load(rank.job.train, batch.iter().map(|&record| record as usize));
+            let source = rank.source.read().expect("no thread panicked");
+            match &*source {
+                RowSource::Failed(text) => return Err(Error::Reading { text: text.clone() }),
+                RowSource::Fed(_, None) => return Ok(None),
+                _ => {}
+            }
+            let first = batch.positions.start;
+            pass.load(
+                (first + share.rows.start..first + share.rows.end).map(|position| source.row(position)),
+            );
         }
         pass.forward(team, weights);
         pass.loss(rank.job.scale(share.batch_rows), rank.job.recipe.probability_floor);
         self.scores.extend(share.leaves.iter().map(|leaf| pass.score(leaf.clone())));
         pass.backward(team, weights, &Slot { buffer: slot, nodes: &share.nodes });
-        share
+        Ok(Some(share))
     }
 }
 

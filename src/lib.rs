@@ -3,7 +3,8 @@
 //! # Layout
 //! The line of data, in order:
 //! - [`storage`]: where bytes lie; [`format`](mod@format): bytes ⇄ records; [`parts`]: directories of parts ⇄ records.
-//! - [`dataset`]: records in memory.
+//! - [`dataset`]: records in memory; [`blocks`]: records that are read again and again, [`windows`] at a time; [`feed`]: records that come
+//!   from outside; [`records`]: any of them.
 //! - [`batch`]: the global order of records and who gets which of them; [`random`]: its random numbers.
 //! - [`model`]: layers and where their parameters lie; [`pass`]: forward and backward; [`gradient`]: one rank's share of a step.
 //! - [`optimizer`]: update rules; [`train`]: the loop, with [`server`] (or [`asynchronous`]) and [`worker`] for worlds of several ranks.
@@ -17,6 +18,7 @@
 pub mod agree;
 pub mod asynchronous;
 pub mod batch;
+pub mod blocks;
 pub mod checkpoint;
 pub mod cluster;
 pub mod conductor;
@@ -25,6 +27,7 @@ pub mod doctor;
 pub mod error;
 pub mod evaluate;
 pub mod events;
+pub mod feed;
 pub mod format;
 pub mod gradient;
 pub mod histogram;
@@ -36,12 +39,14 @@ pub mod optimizer;
 pub mod parts;
 pub mod pass;
 pub mod random;
+pub mod records;
 pub mod report;
 pub mod server;
 pub mod storage;
 pub mod store;
 pub mod team;
 pub mod train;
+pub mod windows;
 pub mod worker;
 
 pub use error::Error;

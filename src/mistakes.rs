@@ -1,9 +1,12 @@
 //! What a model gets wrong: the confusion matrix of labelled records, and the records whose label it finds least likely.
 
 use crate::dataset::{Dataset, FeatureRow};
-use crate::evaluate::{CHUNK, chunk_records, chunks, forward};
+use crate::error::Error;
+use crate::evaluate::{CHUNK, chunk_records, forward_share};
 use crate::inference::Confusion;
 use crate::model::Model;
+use crate::pass::Pass;
+use crate::records::Records;
 use crate::team;
 use muster_collective::Shared;
 use muster_kernels::Kernels;
@@ -39,70 +42,75 @@ pub struct Mistakes {
     pub worst: Vec<Mistake>,
 }
 
-/// A record on its way to becoming a [`Mistake`].
+/// A mistake, and how bad it is.
 struct Wrong {
-    record: usize,
-    label: u32,
-    prediction: u32,
-    probability: f32,
+    mistake: Mistake,
     /// Of the label: its probability is `exp(-loss)`.
     loss: f32,
+    features: Vec<u8>,
 }
 
 /// Finds them with a team of threads.
 ///
+/// # Errors
+/// If the records cannot be read.
+///
 /// # Panics
-/// If the records have no labels.
-pub fn find(of: (&Model, &Kernels, &Shared), dataset: &Dataset, threads: usize) -> Mistakes {
-    let labels = dataset.labels().expect("the records have labels");
+/// If they have no labels.
+pub fn find(of: (&Model, &Kernels, &Shared), records: &Records, threads: usize) -> Result<Mistakes, Error> {
     let found = team::run(threads, |team| {
-        let (mut confusion, mut wrong) = (Confusion::new(dataset.classes()), Vec::new());
-        forward(of, dataset, team.share(chunks(dataset.len())), |chunk, pass| {
-            let records = chunk_records(dataset.len(), chunk);
+        let (mut confusion, mut wrong) = (Confusion::new(records.classes()), Vec::new());
+        forward_share(of, records, team, |dataset, chunk, first, pass| {
+            let labels = dataset.labels().expect("the records have labels");
+            let rows = chunk_records(dataset.len(), chunk);
             pass.loss(1.0, 0.0);
-            confusion.add(&labels[records.clone()], pass.predicted());
-            for (row, record) in records.enumerate() {
-                let (label, prediction) = (labels[record], pass.predicted()[row]);
-                if label != prediction {
-                    let (probability, loss) =
-                        (pass.probability_of_other(row, prediction), pass.losses()[row]);
-                    wrong.push(Wrong { record, label, prediction, probability, loss });
+            confusion.add(&labels[rows.clone()], pass.predicted());
+            for (row, record) in rows.enumerate() {
+                if labels[record] != pass.predicted()[row] {
+                    wrong.push(Wrong::of(dataset, (record, first * CHUNK), row, pass));
                 }
             }
             // What is kept is bounded, however wrong the model is.
             if wrong.len() > 4 * CHUNK {
                 keep_worst(&mut wrong);
             }
-        });
-        (confusion, wrong)
+        })?;
+        Ok::<_, Error>((confusion, wrong))
     });
-    let mut confusion = Confusion::new(dataset.classes());
+    let mut confusion = Confusion::new(records.classes());
     let mut wrong = Vec::new();
-    for (part, more) in found {
+    for part in found {
+        let (part, more) = part?;
         confusion.merge(&part);
         wrong.extend(more);
     }
     keep_worst(&mut wrong);
-    Mistakes { confusion, worst: wrong.iter().map(|wrong| wrong.with_features(dataset)).collect() }
+    Ok(Mistakes { confusion, worst: wrong.into_iter().map(Wrong::with_features).collect() })
 }
 
 fn keep_worst(wrong: &mut Vec<Wrong>) {
-    wrong.sort_by(|a, b| b.loss.total_cmp(&a.loss).then(a.record.cmp(&b.record)));
+    wrong.sort_by(|a, b| b.loss.total_cmp(&a.loss).then(a.mistake.record.cmp(&b.mistake.record)));
     wrong.truncate(KEPT);
 }
 
 impl Wrong {
-    fn with_features(&self, dataset: &Dataset) -> Mistake {
-        let &Wrong { record, label, prediction, probability, loss } = self;
-        Mistake {
-            record,
-            label,
+    /// Record `record` of a data set that begins at record `first` of all, which is row `row` of a pass.
+    fn of(dataset: &Dataset, (record, first): (usize, usize), row: usize, pass: &Pass) -> Wrong {
+        let (prediction, loss) = (pass.predicted()[row], pass.losses()[row]);
+        let mistake = Mistake {
+            record: first + record,
+            label: dataset.label(record).expect("the records have labels"),
             prediction,
-            probability,
+            probability: pass.probability_of_other(row, prediction),
             label_probability: libm::expf(-loss),
             shape: dataset.shape().to_vec(),
-            pixels: crate::dataset::hex(&bytes(dataset.feature_row(record))),
-        }
+            pixels: String::new(),
+        };
+        Wrong { mistake, loss, features: bytes(dataset.feature_row(record)) }
+    }
+
+    fn with_features(self) -> Mistake {
+        Mistake { pixels: crate::dataset::hex(&self.features), ..self.mistake }
     }
 }
 
@@ -150,7 +158,7 @@ mod tests {
         let model = Model::new(&[1, 2]);
         let weights = model.buffer();
         model.import(&[Tensors { weight: vec![0.0, 1.0], bias: vec![0.0, 0.0] }], &weights);
-        find((&model, Kernels::select().unwrap(), &weights), &data, threads)
+        find((&model, Kernels::select().unwrap(), &weights), &data.into(), threads).unwrap()
     }
 
     #[test]

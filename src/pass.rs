@@ -92,14 +92,21 @@ pub struct Score {
 }
 
 impl<'a> Pass<'a> {
-    /// A thread's part of passes of `model` over records of `dataset`, in the workspace of its team.
-    pub fn new(model: &'a Model, kernels: &'a Kernels, shared: &'a Workspace, dataset: &Dataset) -> Pass<'a> {
+    /// A thread's part of passes of `model`, in the workspace of its team, over records of a data set with this
+    /// [`Dataset::sparse_scale`].
+    pub fn new(
+        model: &'a Model,
+        kernels: &'a Kernels,
+        shared: &'a Workspace,
+        sparse_scale: Option<f32>,
+    ) -> Pass<'a> {
         let rows = shared.rows;
-        let features = match dataset.sparse_scale() {
+        let width = model.inputs().columns;
+        let features = match sparse_scale {
             None => Features::Dense(vec![0.0; rows * model.inputs().padded()]),
             Some(scale) => Features::Sparse {
-                rows: vec![0; rows * bytes_stride(dataset.width())],
-                columns: vec![0; dataset.width() * bytes_stride(rows)],
+                rows: vec![0; rows * bytes_stride(width)],
+                columns: vec![0; width * bytes_stride(rows)],
                 values: Box::new(std::array::from_fn(|byte| byte as f32 * scale)),
             },
         };
@@ -118,19 +125,18 @@ impl<'a> Pass<'a> {
         }
     }
 
-    /// Takes the given records of a data set as the rows of the batch.
+    /// Takes the given records, each of a data set, as the rows of the batch.
     ///
     /// # Panics
     /// If their number is not that of the workspace.
-    pub fn load(&mut self, dataset: &Dataset, records: impl ExactSizeIterator<Item = usize> + Clone) {
+    pub fn load<'d>(&mut self, records: impl ExactSizeIterator<Item = (&'d Dataset, usize)> + Clone) {
         let rows = self.shared.rows;
         assert_eq!(records.len(), rows, "a batch of another number of rows than its workspace");
         let mut ahead = records.clone();
-        ahead.by_ref().take(ROWS_AHEAD).for_each(|record| prefetch(dataset.feature_bytes(record)));
-        for (row, record) in records.enumerate() {
-            if let Some(record) = ahead.next() {
-                prefetch(dataset.feature_bytes(record));
-            }
+        let fetch = |(dataset, record): (&Dataset, usize)| prefetch(dataset.feature_bytes(record));
+        ahead.by_ref().take(ROWS_AHEAD).for_each(fetch);
+        for (row, (dataset, record)) in records.enumerate() {
+            ahead.next().into_iter().for_each(fetch);
             match (&mut self.features, dataset.feature_row(record)) {
                 (Features::Sparse { rows, .. }, FeatureRow::U8 { bytes, .. }) => {
                     rows[row * bytes_stride(bytes.len())..][..bytes.len()].copy_from_slice(bytes);

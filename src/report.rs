@@ -3,9 +3,9 @@
 use crate::asynchronous::Staleness;
 use crate::cluster::{Mode, RankTimes};
 use crate::conductor::Epoch;
-use crate::dataset::Dataset;
 use crate::mistakes::Mistake;
 use crate::optimizer::Optimizer;
+use crate::records::Records;
 use muster_kernels::Kernels;
 use serde::Serialize;
 
@@ -86,9 +86,9 @@ pub struct KernelsUsed {
 
 impl KernelsUsed {
     /// That of a table of kernels on a data set.
-    pub fn of(kernels: &Kernels, dataset: &Dataset) -> KernelsUsed {
+    pub fn of(kernels: &Kernels, records: &Records) -> KernelsUsed {
         let backend = kernels.backend();
-        let path = if dataset.sparse_scale().is_some() { "sparse" } else { "dense" };
+        let path = if records.sparse_scale().is_some() { "sparse" } else { "dense" };
         KernelsUsed { back_end: backend.name(), arithmetic: backend.arithmetic(), path, precision: "f32" }
     }
 }

@@ -30,17 +30,17 @@ pub fn run(
         Mode::Sync => serve(job, link, state, conductor).map(|end| (end, Staleness::new())),
         Mode::Async { max_staleness } => asynchronous::serve(job, link, state, conductor, max_staleness),
     };
-    if let Err(error) = &end {
-        link.fail(&error.to_string());
-    } else {
-        link.stop()?;
+    match &end {
+        Err(error) => link.fail(&error.to_string()),
+        Ok(_) => link.stop()?,
     }
-    end
+    let fed = if job.cluster.server_trains && end.is_ok() { job.finish_feed(0) } else { Ok(()) };
+    fed.and(end)
 }
 
 fn serve(job: &Job, link: &Server, state: &State, conductor: &mut Conductor) -> Result<End, Error> {
     let first_step = conductor.steps();
-    let own = job.cluster.server_trains.then(|| RankGradient::new(job, 0, job.workers()));
+    let own = job.cluster.server_trains.then(|| RankGradient::new(job, 0, job.seat(0)));
     let (pauses, signal) = (Pauses::new(job, state, conductor, Some(link)), Signal::default());
     let pushes = RwLock::new(vec![Push::default(); job.workers()]);
     let ends = team::run(job.threads, |team| {
@@ -51,7 +51,7 @@ fn serve(job: &Job, link: &Server, state: &State, conductor: &mut Conductor) -> 
             let batch = job.schedule().batch(step);
             let ordered = if team.is_leader() { link.publish(Order::Compute(step)) } else { Ok(()) };
             if let Some(own) = &mut own {
-                let share = own.compute(team, &batch, &state.weights, &link.slots()[0]);
+                let share = own.compute(team, (step, &batch), &state.weights, &link.slots()[0])?;
                 if team.is_leader() {
                     describe(&batch, share, own, &mut pushes.write().expect("no thread panicked")[0]);
                 }
@@ -62,6 +62,7 @@ fn serve(job: &Job, link: &Server, state: &State, conductor: &mut Conductor) -> 
                     .map_err(Error::from)
                     .and_then(|()| collect(job, link, step, &batch, &mut pushes))
                 {
+                    Ok(()) if has_drained(&batch, &pushes) => Next::DRAINED,
                     Ok(()) => pauses.next(step),
                     Err(error) => {
                         signal.set(step, Next { end: Some(End::Failed), ..Next::default() });
@@ -79,7 +80,8 @@ fn serve(job: &Job, link: &Server, state: &State, conductor: &mut Conductor) -> 
             }
             let pushes = pushes.read().expect("no thread panicked");
             summer.set_leaves(batch.leaves);
-            for block in blocks.clone() {
+            let updated = if next == Next::DRAINED { 0..0 } else { blocks.clone() };
+            for block in updated {
                 read_slots(link, &pushes, block, state.weights.blocks(), &mut parts);
                 update(job, state, (step, &batch), block, &parts, &mut summer);
                 parts.clear();
@@ -106,6 +108,11 @@ pub(crate) fn spent(link: &Server) -> Taken {
 fn collect(job: &Job, link: &Server, step: u64, batch: &Batch, pushes: &mut [Push]) -> Result<(), Error> {
     link.others().iter().try_for_each(|&worker| link.collect(worker, &mut pushes[worker]))?;
     job.check(step, batch, score(pushes))
+}
+
+/// Whether a worker has had no records for its share any more.
+fn has_drained(batch: &Batch, pushes: &[Push]) -> bool {
+    pushes.iter().map(|push| push.losses.len()).sum::<usize>() < batch.leaves
 }
 
 /// Loss and hits of the batch, in the order of its micro-batches.

@@ -9,7 +9,6 @@ use crate::batch::{Batch, Schedule};
 use crate::checkpoint::{Checkpoint, Identity};
 use crate::cluster::{self, Cluster, RankTimes};
 use crate::conductor::{Conductor, End, Next, Signal, Taken};
-use crate::dataset::Dataset;
 use crate::error::Error;
 use crate::evaluate::Evaluation;
 use crate::gradient::RankGradient;
@@ -17,7 +16,9 @@ use crate::histogram::Gradients;
 use crate::model::{Model, Tensors};
 use crate::optimizer::{Optimizer, decayed};
 use crate::pass::Score;
+use crate::records::Records;
 use crate::team::{self, Member};
+use crate::windows::Reading;
 use crate::{server, worker};
 use muster_collective::{Server, Shared, Transport, World, link};
 use muster_kernels::Kernels;
@@ -56,6 +57,22 @@ pub struct Recipe {
     pub probability_floor: f32,
 }
 
+impl Recipe {
+    /// Batches of 100 records at the optimizer's own learning rate, the mean loss, seed 1.
+    pub fn of(optimizer: Optimizer) -> Recipe {
+        Recipe {
+            seed: 1,
+            batch_size: 100,
+            micro_batch: 32,
+            optimizer,
+            learning_rate: optimizer.default_learning_rate(),
+            learning_rate_decay: 1.0,
+            loss_reduction: Reduction::Mean,
+            probability_floor: 0.0,
+        }
+    }
+}
+
 /// One job: a model, the data it is trained on, and how.
 pub struct Job<'a> {
     /// The model's shape.
@@ -63,9 +80,9 @@ pub struct Job<'a> {
     /// The kernels' back end.
     pub kernels: &'a Kernels,
     /// Labelled records to train on.
-    pub train: &'a Dataset,
+    pub train: &'a Records,
     /// Labelled records to evaluate on after each epoch.
-    pub test: Option<&'a Dataset>,
+    pub test: Option<&'a Records>,
     /// How.
     pub recipe: &'a Recipe,
     /// Ranks, the parameter server among them.
@@ -117,6 +134,7 @@ pub fn train(job: &Job, start: &Checkpoint, conductor: &mut Conductor) -> Result
     if job.world_size == 1 {
         let state = State { weights: Arc::new(import(&start.weights)), slots, gradients };
         let end = if conductor.is_finished() { End::Finished } else { solo(job, &state, conductor)? };
+        job.finish_feed(0)?;
         let times = vec![RankTimes::since(began, 0, job, Default::default())];
         let weights = job.model.export(&state.weights);
         return Ok(Outcome { weights, end, times, staleness: Staleness::new() });
@@ -131,7 +149,7 @@ pub fn train(job: &Job, start: &Checkpoint, conductor: &mut Conductor) -> Result
         Ok::<_, Error>(Outcome { weights: job.model.export(&state.weights), end, times, staleness })
     };
     if let Some((world, transport)) = job.cluster.world {
-        let mut outcome = serve(&world.server(&shape, transport)?, conductor)?;
+        let mut outcome = serve(&world.server(&shape, job.transport(world, transport))?, conductor)?;
         outcome.times = cluster::exchange(world, &outcome.times[0])?;
         return Ok(outcome);
     }
@@ -159,7 +177,7 @@ pub fn work(job: &Job, (world, transport): (&World, Transport)) -> Result<(), Er
         .iter()
         .position(|&rank| rank == world.rank())
         .expect("every rank but a mere server is a worker");
-    let link = world.worker(&job.shape(&ranks, &lengths), transport)?;
+    let link = world.worker(&job.shape(&ranks, &lengths), job.transport(world, transport))?;
     let times = worker::run(job, (index, world.rank()), &link)?;
     drop(link);
     cluster::exchange(world, &times).map(|_| ())
@@ -168,7 +186,7 @@ pub fn work(job: &Job, (world, transport): (&World, Transport)) -> Result<(), Er
 /// The one rank of a world of one.
 fn solo(job: &Job, state: &State, conductor: &mut Conductor) -> Result<End, Error> {
     let first_step = conductor.steps();
-    let (rank, slot) = (RankGradient::new(job, 0, 1), job.model.buffer());
+    let (rank, slot) = (RankGradient::new(job, 0, (0, 1)), job.model.buffer());
     let (pauses, signal) = (Pauses::new(job, state, conductor, None), Signal::default());
     let ends = team::run(job.threads, |team| {
         let mut gradient = rank.thread();
@@ -178,7 +196,10 @@ fn solo(job: &Job, state: &State, conductor: &mut Conductor) -> Result<End, Erro
             if team.is_leader() {
                 signal.set(step, pauses.next(step));
             }
-            gradient.compute(team, &batch, &state.weights, &slot);
+            if gradient.compute(team, (step, &batch), &state.weights, &slot)?.is_none() {
+                let end = pauses.after(team, (step, &batch), Taken::default(), Next::DRAINED)?;
+                return Ok(end.expect("it is the end"));
+            }
             let score = gradient.scores.iter().sum();
             job.check(step, &batch, score)?;
             if job.model.hidden().len() > 1 {
@@ -198,11 +219,29 @@ fn solo(job: &Job, state: &State, conductor: &mut Conductor) -> Result<End, Erro
     ends.into_iter().next().expect("a team has a leader")
 }
 
+impl<'a> Job<'a> {
+    /// One rank of one thread, without a test set.
+    pub fn of(model: &'a Model, kernels: &'a Kernels, train: &'a Records, recipe: &'a Recipe) -> Job<'a> {
+        let (world_size, threads, reading_seconds) = (1, 1, 0.0);
+        let cluster = Cluster::default();
+        Job { model, kernels, train, test: None, recipe, world_size, threads, cluster, reading_seconds }
+    }
+}
+
 impl Job<'_> {
     /// Which records make up which step.
     pub fn schedule(&self) -> Schedule {
         let Recipe { batch_size, micro_batch, .. } = *self.recipe;
         Schedule { records: self.train.len(), batch_size, micro_batch }
+    }
+
+    /// Whose records this process needs, and in which order. Ranks that are threads share what they read.
+    pub(crate) fn reading(&self) -> Reading {
+        let seat = match self.cluster.world {
+            None => (0, 1),
+            Some((world, _)) => self.seat(self.worker_of(world.rank())),
+        };
+        Reading { seed: self.recipe.seed, schedule: self.schedule(), seat }
     }
 
     /// What the gradient of a batch of `rows` records is multiplied with.
@@ -272,7 +311,7 @@ pub(crate) struct Pauses<'a, 'c> {
     job: &'a Job<'a>,
     state: &'a State,
     conductor: Mutex<&'a mut Conductor<'c>>,
-    evaluation: Option<(&'a Dataset, Evaluation)>,
+    evaluation: Option<(&'a Records, Evaluation)>,
     /// The workers, who wait meanwhile.
     link: Option<&'a Server>,
 }
@@ -309,8 +348,9 @@ impl<'a, 'c> Pauses<'a, 'c> {
         taken: Taken,
         next: Next,
     ) -> Result<Option<End>, Error> {
-        if team.is_leader() {
+        if team.is_leader() && next != Next::DRAINED {
             self.conductor().done(self.job, step, batch, taken);
+            self.job.done(0, step + 1);
         }
         if next == Next::default() {
             return Ok(None);
@@ -327,11 +367,14 @@ impl<'a, 'c> Pauses<'a, 'c> {
         if let Some((test, evaluation)) = self.evaluation.as_ref().filter(|_| next.evaluate) {
             evaluation.run((self.job.model, self.job.kernels, &self.state.weights), test, team);
             team.wait();
+            // All members, or none, go on to the next meeting.
+            evaluation.score()?;
         }
         let mut done = Ok(());
         if team.is_leader() {
             let test = self.evaluation.as_ref().filter(|_| next.evaluate);
-            let test = test.map(|(test, evaluation)| (evaluation.score(), test.len()));
+            let test = test.map(|(test, evaluation)| evaluation.score().map(|score| (score, test.len())));
+            let test = test.transpose()?;
             done = self.conductor().pause(next, self.job, self.state, test);
         }
         team.wait();

@@ -17,9 +17,10 @@ use std::time::Instant;
 /// If a rank has failed, this one or another.
 pub fn run(job: &Job, (index, rank): (usize, usize), link: &Worker) -> Result<RankTimes, Error> {
     let start = Instant::now();
-    let done = catch_unwind(AssertUnwindSafe(|| follow(job, index, link))).unwrap_or_else(|_| {
+    let work = || follow(job, index, link).and_then(|()| job.finish_feed(index));
+    let done = catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|_| {
         let reason = "a thread panicked; its message stands above".to_owned();
-        Err(muster_collective::Error::Failed { reason })
+        Err(muster_collective::Error::Failed { reason }.into())
     });
     if let Err(error) = &done {
         link.fail(&error.to_string());
@@ -29,10 +30,9 @@ pub fn run(job: &Job, (index, rank): (usize, usize), link: &Worker) -> Result<Ra
 }
 
 /// Carries out orders.
-fn follow(job: &Job, index: usize, link: &Worker) -> Result<(), muster_collective::Error> {
+fn follow(job: &Job, index: usize, link: &Worker) -> Result<(), Error> {
     let Order::Compute(first_step) = link.pull()? else { return Ok(()) };
-    let (seat, seats) = job.seat(index);
-    let rank = RankGradient::new(job, seat, seats);
+    let rank = RankGradient::new(job, index, job.seat(index));
     let order = Mutex::new(Order::Compute(first_step));
     let ordered = || *order.lock().expect("no panic while it is held");
     let results = team::run(job.threads, |team| {
@@ -40,26 +40,29 @@ fn follow(job: &Job, index: usize, link: &Worker) -> Result<(), muster_collectiv
         let mut done = Ok(());
         while let Order::Compute(step) = ordered() {
             let batch = job.schedule().batch(step);
-            let share = gradient.compute(team, &batch, link.weights(), link.slot());
+            let share = gradient.compute(team, (step, &batch), link.weights(), link.slot())?;
             team.wait();
             if team.is_leader() {
                 describe(&batch, share, &gradient, &mut push);
                 let next = link.push(&push).and_then(|()| link.pull());
+                if next.is_ok() && share.is_some() {
+                    job.done(index + job.first_rank(), step + 1);
+                }
                 *order.lock().expect("no panic while it is held") = *next.as_ref().unwrap_or(&Order::Stop);
                 done = next.map(|_| ());
             }
             team.wait();
         }
-        done
+        done.map_err(Error::from)
     });
     results.into_iter().collect()
 }
 
-/// What a worker says of its share of a batch.
-pub(crate) fn describe(batch: &Batch, share: &Share, gradient: &ThreadGradient, push: &mut Push) {
+/// What a worker says of its share of a batch; nothing, if there are no more records.
+pub(crate) fn describe(batch: &Batch, share: Option<&Share>, gradient: &ThreadGradient, push: &mut Push) {
     push.leaves = batch.leaves;
     push.nodes.clear();
-    push.nodes.extend(share.nodes.iter().map(|rows| rows.node));
+    push.nodes.extend(share.iter().flat_map(|share| share.nodes.iter().map(|rows| rows.node)));
     push.losses.clear();
     push.losses.extend(gradient.scores.iter().map(|score| score.loss));
     push.hits.clear();

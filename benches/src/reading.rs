@@ -111,7 +111,7 @@ fn probes(
     Ok(probes)
 }
 
-fn source<'a>(storage: &'a Storage, format: Format, directory: &'a Path) -> Result<Source<'a>, Error> {
+fn source(storage: &Storage, format: Format, directory: &Path) -> Result<Source, Error> {
     let location = Location { format, features: directory, labels: None, labels_required: true };
     Ok(Source::find(storage, location, &[SHAPE.0], SHAPE.1)?)
 }

@@ -7,6 +7,7 @@ use muster::dataset::{Dataset, Features};
 use muster::error::Error;
 use muster::model::Model;
 use muster::optimizer::Optimizer;
+use muster::records::Records;
 use muster::train::{Job, Recipe, Reduction, train, work};
 use muster_collective::{Transport, World};
 use muster_kernels::Kernels;
@@ -32,7 +33,7 @@ const RECIPE: Recipe = Recipe {
 pub struct Trainer {
     kernels: &'static Kernels,
     model: Model,
-    data: Dataset,
+    data: Records,
 }
 
 impl Trainer {
@@ -53,7 +54,7 @@ impl Trainer {
         let data =
             data.with_labels(Path::new("labels"), labels.iter().map(|&label| label.into()).collect())?;
         let widths = [&[pixels], hidden, &[classes]].concat();
-        Ok(Trainer { kernels, model: Model::new(&widths), data })
+        Ok(Trainer { kernels, model: Model::new(&widths), data: data.into() })
     }
 
     /// Trains `steps` steps on `threads` threads; returns images a second, order and batch assembly included.

@@ -6,7 +6,7 @@
 //! use muster_launcher::message::{Program, Task};
 //!
 //! let program =
-//!     Program { name: "mine".into(), version: "1.0.0".into(), kernels: "wide".into(), task: Task::Train };
+//!     Program { name: "mine".into(), version: "1.0.0".into(), kernels: "wide".into(), task: Task::Train, feed: None };
 //! if let Some(agent) = Agent::of_this_process(program)? {
 //!     agent.wait_for_start()?;
 //!     for step in 1..=100 {
@@ -25,17 +25,22 @@ use crate::channel::{self, Receiver, Sender, Side};
 use crate::engine::Engine;
 use crate::environment::Environment;
 use crate::error::Error;
+use crate::feed::spec::FeedSpec;
+use crate::feed::{Fed, Inlet};
 use crate::hosts::this_host;
-use crate::inject::Kind;
+use crate::inject::{Fault, Kind};
+use crate::job::Input;
 use crate::message::{
-    self, ClusterSpec, Hello, MESSAGE_MAX, Phase, Program, Progress, Registration, ToDriver, ToRank,
+    self, ClusterSpec, Hello, MESSAGE_MAX, Phase, Program, Progress, Registration, Role, ToDriver, ToRank,
 };
 use crate::process::start_time;
+use muster::feed::Facts;
 use rustix::process::Signal;
-use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
+use std::collections::BTreeMap;
+use std::net::{TcpStream, ToSocketAddrs};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
 /// Between two tries to reach the driver.
@@ -53,6 +58,11 @@ pub struct Agent {
     beating: Option<mpsc::Sender<()>>,
     environment: Environment,
     spec: ClusterSpec,
+    feed: Option<FeedSpec>,
+    /// Where records come in, by rank, until [`Agent::fed`] takes them.
+    inlets: Mutex<BTreeMap<usize, Inlet>>,
+    /// What the driver has said of the records.
+    facts: OnceLock<Facts>,
 }
 
 /// What the agent and its threads share.
@@ -64,6 +74,15 @@ struct Shared {
     stop: Arc<AtomicUsize>,
     /// From then on the end of the connection is no surprise.
     closing: AtomicBool,
+}
+
+/// Whether the launcher that has started this process is to feed it.
+///
+/// # Errors
+/// If the environment is incomplete.
+pub fn wants_feed() -> Result<bool, Error> {
+    let environment = Environment::read(|name| std::env::var_os(name))?;
+    Ok(environment.is_some_and(|environment| environment.input != Input::Program))
 }
 
 /// What happens when the driver is lost (the error) or has ended the job (none).
@@ -89,10 +108,10 @@ impl Agent {
             }
             std::process::exit(1);
         };
-        Agent::register(environment, ranks, program, None, Box::new(on_lost)).map(Some)
+        Agent::register(environment, ranks, program, Box::new(on_lost)).map(Some)
     }
 
-    /// Registers `ranks` and waits until all others are there; `data_listener` is where they take records in feed mode.
+    /// Registers `ranks` and waits until all others are there. If the program is to be fed, its ranks listen for records.
     ///
     /// # Errors
     /// If the driver is not reached, or refuses.
@@ -100,10 +119,18 @@ impl Agent {
         environment: Environment,
         ranks: Vec<usize>,
         program: Program,
-        data_listener: Option<SocketAddr>,
         on_lost: OnLost,
     ) -> Result<Agent, Error> {
         let (mut sender, receiver) = connect(&environment)?;
+        let feed = program.feed.clone();
+        let inlets = match &feed {
+            Some(feed) => listen(&sender, &environment, &ranks, feed)?,
+            None => BTreeMap::new(),
+        };
+        let data_listeners = match &feed {
+            Some(_) => ranks.iter().map(|rank| inlets.get(rank).map(Inlet::address)).collect(),
+            None => Vec::new(),
+        };
         let pid = std::process::id();
         let registration = Registration {
             ranks: ranks.clone(),
@@ -114,7 +141,7 @@ impl Agent {
             program,
             cpu_features: cpu_features(),
             cores: std::thread::available_parallelism().map_or(1, usize::from),
-            data_listener,
+            data_listeners,
         };
         let address = environment.drivers.join(", ");
         message::send(&mut sender, &Hello::Register(Box::new(registration)))
@@ -139,6 +166,9 @@ impl Agent {
             beating: Some(beating),
             environment,
             spec: ClusterSpec::default(),
+            feed,
+            inlets: Mutex::new(inlets),
+            facts: OnceLock::new(),
         };
         agent.spec = match agent.next_order() {
             Ok(ToRank::Reserved(spec)) => spec,
@@ -175,16 +205,37 @@ impl Agent {
     /// If the driver is lost.
     pub fn wait_for_start(&self) -> Result<(), Error> {
         match self.next_order()? {
-            ToRank::Start => Ok(()),
+            ToRank::Start(facts) => {
+                facts.map_or(Ok(()), |facts| self.facts.set(facts)).expect("a rank starts once");
+                Ok(())
+            }
             other => Err(unexpected(&other)),
         }
     }
 
-    /// A rank has done `step` steps; faults that were ordered for then happen now.
+    /// Whether this program is fed.
+    pub fn is_fed(&self) -> bool {
+        self.feed.is_some()
+    }
+
+    /// The records that the driver sends, if this program is fed: once, after the start. A byte of a feature stands for `byte * scale`.
+    pub fn fed(&self, scale: f32) -> Option<Fed> {
+        let (feed, facts) = (self.feed.clone()?, self.facts.get()?.clone());
+        let inlets = std::mem::take(&mut *self.inlets.lock().expect("no panic while it is held"));
+        let first = first_rank(&feed, self.environment.world_size);
+        let by_worker = inlets.into_iter().map(|(rank, inlet)| (rank - first, inlet));
+        Some(Fed::new(by_worker, (feed, facts), scale, self.environment.feed_timeout))
+    }
+
+    /// A rank has done `step` steps; faults that were ordered for then, or since its last ones, happen now.
     pub fn step(&self, rank: usize, step: u64) {
-        self.update(rank, |progress| *progress = Progress { step, phase: Phase::Training });
+        let mut before = 0;
+        self.update(rank, |progress| {
+            before = std::mem::replace(progress, Progress { step, phase: Phase::Training }).step;
+        });
         if self.environment.attempt == 0 {
-            let due = self.environment.faults.iter().filter(|fault| fault.rank == rank && fault.step == step);
+            let is_due = |fault: &&Fault| fault.rank == rank && before < fault.step && fault.step <= step;
+            let due = self.environment.faults.iter().filter(is_due);
             due.for_each(|fault| self.shared.execute(fault.kind));
         }
     }
@@ -347,6 +398,30 @@ fn connect_to(address: &str, environment: &Environment) -> Result<(Sender, Recei
     let channel = channel::open(stream, &environment.key, Side::Connector, MESSAGE_MAX)?;
     channel.0.set_timeout(environment.heartbeat_timeout).map_err(failed())?;
     Ok(channel)
+}
+
+/// Opens a listener for each rank that takes records, where the driver can reach it: at this end's address of the connection to it.
+fn listen(
+    sender: &Sender,
+    environment: &Environment,
+    ranks: &[usize],
+    feed: &FeedSpec,
+) -> Result<BTreeMap<usize, Inlet>, Error> {
+    let host = sender.local_address()?.ip();
+    let takes = |&&rank: &&usize| {
+        rank >= first_rank(feed, environment.world_size)
+            && Role::of(rank, environment.world_size, environment.evaluator) != Role::Evaluator
+    };
+    ranks
+        .iter()
+        .filter(takes)
+        .map(|&rank| Ok((rank, Inlet::listen(host, environment.key.clone())?)))
+        .collect()
+}
+
+/// The first rank that takes records; alone in its world, the server does.
+fn first_rank(feed: &FeedSpec, world_size: usize) -> usize {
+    if world_size == 1 { 0 } else { feed.first_rank }
 }
 
 fn unexpected(order: &ToRank) -> Error {

@@ -13,7 +13,7 @@ use crate::error::Error;
 use crate::key::{self, JobKey, LENGTH};
 use hmac::Mac;
 use std::io::{self, Read, Write};
-use std::net::{Shutdown, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
 /// The protocol's name and version; another version is another magic.
@@ -150,6 +150,14 @@ impl Sender {
     /// How long a `send` may take; without one a peer that has stopped reading would hold this side up for ever.
     pub fn set_timeout(&self, time: Duration) -> io::Result<()> {
         self.stream.set_write_timeout(Some(time))
+    }
+
+    /// This end's address.
+    ///
+    /// # Errors
+    /// If the connection is broken.
+    pub fn local_address(&self) -> Result<SocketAddr, Error> {
+        self.stream.local_addr().map_err(Error::io("use the connection to", "the driver"))
     }
 
     /// Ends the connection, for both halves and both sides.

@@ -6,7 +6,7 @@ use muster_launcher::control::Ports;
 use muster_launcher::engine::Engine;
 use muster_launcher::hosts::{self, Host};
 use muster_launcher::inject::Fault;
-use muster_launcher::job::{Job, Limits};
+use muster_launcher::job::{Input, Job, Limits};
 use std::ffi::OsString;
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -31,6 +31,11 @@ pub enum Command {
     /// Each figure is a median over rounds, with its spread and its share of what limits it. Under mpirun, in a build with the cargo
     /// feature `mpi`, it measures what goes between the ranks.
     Bench(muster_benches::options::Options),
+    /// Check what a job needs: engine, port, ranks that register from their hosts, and paths on its storage
+    Doctor(Doctor),
+    /// What `muster doctor` runs on every rank
+    #[command(hide = true)]
+    Rank,
     /// Show the jobs of this user, their ranks and how far they are
     Status,
     /// End a job in order: it takes its last step, saves its model and ends
@@ -70,6 +75,13 @@ pub struct Run {
     #[command(flatten)]
     pub place: Place,
 
+    /// Read the program's records here and push them to the workers, instead of letting these read
+    #[arg(long, help_heading = "Records")]
+    pub feed: bool,
+    /// Feed the workers with parts as they appear, until `muster stop`
+    #[arg(long, help_heading = "Records")]
+    pub follow: bool,
+
     /// The driver's port, or a range of which the first free one is taken [default: any]
     #[arg(long, value_name = "PORT|FIRST-LAST", env = "MUSTER_SERVER_PORT", help_heading = "Driver")]
     pub port: Option<Ports>,
@@ -86,6 +98,9 @@ pub struct Run {
     /// Seconds without a sign of life or a step after which a rank counts as lost
     #[arg(long, value_name = "SECS", default_value = "30", value_parser = seconds, help_heading = "Limits")]
     pub heartbeat_timeout: Duration,
+    /// Seconds without any progress after which the feeding has failed
+    #[arg(long, value_name = "SECS", default_value = "600", value_parser = seconds, help_heading = "Limits")]
+    pub feed_timeout: Duration,
     /// Seconds between the order to stop and the end
     #[arg(long, value_name = "SECS", default_value = "30", value_parser = seconds, help_heading = "Limits")]
     pub grace_secs: Duration,
@@ -113,6 +128,22 @@ pub struct Plan {
     /// The program and its arguments
     #[arg(required = true, trailing_var_arg = true, value_name = "PROGRAM")]
     pub program: Vec<OsString>,
+}
+
+/// `muster doctor`
+#[derive(Args, Debug)]
+pub struct Doctor {
+    #[command(flatten)]
+    pub place: Place,
+    /// The driver's port, or a range of which the first free one is taken [default: any]
+    #[arg(long, value_name = "PORT|FIRST-LAST", env = "MUSTER_SERVER_PORT", help_heading = "Driver")]
+    pub port: Option<Ports>,
+    /// The address the driver listens on [default: loopback if all ranks are local, else all]
+    #[arg(long, value_name = "ADDRESS", help_heading = "Driver")]
+    pub bind: Option<IpAddr>,
+    /// Directories or files that a job will read or write, here or on HDFS
+    #[arg(value_name = "PATH")]
+    pub paths: Vec<PathBuf>,
 }
 
 /// Ranks and where they run.
@@ -167,6 +198,24 @@ impl Place {
     }
 }
 
+impl Doctor {
+    /// The job that is tried: this program on every rank.
+    ///
+    /// # Errors
+    /// If hosts and ranks do not go together.
+    pub fn job(&self) -> Result<Job, Error> {
+        let this = std::env::current_exe().map_err(|cause| Error::Io {
+            action: "find",
+            on: "this program".to_owned(),
+            cause,
+        })?;
+        let program = vec![this.into_os_string(), "rank".into()];
+        let limits = Limits { reservation: Duration::from_secs(20), ..Limits::default() };
+        let ports = self.port.unwrap_or(Ports(0, 0));
+        Ok(Job { bind: self.bind, ports, limits, ..self.place.job(program)? })
+    }
+}
+
 impl Run {
     /// As a job.
     ///
@@ -178,12 +227,18 @@ impl Run {
             limits: Limits {
                 reservation: self.reservation_timeout,
                 heartbeat: self.heartbeat_timeout,
+                feed: self.feed_timeout,
                 grace: self.grace_secs,
                 job: self.timeout,
                 restarts: self.max_restarts,
             },
             bind: self.bind,
             ports: self.port.unwrap_or(Ports(0, 0)),
+            input: match (self.follow, self.feed) {
+                (true, _) => Input::Follow,
+                (false, true) => Input::Feed,
+                (false, false) => Input::Program,
+            },
             faults: self.inject.clone(),
             log_dir: self.log_dir.clone(),
             ..self.place.job(self.program.clone())?
@@ -221,6 +276,7 @@ impl Place {
             bind: None,
             ports: Ports(0, 0),
             evaluator: self.evaluator,
+            input: Input::default(),
             faults: Vec::new(),
             log_dir: None,
             limits: Limits::default(),

@@ -5,7 +5,9 @@ use crate::control::{Connection, Event};
 use crate::driver::{Driver, Outcome};
 use crate::engine::Engine;
 use crate::error::{Error, Failure};
+use crate::feeding::Feeding;
 use crate::hosts::this_host;
+use crate::job::Input;
 use crate::message::{self, Hello, Registration, Role, Status, ToDriver, ToRank};
 use crate::notice::Notice;
 use crate::process::{Exit, Running, kill_exactly};
@@ -52,6 +54,8 @@ pub struct Cluster<'d, 'a> {
     released: usize,
     /// Processes of this machine that have registered: number and beginning.
     local: Vec<(u32, u64)>,
+    /// What the ranks are fed with, if they are.
+    feeding: Option<Feeding>,
     over: bool,
 }
 
@@ -77,6 +81,7 @@ impl<'d, 'a> Cluster<'d, 'a> {
             exit: None,
             released: 0,
             local: Vec::new(),
+            feeding: None,
             over: false,
         }
     }
@@ -101,6 +106,41 @@ impl<'d, 'a> Cluster<'d, 'a> {
             limit.as_secs_f64()
         );
         Err(Error::Missing { missing, reason })
+    }
+
+    /// Waits until there is something to feed the ranks with, if they are to be fed.
+    pub fn wait_for_records(&mut self) -> Result<(), Error> {
+        if self.feeding.is_none() && self.driver.job.input != Input::Program {
+            let what = "the job is to be fed, but the program reads its records itself".to_owned();
+            return Err(Error::Usage {
+                what,
+                mend: "leave --feed out, or let the program say what it is fed with",
+            });
+        }
+        loop {
+            if self.feeding.as_mut().map_or(Ok(true), Feeding::is_ready)? {
+                return Ok(());
+            }
+            if let Some(event) = self.driver.control.next(TICK) {
+                self.handle(event)?;
+            }
+            self.look_after()?;
+        }
+    }
+
+    /// Tells all ranks to begin, and begins to feed them.
+    pub fn start(&mut self) {
+        let facts = self.feeding.as_ref().and_then(Feeding::facts);
+        self.roster.tell_all(&ToRank::Start(facts));
+        if let Some(feeding) = &mut self.feeding {
+            let workers = self.roster.spec().nodes.iter().filter_map(|node| node.data_listener).collect();
+            feeding.push(self.driver.key.clone(), workers, self.driver.job.limits.feed);
+        }
+    }
+
+    /// Whether the feeding has ended, or there is none.
+    pub fn has_fed(&self) -> bool {
+        self.feeding.as_ref().is_none_or(Feeding::is_done)
     }
 
     /// Takes note of everything that has happened so far.
@@ -159,6 +199,9 @@ impl<'d, 'a> Cluster<'d, 'a> {
                     program.name, program.version, program.kernels
                 );
                 self.notify(&Notice::Registered(ranks, place));
+                if let (None, Some(spec)) = (&self.feeding, program.feed) {
+                    self.feeding = Some(Feeding::read(spec));
+                }
                 // Ranks may be threads of the driver's own process, as in the tests.
                 if host == this_host() && pid != std::process::id() {
                     self.local.push((pid, start_time));
@@ -205,6 +248,10 @@ impl<'d, 'a> Cluster<'d, 'a> {
         let now = Instant::now();
         self.look_for_orders(now)?;
         self.look_at_engine(now)?;
+        let fed = self.feeding.as_mut().map_or(Ok(None), |feeding| feeding.look(now, SETTLE))?;
+        if let Some(tally) = fed {
+            self.notify(&Notice::Fed(tally));
+        }
         let heartbeat = self.driver.job.limits.heartbeat;
         if let Some(failure) = self.roster.overdue(now, heartbeat) {
             return Err(Error::Rank(failure));
@@ -251,6 +298,9 @@ impl<'d, 'a> Cluster<'d, 'a> {
             });
         }
         self.stop = Some(stop);
+        if let Some(feeding) = &self.feeding {
+            feeding.stop();
+        }
         self.roster.tell_all(&ToRank::Stop);
         Ok(())
     }

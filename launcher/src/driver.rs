@@ -80,6 +80,8 @@ impl<'a> Driver<'a> {
             heartbeat_timeout: job.limits.heartbeat,
             evaluator: job.evaluator,
             faults: job.faults.clone(),
+            input: job.input,
+            feed_timeout: job.limits.feed,
             log_dir: job.log_dir.clone(),
         }
     }
@@ -120,8 +122,9 @@ impl<'d, 'a> Reserved<'d, 'a> {
     /// If one of them has failed meanwhile.
     pub fn start(mut self) -> Result<Started<'d, 'a>, Error> {
         self.0.enter("the ranks begin");
+        self.0.wait_for_records()?;
         self.0.pass_the_time()?;
-        self.0.roster.tell_all(&ToRank::Start);
+        self.0.start();
         self.0.notify(&Notice::Started);
         Ok(Started(self.0))
     }
@@ -151,7 +154,7 @@ impl<'d, 'a> Started<'d, 'a> {
 
     fn work(mut self, doing: &'static str) -> Result<Finished<'d, 'a>, Error> {
         self.0.enter(doing);
-        self.0.wait(|cluster| cluster.roster.all_done())?;
+        self.0.wait(|cluster| cluster.roster.all_done() && cluster.has_fed())?;
         self.0.notify(&Notice::Finished);
         Ok(Finished(self.0))
     }

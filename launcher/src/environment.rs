@@ -10,6 +10,8 @@
 //! | `MUSTER_HEARTBEAT_SECS` | after this time without a sign of life the other side counts as lost |
 //! | `MUSTER_EVALUATOR` | `1`: the last rank evaluates checkpoints |
 //! | `MUSTER_INJECT` | faults to execute; see [`crate::inject`] |
+//! | `MUSTER_FEED` | `feed`: the program is to be fed by the driver; `follow`: with parts as they appear; empty: it reads itself |
+//! | `MUSTER_FEED_SECS` | after this time without any progress a feeding fails |
 //! | `MUSTER_LOG_DIR` | the run's directory, if there is one |
 //!
 //! Read by the launcher itself: `MUSTER_SERVER_PORT` (the driver's port or range of ports), `MUSTER_MPIRUN` (the `mpirun` to take).
@@ -17,6 +19,7 @@
 use crate::engine::Engine;
 use crate::error::Error;
 use crate::inject::Fault;
+use crate::job::Input;
 use crate::key::JobKey;
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -41,6 +44,10 @@ pub struct Environment {
     pub evaluator: bool,
     /// Faults to execute.
     pub faults: Vec<Fault>,
+    /// How the records come to the ranks.
+    pub input: Input,
+    /// After this time without any progress a feeding fails.
+    pub feed_timeout: Duration,
     /// The run's directory.
     pub log_dir: Option<PathBuf>,
 }
@@ -49,7 +56,7 @@ pub struct Environment {
 const RANKS: [&str; 4] = ["OMPI_COMM_WORLD_RANK", "PMIX_RANK", "PMI_RANK", "SLURM_PROCID"];
 
 /// Names of all variables that [`Environment::variables`] may set.
-pub const NAMES: [&str; 9] = [
+pub const NAMES: [&str; 11] = [
     "MUSTER_DRIVER",
     "MUSTER_JOB_KEY",
     "MUSTER_ENGINE",
@@ -58,6 +65,8 @@ pub const NAMES: [&str; 9] = [
     "MUSTER_HEARTBEAT_SECS",
     "MUSTER_EVALUATOR",
     "MUSTER_INJECT",
+    "MUSTER_FEED",
+    "MUSTER_FEED_SECS",
     "MUSTER_LOG_DIR",
 ];
 
@@ -74,6 +83,8 @@ impl Environment {
             self.heartbeat_timeout.as_secs_f64().to_string().into(),
             if self.evaluator { "1" } else { "0" }.into(),
             faults.join(" ").into(),
+            self.input.name().into(),
+            self.feed_timeout.as_secs_f64().to_string().into(),
             self.log_dir.clone().unwrap_or_default().into(),
         ];
         NAMES.into_iter().zip(values).collect()
@@ -92,8 +103,10 @@ impl Environment {
             value.ok_or_else(|| bad(name))
         };
         let number = |name| text(name)?.parse::<u32>().map_err(|_| bad(name));
-        let seconds =
-            text("MUSTER_HEARTBEAT_SECS")?.parse().ok().and_then(|s| Duration::try_from_secs_f64(s).ok());
+        let seconds = |name| {
+            let time = text(name)?.parse().ok().and_then(|s| Duration::try_from_secs_f64(s).ok());
+            time.ok_or_else(|| bad(name))
+        };
         let faults = text("MUSTER_INJECT")?.split_whitespace().map(str::parse).collect::<Result<_, _>>()?;
         Ok(Some(Environment {
             drivers: text("MUSTER_DRIVER")?.split(',').map(str::to_owned).collect(),
@@ -101,9 +114,11 @@ impl Environment {
             engine: Engine::from_name(&text("MUSTER_ENGINE")?).ok_or_else(|| bad("MUSTER_ENGINE"))?,
             world_size: number("MUSTER_WORLD_SIZE")? as usize,
             attempt: number("MUSTER_ATTEMPT")?,
-            heartbeat_timeout: seconds.ok_or_else(|| bad("MUSTER_HEARTBEAT_SECS"))?,
+            heartbeat_timeout: seconds("MUSTER_HEARTBEAT_SECS")?,
             evaluator: text("MUSTER_EVALUATOR")? == "1",
             faults,
+            input: Input::from_name(&text("MUSTER_FEED")?).ok_or_else(|| bad("MUSTER_FEED"))?,
+            feed_timeout: seconds("MUSTER_FEED_SECS")?,
             log_dir: variable("MUSTER_LOG_DIR").filter(|path| !path.is_empty()).map(PathBuf::from),
         }))
     }
@@ -146,6 +161,8 @@ mod tests {
             heartbeat_timeout: Duration::from_millis(1500),
             evaluator: true,
             faults: vec!["kill:rank=2,step=100".parse().unwrap()],
+            input: Input::Follow,
+            feed_timeout: Duration::from_secs(9),
             log_dir: Some("/runs/a b".into()),
         }
     }

@@ -109,6 +109,9 @@ pub enum Error {
         /// What the user can do.
         mend: &'static str,
     },
+    /// The records that ranks are to be fed with cannot be had, or their results not be written.
+    #[error(transparent)]
+    Data(#[from] muster::Error),
 
     /// A rank has lost its driver.
     #[error("the driver at {address} is gone: {reason}")]

@@ -72,7 +72,7 @@ mod tests {
             data_listener: "[::1]:9".parse().ok(),
         };
         let registration = r#"{"Register":{"ranks":[1,2],"attempt":0,"host":"a","pid":7,"start_time":9,"program":{"name":"mnist",
-            "version":"1.0.0","kernels":"wide","task":"train"},"cpu_features":["avx2"],"cores":2,"data_listener":"10.0.0.1:9"}}"#;
+            "version":"1.0.0","kernels":"wide","task":"train"},"cpu_features":["avx2"],"cores":2,"data_listeners":["10.0.0.1:9",null]}}"#;
         let progress = Progress { phase: Phase::Training, step: u64::MAX };
         vec![
             registration.as_bytes().to_vec(),
@@ -98,6 +98,7 @@ mod tests {
             whole(ToWorker::End.encode()),
             whole(ToFeeder::Used { lease: 1, digest: [9; 32], count: 2, results: b"1\n2\n" }.encode()),
             whole(ToFeeder::Total(tally).encode()),
+            whole(ToFeeder::Want(7).encode()),
         ]
     }
 

@@ -31,12 +31,42 @@ pub struct Job {
     pub ports: Ports,
     /// Whether the last rank evaluates checkpoints.
     pub evaluator: bool,
+    /// How the records come to the ranks.
+    pub input: Input,
     /// Faults to be executed.
     pub faults: Vec<Fault>,
     /// The run's directory: logs of the ranks, and what the program writes there.
     pub log_dir: Option<PathBuf>,
     /// How long things may take.
     pub limits: Limits,
+}
+
+/// How the records come to the ranks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Input {
+    /// As the program says.
+    #[default]
+    Program,
+    /// The driver reads and pushes them.
+    Feed,
+    /// The same, with parts as they appear, until the job is stopped.
+    Follow,
+}
+
+impl Input {
+    /// As the environment spells it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Input::Program => "",
+            Input::Feed => "feed",
+            Input::Follow => "follow",
+        }
+    }
+
+    /// The input of this name.
+    pub fn from_name(name: &str) -> Option<Input> {
+        [Input::Program, Input::Feed, Input::Follow].into_iter().find(|input| input.name() == name)
+    }
 }
 
 /// How long things may take, and how often they are tried.
@@ -46,6 +76,8 @@ pub struct Limits {
     pub reservation: Duration,
     /// Without a sign of life, or without a step, of a rank.
     pub heartbeat: Duration,
+    /// Without any progress of the feeding.
+    pub feed: Duration,
     /// Between the order to stop and the end.
     pub grace: Duration,
     /// The whole job; for ever without it.
@@ -59,6 +91,7 @@ impl Default for Limits {
         Limits {
             reservation: Duration::from_secs(600),
             heartbeat: Duration::from_secs(30),
+            feed: Duration::from_secs(600),
             grace: Duration::from_secs(30),
             job: None,
             restarts: 0,
@@ -133,6 +166,18 @@ impl Processes {
     pub fn find(engine: Engine) -> Result<Processes, Error> {
         let mpirun = std::env::var_os("MUSTER_MPIRUN").unwrap_or("mpirun".into());
         Ok(Processes { starter: Starter::find(engine, &mpirun)?, mpirun })
+    }
+}
+
+impl Processes {
+    /// Which starter it has found, in words.
+    pub fn describe(&self) -> String {
+        match self.starter {
+            Starter::Direct => "all ranks in one process".to_owned(),
+            Starter::OpenMpi(major) => format!("{} of Open MPI {major}", self.mpirun.display()),
+            Starter::Hydra => format!("{} of MPICH or another Hydra", self.mpirun.display()),
+            Starter::Slurm => "srun of Slurm".to_owned(),
+        }
     }
 }
 

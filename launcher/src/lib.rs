@@ -6,6 +6,7 @@
 //! - [`run`](fn@run): a whole job, with restarts; [`driver`]: its four phases as four types; [`notice`]: what a person is told.
 //! - [`roster`]: who is there and how far; [`control`]: the listener; [`process`] and [`output`]: the engine and what the ranks write.
 //! - [`plan`](mod@plan): what a job would be, before anything is started; [`memory`]: what this machine has left.
+//! - [`doctor`]: whether hosts, ports, the engine and the storage are as a job needs them.
 //! - [`job_file`]: how `muster status` and `muster stop` find a job.
 //! - [`report`]: runs that were, as a page to look at.
 //!
@@ -21,11 +22,13 @@ pub mod agent;
 pub mod channel;
 mod cluster;
 pub mod control;
+pub mod doctor;
 pub mod driver;
 pub mod engine;
 pub mod environment;
 pub mod error;
 pub mod feed;
+mod feeding;
 pub mod fuzz;
 pub mod hosts;
 pub mod inject;

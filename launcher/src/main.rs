@@ -11,7 +11,7 @@ use muster_launcher::job::Processes;
 use muster_launcher::job_file::{self, Entry};
 use muster_launcher::message::{Hello, Status};
 use muster_launcher::plan::{self, Machine, Plan};
-use muster_launcher::{Error, notice::Notice};
+use muster_launcher::{Error, doctor, notice::Notice};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use std::fmt::Display;
 use std::io::Write;
@@ -26,6 +26,8 @@ fn main() -> ExitCode {
         cli::Command::Run(options) => run(options),
         cli::Command::Plan(options) => show_plan(options),
         cli::Command::Bench(options) => bench(options),
+        cli::Command::Doctor(options) => examine(options),
+        cli::Command::Rank => doctor::rank().map(|()| ExitCode::SUCCESS).map_err(Into::into),
         cli::Command::Status => status(),
         cli::Command::Completions { shell } => completions(*shell),
         cli::Command::Man { directory } => man(directory),
@@ -75,6 +77,13 @@ fn show_plan(options: &cli::Plan) -> Result<ExitCode> {
 fn bench(options: &Options) -> Result<ExitCode> {
     options.run()?;
     Ok(ExitCode::SUCCESS)
+}
+
+fn examine(options: &cli::Doctor) -> Result<ExitCode> {
+    let findings = doctor::examine(&options.job()?, &options.paths);
+    findings.iter().for_each(line);
+    let good = findings.iter().all(|finding| finding.good);
+    Ok(if good { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 /// A number that becomes that of the first signal; a second signal ends this process at once, and with it all others.

@@ -2,6 +2,8 @@
 
 use crate::channel::{Receiver, Sender};
 use crate::error::Error;
+use crate::feed::spec::FeedSpec;
+use muster::feed::Facts;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use std::io::{self, Read};
@@ -40,8 +42,9 @@ pub struct Registration {
     pub cpu_features: Vec<String>,
     /// Cores that the process may use.
     pub cores: usize,
-    /// Where it takes records in feed mode.
-    pub data_listener: Option<SocketAddr>,
+    /// Where each of its ranks takes records, if it does; empty where there is nothing to be fed with.
+    #[serde(default)]
+    pub data_listeners: Vec<Option<SocketAddr>>,
 }
 
 /// What a program says of itself when it registers.
@@ -55,6 +58,17 @@ pub struct Program {
     pub kernels: String,
     /// What it is going to do.
     pub task: Task,
+    /// What it is to be fed with; without it, it reads its records itself.
+    #[serde(default)]
+    pub feed: Option<FeedSpec>,
+}
+
+impl Program {
+    /// One that trains; `kernels` names their back end.
+    pub fn training(name: &str, version: &str, kernels: &str, feed: Option<FeedSpec>) -> Program {
+        let [name, version, kernels] = [name, version, kernels].map(str::to_owned);
+        Program { name, version, kernels, task: Task::Train, feed }
+    }
 }
 
 /// What a program does.
@@ -183,8 +197,8 @@ pub enum ToRank {
     Refused(String),
     /// All ranks are there.
     Reserved(ClusterSpec),
-    /// Begin.
-    Start,
+    /// Begin; with what is known of the records that the ranks will be fed with.
+    Start(Option<Facts>),
     /// A sign of life.
     Beat,
     /// End after this step, with a checkpoint.

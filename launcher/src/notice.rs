@@ -1,5 +1,6 @@
 //! What a person is told while a job runs.
 
+use crate::feed::Tally;
 use crate::message::{ClusterSpec, Role};
 use std::fmt;
 use std::net::SocketAddr;
@@ -25,6 +26,8 @@ pub enum Notice {
     Started,
     /// All ranks were told to end, for this reason.
     Stopping(String),
+    /// The ranks were fed, and have used this.
+    Fed(Tally),
     /// All ranks have done their work.
     Finished,
     /// A role's ranks have ended.
@@ -61,6 +64,7 @@ impl fmt::Display for Notice {
             }
             Notice::Started => f.write_str("start"),
             Notice::Stopping(reason) => write!(f, "stopping: {reason}"),
+            Notice::Fed(tally) => write!(f, "fed {} records, digest {}", tally.records, tally.hex()),
             Notice::Finished => f.write_str("all ranks are done"),
             Notice::Released(role) => write!(f, "{} released", role.name()),
             Notice::Ended => f.write_str("shut down"),

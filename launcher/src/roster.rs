@@ -3,6 +3,7 @@
 use crate::channel::Sender;
 use crate::control::Connection;
 use crate::error::Failure;
+use crate::feed::spec::FeedSpec;
 use crate::message::{
     self, ClusterSpec, Node, Phase, Progress, RankStatus, Registration, Role, Task, ToRank,
 };
@@ -109,8 +110,8 @@ impl Roster {
         if of(first) != of(new) {
             return Some(format!("it runs {}, rank {} runs {}", of(new), first.ranks[0], of(first)));
         }
-        (first.program.task != new.program.task)
-            .then(|| "it is not about to do what the others do".to_owned())
+        let what = |what: &Registration| (what.program.task, what.program.feed.clone());
+        (what(first) != what(new)).then(|| "it is not about to do what the others do".to_owned())
     }
 
     /// Ranks that have not registered, with their hosts; none if all have.
@@ -128,11 +129,18 @@ impl Roster {
         self.process_of(0).map(|process| process.registration.program.task)
     }
 
+    /// What the ranks are to be fed with, as they said; none if they read themselves, or nobody is there.
+    pub fn feed(&self) -> Option<&FeedSpec> {
+        self.processes.values().next()?.registration.program.feed.as_ref()
+    }
+
     /// The cluster, once nobody is missing.
     pub fn spec(&self) -> ClusterSpec {
         let node = |rank| {
-            let Registration { host, pid, data_listener, .. } = &self.process_of(rank)?.registration;
-            let (host, pid, data_listener) = (host.clone(), *pid, *data_listener);
+            let Registration { ranks, host, pid, data_listeners, .. } = &self.process_of(rank)?.registration;
+            let at = ranks.iter().position(|&own| own == rank)?;
+            let (host, pid) = (host.clone(), *pid);
+            let data_listener = data_listeners.get(at).copied().flatten();
             Some(Node { rank, role: self.role(rank), host, pid, data_listener })
         };
         ClusterSpec { nodes: (0..self.seats.len()).filter_map(node).collect() }
@@ -243,9 +251,11 @@ impl Roster {
                 format!("no sign of life for {seconds} s (--heartbeat-timeout): stopped, or cut off");
             return Some(self.failure(silent.registration.ranks[0], reason));
         }
+        // Whoever follows a directory takes no step until a part appears.
+        let follows = self.feed().is_some_and(|feed| feed.follow);
         let stuck = |&rank: &usize| {
             let Seat { progress, changed, .. } = &self.seats[rank];
-            progress.phase == Phase::Training && changed.is_some_and(late)
+            progress.phase == Phase::Training && !follows && changed.is_some_and(late)
         };
         // Whoever waits for others is as late as they are: the one with the fewest steps is to blame.
         let rank = (0..self.seats.len()).filter(stuck).min_by_key(|&rank| self.seats[rank].progress.step)?;

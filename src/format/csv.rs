@@ -13,7 +13,7 @@ use std::fmt;
 use std::io::{self, Read, Write};
 
 use super::window::Window;
-use super::{Element, ReadRows, RowSchema, Rows, RowsView, malformed};
+use super::{Element, Position, ReadRows, RowSchema, Rows, RowsView, malformed};
 use crate::error::Result;
 
 /// Text is written in pieces of about this size.
@@ -49,6 +49,12 @@ impl<R: Read> Reader<R> {
     /// Reads `input`, whose lines are as `layout` and `schema` say.
     pub fn new(input: R, layout: Layout, schema: RowSchema) -> Self {
         Reader { window: Window::new(input), layout, schema, line: 0 }
+    }
+
+    /// The same input, which begins at `position` of its file.
+    #[must_use]
+    pub fn at(self, position: Position) -> Self {
+        Reader { window: self.window.at(position.bytes), line: position.units, ..self }
     }
 
     /// Length of the next line without its `\n`, and whether there is one; `None` at the end of the input.
@@ -87,6 +93,17 @@ impl<T: Element, R: Read> ReadRows<T> for Reader<R> {
             Ok(()) => Ok(true),
             Err(what) => Err(malformed("line", self.line, what)),
         }
+    }
+
+    fn skip_row(&mut self) -> Result<bool> {
+        let Some((length, ended)) = self.next_line()? else { return Ok(false) };
+        self.line += 1;
+        self.window.take(length + usize::from(ended));
+        Ok(true)
+    }
+
+    fn position(&self) -> Position {
+        Position { bytes: self.window.position(), units: self.line, rows: 0 }
     }
 }
 

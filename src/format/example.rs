@@ -8,7 +8,7 @@ use std::io::{self, Read, Write};
 
 use super::protobuf::{CUT, Field, Message, field};
 use super::tfrecord::{self, write_record};
-use super::{Element, ReadRows, RowSchema, Rows, RowsView, malformed};
+use super::{Element, Position, ReadRows, RowSchema, Rows, RowsView, malformed};
 use crate::error::Result;
 
 const FEATURES_KEY: &str = "image";
@@ -36,6 +36,12 @@ impl<R: Read> Reader<R> {
     pub fn new(input: R, schema: RowSchema) -> Self {
         Reader { records: tfrecord::Reader::new(input), schema }
     }
+
+    /// The same input, which begins at `position` of its file.
+    #[must_use]
+    pub fn at(self, position: Position) -> Self {
+        Reader { records: self.records.at(position), ..self }
+    }
 }
 
 impl<T: Element, R: Read> ReadRows<T> for Reader<R> {
@@ -45,6 +51,14 @@ impl<T: Element, R: Read> ReadRows<T> for Reader<R> {
             Ok(()) => Ok(true),
             Err(what) => Err(malformed("record", self.records.record(), what)),
         }
+    }
+
+    fn skip_row(&mut self) -> Result<bool> {
+        self.records.skip_record()
+    }
+
+    fn position(&self) -> Position {
+        self.records.position()
     }
 }
 

@@ -126,6 +126,17 @@ impl<'a, T: Element> RowsView<'a, T> {
     }
 }
 
+/// Where in its file a record begins.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Position {
+    /// Where to begin to read: with a line, a frame, a value.
+    pub bytes: u64,
+    /// Lines, frames or values before that.
+    pub units: u64,
+    /// Records to skip from there.
+    pub rows: u64,
+}
+
 /// A stream of records.
 pub trait ReadRows<T> {
     /// Appends the next record to `rows`; false at the end of the data.
@@ -146,6 +157,15 @@ pub trait ReadRows<T> {
         }
         Ok(limit)
     }
+
+    /// Passes over the next record, looking no closer at it than is needed to find its end; false at the end of the data.
+    ///
+    /// # Errors
+    /// As [`read_row`](ReadRows::read_row).
+    fn skip_row(&mut self) -> Result<bool>;
+
+    /// Where the next record begins.
+    fn position(&self) -> Position;
 }
 
 /// An error at `unit` number `index`.

@@ -8,7 +8,7 @@ use std::io::{self, Read, Write};
 use super::ndarray::{Array, Number};
 use super::pickle_machine::read_rows;
 use super::sequence_file;
-use super::{Element, ReadRows, RowSchema, Rows, RowsView, java_serial, malformed};
+use super::{Element, Position, ReadRows, RowSchema, Rows, RowsView, java_serial, malformed};
 use crate::error::Result;
 
 /// Rows of a pickled list, as `saveAsPickleFile` batches them by default.
@@ -33,12 +33,35 @@ pub struct Reader<R, T> {
     /// The rows of the last value, of which the first `given` were given out.
     rows: Rows<T>,
     given: usize,
+    /// Where that value begins.
+    begin: Position,
 }
 
 impl<R: Read, T: Element> Reader<R, T> {
     /// Reads `input`, whose arrays are as `content` and `schema` say.
     pub fn new(input: R, content: Content, schema: RowSchema) -> Self {
-        Reader { values: sequence_file::Reader::new(input), content, schema, rows: Rows::default(), given: 0 }
+        let (rows, begin) = (Rows::default(), Position::default());
+        Reader { values: sequence_file::Reader::new(input), content, schema, rows, given: 0, begin }
+    }
+
+    /// The same input: the header of a file, and then what begins at `position` of it.
+    #[must_use]
+    pub fn at(self, position: Position) -> Self {
+        Reader { values: self.values.at(position), ..self }
+    }
+
+    /// Makes a record pending; false at the end of the data.
+    fn fill(&mut self) -> Result<bool> {
+        while self.given == self.pending() {
+            self.begin = self.values.position();
+            let Some(value) = self.values.next_value()? else { return Ok(false) };
+            self.rows.clear();
+            self.given = 0;
+            if let Err(what) = read_value(value, self.content, self.schema, &mut self.rows) {
+                return Err(malformed("value", self.values.value(), what));
+            }
+        }
+        Ok(true)
     }
 
     fn pending(&self) -> usize {
@@ -51,13 +74,8 @@ impl<R: Read, T: Element> Reader<R, T> {
 
 impl<R: Read, T: Element> ReadRows<T> for Reader<R, T> {
     fn read_row(&mut self, rows: &mut Rows<T>) -> Result<bool> {
-        while self.given == self.pending() {
-            let Some(value) = self.values.next_value()? else { return Ok(false) };
-            self.rows.clear();
-            self.given = 0;
-            if let Err(what) = read_value(value, self.content, self.schema, &mut self.rows) {
-                return Err(malformed("value", self.values.value(), what));
-            }
+        if !self.fill()? {
+            return Ok(false);
         }
         let (given, width) = (self.given, self.schema.width);
         match self.content {
@@ -68,6 +86,17 @@ impl<R: Read, T: Element> ReadRows<T> for Reader<R, T> {
         }
         self.given += 1;
         Ok(true)
+    }
+
+    fn skip_row(&mut self) -> Result<bool> {
+        let read = self.fill()?;
+        self.given += usize::from(read);
+        Ok(read)
+    }
+
+    fn position(&self) -> Position {
+        let is_between = self.given == self.pending();
+        if is_between { self.values.position() } else { Position { rows: self.given as u64, ..self.begin } }
     }
 }
 

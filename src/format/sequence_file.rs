@@ -6,14 +6,16 @@
 
 use std::io::{self, Read, Write};
 
-use super::malformed;
 use super::window::{MESSAGE_BYTES_MAX, Window};
+use super::{Position, malformed};
 use crate::error::{Error, Result};
 
 /// Version, classes of key and value, neither kind of compression, no metadata.
 const HEADER: &[u8] =
     b"SEQ\x06\x21org.apache.hadoop.io.NullWritable\x22org.apache.hadoop.io.BytesWritable\x00\x00\x00\x00\x00\x00";
 const SYNC_BYTES: usize = 16;
+/// Header and marker, without which no value can be read.
+pub const HEADER_BYTES: u64 = (HEADER.len() + SYNC_BYTES) as u64;
 /// What our files are marked with: fixed, so that the same records give the same file, and unlike anything in a pickle.
 const SYNC: &[u8; SYNC_BYTES] = b"\x9b\x1e\xf3\x52\xc6\x0d\xa7\x88\x3c\xe4\x71\xbf\x05\xd9\x66\xfa";
 /// Hadoop marks every 2000 bytes (`SYNC_INTERVAL`) where a record ends.
@@ -32,6 +34,18 @@ impl<R: Read> Reader<R> {
     /// Reads the values of `input`.
     pub fn new(input: R) -> Self {
         Reader { window: Window::new(input), sync: None, value: 0 }
+    }
+
+    /// The same input: the header of a file, and then what begins at `position` of it.
+    #[must_use]
+    pub fn at(self, position: Position) -> Self {
+        let before = position.bytes.saturating_sub(HEADER_BYTES);
+        Reader { window: self.window.at(before), value: position.units, ..self }
+    }
+
+    /// Where the next value begins, or a marker before it.
+    pub fn position(&self) -> Position {
+        Position { bytes: self.window.position(), units: self.value, rows: 0 }
     }
 
     /// Number of the value last read, counted from 1.

@@ -5,8 +5,8 @@
 
 use std::io::{self, Read, Write};
 
-use super::malformed;
 use super::window::{MESSAGE_BYTES_MAX, Window};
+use super::{Position, malformed};
 use crate::error::Result;
 
 const HEADER_BYTES: usize = 12;
@@ -33,6 +33,17 @@ impl<R: Read> Reader<R> {
         Reader { window: Window::new(input), record: 0 }
     }
 
+    /// The same input, which begins at `position` of its file.
+    #[must_use]
+    pub fn at(self, position: Position) -> Self {
+        Reader { window: self.window.at(position.bytes), record: position.units }
+    }
+
+    /// Where the next record begins.
+    pub fn position(&self) -> Position {
+        Position { bytes: self.window.position(), units: self.record, rows: 0 }
+    }
+
     /// Number of the record last read, counted from 1.
     pub fn record(&self) -> u64 {
         self.record
@@ -43,6 +54,29 @@ impl<R: Read> Reader<R> {
     /// # Errors
     /// Says the record and which of its fields is damaged or missing.
     pub fn next_record(&mut self) -> Result<Option<&[u8]>> {
+        let Some(length) = self.next_frame()? else { return Ok(None) };
+        let record = self.record;
+        let (data, crc) =
+            self.window.take(HEADER_BYTES + length + FOOTER_BYTES)[HEADER_BYTES..].split_at(length);
+        if masked_crc(data) != le_u32(crc) {
+            let what = "the checksum of its data does not match: the file is damaged";
+            return Err(malformed("record", record, what));
+        }
+        Ok(Some(data))
+    }
+
+    /// Passes over the next record, whose data is not looked at; false at the end of the input.
+    ///
+    /// # Errors
+    /// As [`Reader::next_record`], but for damaged data.
+    pub fn skip_record(&mut self) -> Result<bool> {
+        let Some(length) = self.next_frame()? else { return Ok(false) };
+        self.window.take(HEADER_BYTES + length + FOOTER_BYTES);
+        Ok(true)
+    }
+
+    /// Makes the next frame visible and returns the length of its data.
+    fn next_frame(&mut self) -> Result<Option<usize>> {
         self.record += 1;
         let record = self.record;
         let damaged = |what: String| Err(malformed("record", record, what));
@@ -69,12 +103,7 @@ impl<R: Read> Reader<R> {
             let found = self.window.bytes().len() - HEADER_BYTES;
             return damaged(format!("expected {length} bytes and a checksum, the file ends after {found}"));
         }
-        let (data, crc) =
-            self.window.take(HEADER_BYTES + length + FOOTER_BYTES)[HEADER_BYTES..].split_at(length);
-        if masked_crc(data) != le_u32(crc) {
-            return damaged("the checksum of its data does not match: the file is damaged".into());
-        }
-        Ok(Some(data))
+        Ok(Some(length))
     }
 }
 

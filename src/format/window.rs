@@ -16,11 +16,23 @@ pub(super) struct Window<R> {
     buffer: Vec<u8>,
     start: usize,
     end: usize,
+    /// Where in the file `start` is.
+    position: u64,
 }
 
 impl<R: Read> Window<R> {
     pub fn new(input: R) -> Self {
-        Window { input, buffer: vec![0; WINDOW_BYTES], start: 0, end: 0 }
+        Window { input, buffer: vec![0; WINDOW_BYTES], start: 0, end: 0, position: 0 }
+    }
+
+    /// The same bytes, the first of which is at `position` of its file.
+    pub fn at(self, position: u64) -> Self {
+        Window { position, ..self }
+    }
+
+    /// Where in the file the first visible byte is.
+    pub fn position(&self) -> u64 {
+        self.position
     }
 
     /// What is visible now.
@@ -32,6 +44,7 @@ impl<R: Read> Window<R> {
     pub fn take(&mut self, count: usize) -> &[u8] {
         let start = self.start;
         self.start += count;
+        self.position += count as u64;
         &self.buffer[start..self.start]
     }
 

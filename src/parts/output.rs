@@ -10,10 +10,14 @@ use super::manifest::{Checksum, MANIFEST, Manifest, PartEntry};
 use super::{Format, split};
 use crate::error::{Error, Result};
 use crate::format::{Element, RowSchema, RowsView, csv, example, pickle};
-use crate::storage::{Fill, Storage};
+use crate::storage::{Fill, Storage, owner};
 
 /// Says that all parts are there.
 const SUCCESS: &str = "_SUCCESS";
+/// The end of the name of a directory on its way.
+const PARTIAL: &str = ".partial";
+/// Says in such a directory whose it is.
+const OWNER: &str = "_owner";
 
 /// Writes the records of one file.
 type WriteRows<T> = fn(RowsView<'_, T>, RowSchema, &mut dyn Write) -> io::Result<()>;
@@ -74,7 +78,8 @@ pub struct Plan<'a> {
 }
 
 /// A directory on its way: everything is written under a temporary name beside it, which one rename turns into its own.
-/// Dropped before [`commit`](Output::commit) it leaves nothing behind, and what was there before is still there.
+/// Dropped before [`commit`](Output::commit) it leaves nothing behind, and what was there before is still there. Several may be on
+/// their way to one place; each has a name of its own.
 pub struct Output<'a> {
     storage: &'a Storage,
     target: PathBuf,
@@ -94,34 +99,36 @@ impl<'a> Output<'a> {
     /// When there is something at `target` already and `overwrite` does not allow to replace it, and when nothing can be
     /// written there.
     pub fn begin(storage: &'a Storage, target: &Path, overwrite: bool) -> Result<Output<'a>> {
-        let mut output = Output::join(storage, target)?;
-        let Output { target, staging, replaced, .. } = &output;
-        if storage.stat(target)?.is_none() && storage.stat(replaced)?.is_some() {
+        let nameless = || Error::Invalid(format!("the output {} names no directory", target.display()));
+        let name = target.file_name().ok_or_else(nameless)?.to_string_lossy();
+        let owner = owner::this_process();
+        let beside = |suffix: &str| target.with_file_name(format!(".{name}.{suffix}"));
+        let staging = beside(&format!("{}{PARTIAL}", owner::unique_name(&owner)));
+        let replaced = beside("replaced");
+        let target = target.to_owned();
+        if storage.stat(&target)?.is_none() && storage.stat(&replaced)?.is_some() {
             // An earlier run died between the two renames of `commit`.
-            storage.rename(replaced, target)?;
+            storage.rename(&replaced, &target)?;
         }
-        if !overwrite && storage.stat(target)?.is_some() {
-            return Err(Error::OutputExists(target.clone()));
+        if !overwrite && storage.stat(&target)?.is_some() {
+            return Err(Error::OutputExists(target));
         }
-        storage.delete(staging)?;
-        (output.overwrite, output.is_own) = (overwrite, true);
+        delete_leftovers(storage, &target, &format!(".{name}."))?;
+        let output = Output { storage, target, staging, replaced, overwrite, is_own: true };
         // Better now than after hours of work.
-        let probe = output.staging.join("_probe");
-        storage.create(&probe, &|_| Ok(()))?;
-        storage.delete(&probe)?;
+        storage.create(output.staging.join(OWNER), &|out| out.write_all(owner.as_bytes()))?;
         Ok(output)
     }
 
-    /// Takes part in writing the directory `target`, which another process has begun and will commit.
-    ///
-    /// # Errors
-    /// When it names no directory.
-    pub fn join(storage: &'a Storage, target: &Path) -> Result<Output<'a>> {
-        let nameless = || Error::Invalid(format!("the output {} names no directory", target.display()));
-        let name = target.file_name().ok_or_else(nameless)?.to_string_lossy();
-        let beside = |suffix| target.with_file_name(format!(".{name}.{suffix}"));
-        let (staging, replaced) = (beside("partial"), beside("replaced"));
-        Ok(Output { storage, target: target.to_owned(), staging, replaced, overwrite: false, is_own: false })
+    /// Takes part in writing a directory that another process has begun and will commit, which has told its [`Output::staging`].
+    pub fn join(storage: &'a Storage, target: &Path, staging: &Path) -> Output<'a> {
+        let (target, staging) = (target.to_owned(), staging.to_owned());
+        Output { storage, target, staging, replaced: PathBuf::new(), overwrite: false, is_own: false }
+    }
+
+    /// The temporary name that it is written under.
+    pub fn staging(&self) -> &Path {
+        &self.staging
     }
 
     /// Whether the file `path` (relative to the output) has been written, by whichever process.
@@ -206,6 +213,7 @@ impl<'a> Output<'a> {
         if replaces && !self.overwrite {
             return Err(Error::OutputExists(self.target.clone()));
         }
+        self.storage.delete(self.staging.join(OWNER))?;
         if replaces {
             self.storage.delete(&self.replaced)?;
             self.storage.rename(&self.target, &self.replaced)?;
@@ -219,9 +227,29 @@ impl<'a> Output<'a> {
     }
 }
 
+/// Deletes what killed processes of this host were writing to `target`; its names begin with `prefix`.
+fn delete_leftovers(storage: &Storage, target: &Path, prefix: &str) -> Result<()> {
+    let parent = target.parent().filter(|parent| *parent != Path::new("")).unwrap_or(Path::new("."));
+    if storage.stat(parent)?.is_none() {
+        return Ok(());
+    }
+    for entry in storage.list(parent)? {
+        let leftover = target.with_file_name(&entry.name);
+        let is_partial = entry.is_dir && entry.name.starts_with(prefix) && entry.name.ends_with(PARTIAL);
+        // Whoever is at work may be done with it by now: what cannot be read is left alone.
+        if is_partial
+            && let Ok(Some(owner)) = owner::read(storage, &leftover.join(OWNER))
+            && owner::is_gone(&owner)
+        {
+            storage.delete(&leftover)?;
+        }
+    }
+    Ok(())
+}
+
 impl Drop for Output<'_> {
     fn drop(&mut self) {
-        // The error that stopped the writing is the one to tell; a leftover is deleted by the next attempt.
+        // The error that stopped the writing is the one to tell; a leftover is deleted by the next attempt on this host.
         if self.is_own {
             drop(self.storage.delete(&self.staging));
         }

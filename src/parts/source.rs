@@ -2,6 +2,7 @@
 
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use flate2::read::MultiGzDecoder;
 use rayon::prelude::*;
@@ -9,8 +10,11 @@ use rayon::prelude::*;
 use super::Format;
 use super::manifest::Manifest;
 use crate::error::{Error, Result};
-use crate::format::{Element, ReadRows, RowSchema, Rows, csv, example, pickle};
+use crate::format::{Element, Position, ReadRows, RowSchema, Rows, csv, example, pickle, sequence_file};
 use crate::storage::Storage;
+
+/// Records between two looks at the memory they take.
+const ROWS_AT_ONCE: usize = 1024;
 
 /// Where a data set lies.
 #[derive(Clone, Copy, Debug)]
@@ -51,9 +55,18 @@ enum Encoding {
     TfRecord,
 }
 
+/// Where the files of a part are to be read from.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PartPosition {
+    /// In the file of features, or of whole records.
+    pub features: Position,
+    /// In that of labels, where they lie apart.
+    pub labels: Position,
+}
+
 /// A data set that was found.
-pub struct Source<'a> {
-    storage: &'a Storage,
+pub struct Source {
+    storage: Storage,
     shape: Vec<usize>,
     schema: RowSchema,
     /// How features, or whole records, are written.
@@ -61,30 +74,28 @@ pub struct Source<'a> {
     /// How labels are written, where they lie apart.
     labels: Encoding,
     parts: Vec<Part>,
+    /// Records of all parts, where a manifest tells.
+    rows: Option<u64>,
 }
 
-impl<'a> Source<'a> {
+impl Source {
     /// Finds the parts of the data set at `location`, in the order of their numbers. A record has the shape that the
     /// manifest tells, where there is one, else `shape`.
     ///
     /// # Errors
     /// When there are none, when features and labels have different numbers of them, or when labels are asked for in a
     /// place where the format has none.
-    pub fn find(
-        storage: &'a Storage,
-        location: Location,
-        shape: &[usize],
-        classes: usize,
-    ) -> Result<Source<'a>> {
+    pub fn find(storage: &Storage, location: Location, shape: &[usize], classes: usize) -> Result<Source> {
         let (features, labels) = encodings(location)?;
         let (files, manifest) = part_files(storage, location.features)?;
+        let rows = manifest.as_ref().map(|manifest| manifest.rows);
         let shape = manifest.map_or(shape.to_vec(), |manifest| manifest.shape);
         let parts = match location.labels {
             None => files.into_iter().map(|features| Part { features, labels: None }).collect(),
             Some(dir) => pair(location.features, files, dir, part_files(storage, dir)?.0)?,
         };
         let schema = RowSchema { width: shape.iter().product(), classes };
-        Ok(Source { storage, shape, schema, features, labels, parts })
+        Ok(Source { storage: storage.clone(), shape, schema, features, labels, parts, rows })
     }
 
     /// The shape of a record.
@@ -97,17 +108,28 @@ impl<'a> Source<'a> {
         &self.parts
     }
 
+    /// What a record holds.
+    pub fn schema(&self) -> RowSchema {
+        self.schema
+    }
+
     /// Streams the records of a part.
     ///
     /// # Errors
     /// When a file of it cannot be opened.
     pub fn open<T: Element>(&self, part: usize) -> Result<PartReader<T>> {
+        self.open_at(part, PartPosition::default())
+    }
+
+    /// Streams the records of a part from `position` on, which a reader of it has told.
+    ///
+    /// # Errors
+    /// When a file of it cannot be opened, or ends before.
+    pub fn open_at<T: Element>(&self, part: usize, position: PartPosition) -> Result<PartReader<T>> {
         let Part { features, labels } = &self.parts[part];
-        Ok(PartReader {
-            features: self.open_file(features, self.features)?,
-            labels: labels.as_ref().map(|file| self.open_file(file, self.labels)).transpose()?,
-            rows: 0,
-        })
+        let labels = labels.as_ref().map(|file| self.open_file(file, self.labels, position.labels));
+        let features = self.open_file(features, self.features, position.features)?;
+        Ok(PartReader { features, labels: labels.transpose()?, rows: 0 })
     }
 
     /// Reads all parts, several at a time, in order.
@@ -115,16 +137,44 @@ impl<'a> Source<'a> {
     /// # Errors
     /// The first error of the first part that has one.
     pub fn read_all<T: Element>(&self) -> Result<Rows<T>> {
-        let parts: Vec<Result<Rows<T>>> =
-            (0..self.parts.len()).into_par_iter().map(|part| self.read_part(part)).collect();
-        let parts = parts.into_iter().collect::<Result<Vec<_>>>()?;
+        Ok(self.read_within(u64::MAX)?.expect("there is no limit"))
+    }
+
+    /// Reads all parts, several at a time, in order; none when they hold more than `limit` bytes of features and labels, which a
+    /// manifest tells at once and reading finds before much more than that is in memory.
+    ///
+    /// # Errors
+    /// The first error of the first part that has one.
+    pub fn read_within<T: Element>(&self, limit: u64) -> Result<Option<Rows<T>>> {
+        let row = (self.schema.width * size_of::<T>() + size_of::<u32>()) as u64;
+        if self.rows.is_some_and(|rows| rows.saturating_mul(row) > limit) {
+            return Ok(None);
+        }
+        let all = AtomicU64::new(0);
+        let fits = |count: usize| {
+            let more = count as u64 * row;
+            all.fetch_add(more, Ordering::Relaxed).saturating_add(more) <= limit
+        };
+        let read = |part| {
+            let mut rows = Rows::default();
+            let mut reader = self.open(part)?;
+            loop {
+                match reader.read_rows(ROWS_AT_ONCE, &mut rows)? {
+                    0 => return Ok(Some(rows)),
+                    count if !fits(count) => return Ok(None),
+                    _ => {}
+                }
+            }
+        };
+        let parts: Vec<Result<Option<Rows<T>>>> = (0..self.parts.len()).into_par_iter().map(read).collect();
+        let Some(parts) = parts.into_iter().collect::<Result<Option<Vec<_>>>>()? else { return Ok(None) };
         let mut all = Rows::default();
         all.features.reserve_exact(parts.iter().map(|part| part.features.len()).sum());
         for part in parts {
             all.features.extend(part.features);
             all.labels.extend(part.labels);
         }
-        Ok(all)
+        Ok(Some(all))
     }
 
     /// Reads one part.
@@ -137,20 +187,35 @@ impl<'a> Source<'a> {
         Ok(rows)
     }
 
-    fn open_file<T: Element>(&self, file: &PartFile, encoding: Encoding) -> Result<FileReader<T>> {
-        let input = self.storage.open(&file.path, 0..file.bytes)?;
-        let whole = Whole { input, left: file.bytes };
-        let input: Box<dyn Read + Send> = if file.path.extension().is_some_and(|end| end == "gz") {
-            Box::new(MultiGzDecoder::new(whole))
-        } else {
-            Box::new(whole)
+    fn open_file<T: Element>(
+        &self,
+        file: &PartFile,
+        encoding: Encoding,
+        position: Position,
+    ) -> Result<FileReader<T>> {
+        let open = |from: u64, to: u64| {
+            Ok::<_, Error>(Whole { input: self.storage.open(&file.path, from..to)?, left: to - from })
         };
+        let compressed = file.path.extension().is_some_and(|end| end == "gz");
+        let from_here = open(position.bytes, file.bytes)?;
+        let input: Box<dyn Read + Send> = match encoding {
+            _ if compressed => Box::new(MultiGzDecoder::new(from_here)),
+            Encoding::Pickle(_) if position.bytes > 0 => {
+                Box::new(open(0, sequence_file::HEADER_BYTES)?.chain(from_here))
+            }
+            _ => Box::new(from_here),
+        };
+        let schema = self.schema;
         let rows: Box<dyn ReadRows<T> + Send> = match encoding {
-            Encoding::Csv(layout) => Box::new(csv::Reader::new(input, layout, self.schema)),
-            Encoding::Pickle(content) => Box::new(pickle::Reader::new(input, content, self.schema)),
-            Encoding::TfRecord => Box::new(example::Reader::new(input, self.schema)),
+            Encoding::Csv(layout) => Box::new(csv::Reader::new(input, layout, schema).at(position)),
+            Encoding::Pickle(content) => Box::new(pickle::Reader::new(input, content, schema).at(position)),
+            Encoding::TfRecord => Box::new(example::Reader::new(input, schema).at(position)),
         };
-        Ok(FileReader { path: file.path.clone(), rows })
+        let mut reader = FileReader { path: file.path.clone(), rows, compressed, given: 0 };
+        for _ in 0..position.rows {
+            reader.skip_row()?;
+        }
+        Ok(reader)
     }
 }
 
@@ -235,11 +300,40 @@ pub struct PartReader<T> {
     rows: u64,
 }
 
-impl<T: Element> ReadRows<T> for PartReader<T> {
-    fn read_row(&mut self, rows: &mut Rows<T>) -> Result<bool> {
-        let read = self.features.read_row(rows)?;
+impl<T: Element> PartReader<T> {
+    /// Appends up to `limit` records to `rows`, and returns how many there were: fewer only at the end of the part.
+    ///
+    /// # Errors
+    /// Names the file and the place in it; also when features and labels do not end together.
+    pub fn read_rows(&mut self, limit: usize, rows: &mut Rows<T>) -> Result<usize> {
+        for count in 0..limit {
+            let read = |file: &mut FileReader<T>| file.read_row(rows);
+            if !self.next(read)? {
+                return Ok(count);
+            }
+        }
+        Ok(limit)
+    }
+
+    /// Passes over the next record; false at the end of the part.
+    ///
+    /// # Errors
+    /// As [`PartReader::read_rows`], but not all of its records are looked at.
+    pub fn skip_row(&mut self) -> Result<bool> {
+        self.next(FileReader::skip_row)
+    }
+
+    /// Where the next record begins.
+    pub fn position(&self) -> PartPosition {
+        let labels = self.labels.as_ref().map(FileReader::position);
+        PartPosition { features: self.features.position(), labels: labels.unwrap_or_default() }
+    }
+
+    /// Takes the next record of features and labels.
+    fn next(&mut self, mut take: impl FnMut(&mut FileReader<T>) -> Result<bool>) -> Result<bool> {
+        let read = take(&mut self.features)?;
         if let Some(labels) = &mut self.labels
-            && labels.read_row(rows)? != read
+            && take(labels)? != read
         {
             let (shorter, longer) = if read { ("labels", "features") } else { ("features", "labels") };
             return Err(Error::Unpaired {
@@ -257,11 +351,28 @@ impl<T: Element> ReadRows<T> for PartReader<T> {
 struct FileReader<T> {
     path: PathBuf,
     rows: Box<dyn ReadRows<T> + Send>,
+    /// It can be read from its beginning only.
+    compressed: bool,
+    /// Records given out or skipped.
+    given: u64,
 }
 
 impl<T: Element> FileReader<T> {
     fn read_row(&mut self, rows: &mut Rows<T>) -> Result<bool> {
+        self.given += 1;
         self.rows.read_row(rows).map_err(|error| error.in_file(&self.path))
+    }
+
+    fn skip_row(&mut self) -> Result<bool> {
+        self.given += 1;
+        self.rows.skip_row().map_err(|error| error.in_file(&self.path))
+    }
+
+    fn position(&self) -> Position {
+        if self.compressed {
+            return Position { rows: self.given, ..Position::default() };
+        }
+        self.rows.position()
     }
 }
 

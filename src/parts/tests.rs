@@ -10,7 +10,7 @@ use super::manifest::{MANIFEST, Manifest};
 use super::output::{Output, Plan};
 use super::source::{Location, Source};
 use super::*;
-use crate::format::{ReadRows, RowSchema, Rows};
+use crate::format::{RowSchema, Rows};
 use crate::storage::{HadoopConfig, Storage};
 
 const SCHEMA: RowSchema = RowSchema { width: 6, classes: 3 };
@@ -282,6 +282,39 @@ fn what_a_killed_run_was_replacing_is_put_back() {
     fs::rename(place.path("out"), place.path(".out.replaced")).unwrap();
     drop(Output::begin(&place.storage, &place.path("out"), true).unwrap());
     assert_eq!(place.read(Format::Csv2, "out/train", None).unwrap(), records(3));
+}
+
+#[test]
+fn several_writers_do_not_meddle_with_each_other() {
+    let place = Place::new();
+    let begin = |overwrite| Output::begin(&place.storage, &place.path("out"), overwrite).unwrap();
+    let write = |output: &Output, count| {
+        output.write_records(&plan(Format::Csv2, 2), records(count).view(), &|_| {}).unwrap();
+    };
+    let (first, second, third) = (begin(false), begin(false), begin(true));
+    write(&first, 3);
+    write(&second, 4);
+    first.commit().unwrap();
+    assert!(second.commit().unwrap_err().to_string().contains("out is there already"));
+    assert_eq!(place.read(Format::Csv2, "out/train", None).unwrap(), records(3));
+    write(&third, 5);
+    third.commit().unwrap();
+    assert_eq!(place.read(Format::Csv2, "out/train", None).unwrap(), records(5));
+    assert_eq!(fs::read_dir(place.directory.path()).unwrap().count(), 1);
+}
+
+#[test]
+fn what_a_killed_run_was_writing_is_deleted() {
+    let place = Place::new();
+    let own = crate::storage::owner::this_process();
+    let gone = own.replacen(&std::process::id().to_string(), &u32::MAX.to_string(), 1);
+    for (name, owner) in [("1", &own), ("2", &gone)] {
+        let leftover = place.path(&format!(".out.{name}.partial"));
+        fs::create_dir(&leftover).unwrap();
+        fs::write(leftover.join("_owner"), owner).unwrap();
+    }
+    drop(Output::begin(&place.storage, &place.path("out"), false).unwrap());
+    assert_eq!(place.files(), [".out.1.partial/_owner"]);
 }
 
 #[test]

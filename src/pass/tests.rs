@@ -85,8 +85,8 @@ fn computed(
         }
         let workspace = Workspace::new(model, count);
         let losses = team::run(threads, |member| {
-            let mut pass = Pass::new(model, kernels, &workspace, data);
-            pass.load(data, records..records + count);
+            let mut pass = Pass::new(model, kernels, &workspace, data.sparse_scale());
+            pass.load((records..records + count).map(|record| (data, record)));
             pass.forward(member, &buffer);
             pass.loss(1.0, 0.0);
             pass.backward(member, &buffer, &Slot { buffer: &slot, nodes: &part.nodes });

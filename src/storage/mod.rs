@@ -7,6 +7,7 @@
 mod hadoop;
 mod hdfs;
 mod local;
+pub(crate) mod owner;
 
 pub mod file;
 pub mod path;
@@ -65,11 +66,12 @@ trait FileSystem: Send + Sync {
     fn delete(&self, path: &Path) -> io::Result<()>;
 }
 
-/// All file systems: each call finds the one that its path means.
+/// All file systems: each call finds the one that its path means. Clones share their connections.
+#[derive(Clone)]
 pub struct Storage {
     config: HadoopConfig,
     /// Those that were used, by scheme and authority; this machine's is `file://`.
-    file_systems: Mutex<BTreeMap<String, Arc<dyn FileSystem>>>,
+    file_systems: Arc<Mutex<BTreeMap<String, Arc<dyn FileSystem>>>>,
 }
 
 impl Storage {
@@ -84,7 +86,7 @@ impl Storage {
     /// The storage of a Hadoop configuration; the default one leaves paths without a scheme on this machine.
     #[must_use]
     pub fn new(config: HadoopConfig) -> Storage {
-        Storage { config, file_systems: Mutex::default() }
+        Storage { config, file_systems: Arc::default() }
     }
 
     /// The configuration in use.

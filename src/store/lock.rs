@@ -6,15 +6,14 @@
 //! another host nobody can know, and the error says what to delete.
 
 use std::fs::{self, File, Metadata, TryLockError};
-use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::error::Error;
-use crate::storage::Storage;
 use crate::storage::path::Location;
+use crate::storage::{Storage, owner};
 
 /// The file that is locked.
 const LOCK: &str = ".lock";
@@ -46,7 +45,7 @@ impl Lock {
                 of(file.metadata()) == of(fs::metadata(path))
             }
             Lock::Hdfs { storage, path, owner } => {
-                owner_of(storage, path).is_ok_and(|found| found.as_ref() == Some(owner))
+                owner::read(storage, path).is_ok_and(|found| found.as_ref() == Some(owner))
             }
         }
     }
@@ -86,16 +85,13 @@ fn take_local(directory: &Path) -> Result<Lock, Error> {
 
 fn take_hdfs(storage: &Arc<Storage>, directory: &Path) -> Result<Lock, Error> {
     let path = directory.join(LOCK);
-    let pid = std::process::id();
-    // One process may take the lock several times, and must not take one for another.
-    let random = RandomState::new().build_hasher().finish();
-    let owner = format!("{pid} {} {} {random:016x}", host(), started(pid).unwrap_or_default());
-    let offer = directory.join(format!("{LOCK}.{random:016x}"));
+    let owner = owner::this_process();
+    let offer = directory.join(format!("{LOCK}.{}", owner::unique_name(&owner)));
     storage.create(&offer, &|out| out.write_all(owner.as_bytes()))?;
-    let taken = match owner_of(storage, &path) {
-        Ok(Some(found)) if !is_gone(&found) => Err(held_by(directory, &path, &found)),
+    let taken = match owner::read(storage, &path) {
+        Ok(Some(found)) if !owner::is_gone(&found) => Err(held_by(directory, &path, &found)),
         Ok(found) => found.map_or(Ok(()), |_| storage.delete(&path)).and_then(|()| {
-            storage.rename(&offer, &path).map_err(|error| match owner_of(storage, &path) {
+            storage.rename(&offer, &path).map_err(|error| match owner::read(storage, &path) {
                 Ok(Some(found)) => held_by(directory, &path, &found),
                 _ => error,
             })
@@ -115,51 +111,4 @@ fn held_by(directory: &Path, lock: &Path, owner: &str) -> Error {
     let (pid, host) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
     let pid = format!("{pid} on {host} (if that is gone, delete {})", lock.display());
     Error::Locked { directory: directory.to_owned(), pid }
-}
-
-fn owner_of(storage: &Storage, path: &Path) -> Result<Option<String>, Error> {
-    let Some(entry) = storage.stat(path)? else { return Ok(None) };
-    let bytes = storage.file(path)?.bytes(0..entry.bytes).map_err(Error::io("read", path))?;
-    Ok(Some(String::from_utf8_lossy(&bytes).into_owned()))
-}
-
-/// Whether the owner was a process of this host that has ended.
-fn is_gone(owner: &str) -> bool {
-    let mut words = owner.split(' ');
-    let pid = words.next().and_then(|pid| pid.parse().ok());
-    match (pid, words.next(), words.next()) {
-        (Some(pid), Some(of), Some(since)) => of == host() && started(pid).as_deref() != Some(since),
-        _ => false,
-    }
-}
-
-/// The host's name and the boot's identity: process ids of containers that share a name are not mistaken for each other's.
-fn host() -> String {
-    let read = |path| fs::read_to_string(path).unwrap_or_default().trim().to_owned();
-    let namespace = fs::read_link("/proc/self/ns/pid").unwrap_or_default();
-    let number: String = namespace.to_string_lossy().chars().filter(char::is_ascii_digit).collect();
-    format!("{}/{}/{number}", read("/proc/sys/kernel/hostname"), read("/proc/sys/kernel/random/boot_id"))
-}
-
-/// When a process of this host started, in ticks after the boot; none when there is no such process.
-fn started(pid: u32) -> Option<String> {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    // The second field is a name in parentheses, which may itself hold blanks and parentheses.
-    stat.rsplit_once(')')?.1.split_whitespace().nth(19).map(str::to_owned)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_a_process_of_this_host_that_ended_is_gone() {
-        let own = std::process::id();
-        let since = started(own).unwrap();
-        assert!(!is_gone(&format!("{own} {} {since}", host())));
-        assert!(is_gone(&format!("{own} {} {since}1", host())), "another process has that number now");
-        assert!(is_gone(&format!("{} {} {since}", u32::MAX, host())));
-        assert!(!is_gone(&format!("{} elsewhere {since}", u32::MAX)));
-        assert!(!is_gone("damaged"));
-    }
 }

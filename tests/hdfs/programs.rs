@@ -16,8 +16,11 @@ pub const TESTS: &[Test] = &[
     ("a_training_is_resumed_from_hdfs", a_training_is_resumed_from_hdfs),
     ("one_run_at_a_time_writes_a_model", one_run_at_a_time_writes_a_model),
     ("a_training_outlives_a_restart_of_the_namenode", a_training_outlives_a_restart_of_the_namenode),
+    ("a_training_from_parts_outlives_its_nodes", a_training_from_parts_outlives_its_nodes),
+    ("what_hdfs_refuses_is_said", what_hdfs_refuses_is_said),
     ("what_is_there_is_replaced_only_on_request", what_is_there_is_replaced_only_on_request),
     ("metrics_grow_on_hdfs_and_are_reported_from_there", metrics_grow_on_hdfs_and_are_reported_from_there),
+    ("the_driver_feeds_uneven_and_empty_parts", the_driver_feeds_uneven_and_empty_parts),
 ];
 
 /// `mnist` whose paths without a scheme lie on HDFS.
@@ -50,9 +53,9 @@ fn every_format_goes_through_hdfs(cluster: &Cluster) {
             }
             _ => format!("--{prefix}images /{format}/data/{set}"),
         };
-        for (ranks, readers) in [(1, 2), (3, 1)] {
+        for (ranks, readers, cache) in [(1, 2, ""), (3, 1, ""), (3, 2, "--cache-mib 0 --no-resume")] {
             mnist(&format!(
-                "train --hidden 20 -e 2 -n {ranks} -r {readers} -f {format} -m /{format}/model{ranks} {} {} --report r.json",
+                "train --hidden 20 -e 2 -n {ranks} -r {readers} {cache} -f {format} -m /{format}/model{ranks} {} {} --report r.json",
                 named("train", ""),
                 named("test", "test-")
             ));
@@ -75,6 +78,40 @@ fn every_format_goes_through_hdfs(cluster: &Cluster) {
         let names: Vec<String> =
             storage.list(format!("/{format}/out")).unwrap().into_iter().map(|entry| entry.name).collect();
         assert_eq!(names, ["_SUCCESS", "part-00000", "part-00001", "part-00002"]);
+    }
+}
+
+/// Rewrites the four parts of a set in csv2 with these numbers of records, and the rest in the last one.
+fn resize(storage: &Storage, set: &str, sizes: [usize; 3]) -> Vec<usize> {
+    let path = |part: usize| format!("{set}/part-{part:05}");
+    let all: String = (0..4).map(|part| text(storage, &path(part))).collect();
+    let mut lines = all.split_inclusive('\n');
+    let mut write = |part: usize, size: usize| {
+        let part_text: String = lines.by_ref().take(size).collect();
+        storage.create(path(part), &|out| out.write_all(part_text.as_bytes())).unwrap();
+        part_text.lines().count()
+    };
+    sizes.into_iter().chain([usize::MAX]).enumerate().map(|(part, size)| write(part, size)).collect()
+}
+
+fn the_driver_feeds_uneven_and_empty_parts(cluster: &Cluster) {
+    let (sandbox, storage) = (Sandbox::new(), cluster.storage());
+    let hash = sandbox.hash("--hidden 20 -e 2 -m of-idx");
+    run(&mut mnist(cluster, &sandbox, "prepare --data data -n 4 -f csv2 -o /fed/data")).succeeds();
+    resize(&storage, "/fed/data/train", [0, 1, 300]);
+    let sizes = resize(&storage, "/fed/data/test", [0, 100, 0]);
+    let muster = |arguments: &str| {
+        let mut command = sandbox.muster("run --feed -n 3", arguments);
+        run(command.env("HADOOP_CONF_DIR", cluster.conf_dir())).succeeds()
+    };
+    let options = "--hidden 20 -e 2 -f csv2 --images /fed/data/train -m /fed/model --report r.json";
+    let outcome = muster(&format!("train {options}"));
+    assert_eq!(sandbox.json("r.json")["weights_sha256"], hash.as_str(), "{outcome:?}");
+    assert!(outcome.stderr.contains("muster: fed 660 records, digest "), "{outcome:?}");
+    muster("inference -f csv2 --images /fed/data/test -m /fed/model -o /fed/out");
+    for (part, size) in sizes.into_iter().enumerate() {
+        let lines = text(&storage, &format!("/fed/out/part-{part:05}"));
+        assert_eq!(lines.lines().filter(|line| line.starts_with("Label: ")).count(), size, "part {part}");
     }
 }
 
@@ -129,6 +166,43 @@ fn a_training_outlives_a_restart_of_the_namenode(cluster: &Cluster) {
     });
     training.signal("INT");
     assert_eq!(training.ends().status.code(), Some(130));
+}
+
+/// Parts that are read anew in every epoch, while DataNodes die or fall silent and the NameNode starts again.
+fn a_training_from_parts_outlives_its_nodes(cluster: &Cluster) {
+    let (sandbox, options) = (Sandbox::new(), "--hidden 20 -e 400");
+    let hash = sandbox.hash(&format!("{options} -m direct"));
+    let down = cluster.kill(&["datanode1"]);
+    run(&mut mnist(cluster, &sandbox, "prepare --data data -n 3 -v -f csv2 -o /disturbed/data")).succeeds();
+    drop(down);
+    let train = "-f csv2 -i /disturbed/data/train --cache-mib 0 -m /disturbed/model --report r.json";
+    let mut training = start(&mut mnist(cluster, &sandbox, &format!("train {options} {train}")));
+    training.says("epoch");
+    drop(cluster.kill(&["datanode2"]));
+    training.says("epoch");
+    drop(cluster.freeze(&["datanode3"]));
+    training.says("epoch");
+    drop(cluster.kill(&NAMENODE));
+    assert!(training.ends().status.success());
+    assert_eq!(sandbox.json("r.json")["weights_sha256"], hash.as_str());
+}
+
+fn what_hdfs_refuses_is_said(cluster: &Cluster) {
+    let (sandbox, storage) = (Sandbox::new(), cluster.storage());
+    for directory in ["/full", "/theirs"] {
+        storage.create(format!("{directory}/file"), &|_| Ok(())).unwrap();
+    }
+    cluster.admin(&["-setSpaceQuota", "1m", "/full"]);
+    let prepare = "prepare --data data -n 2 -f tfr -o";
+    run(&mut mnist(cluster, &sandbox, &format!("{prepare} /full/data")))
+        .refuses(&["quota", "free some space"]);
+    for program in [&format!("{prepare} /theirs/data"), "train --data data -e 1 -m /theirs/model"] {
+        let mut command = mnist(cluster, &sandbox, program);
+        run(command.env("HADOOP_USER_NAME", "bob")).refuses(&["user=bob", "check the permissions"]);
+    }
+    for directory in ["/full", "/theirs"] {
+        assert_eq!(storage.list(directory).unwrap().len(), 1, "{directory}: something is left over");
+    }
 }
 
 fn what_is_there_is_replaced_only_on_request(cluster: &Cluster) {

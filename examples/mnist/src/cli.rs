@@ -122,6 +122,10 @@ pub struct Train {
     /// Directory of their labels
     #[arg(long, value_name = "DIR", requires = "test_images", help_heading = "Data")]
     pub test_labels: Option<PathBuf>,
+    /// MiB of memory in each process for decoded parts. What does not fit is read anew in every epoch, 65,536 records at a time and
+    /// the next of them ahead
+    #[arg(long, default_value_t = 4096, value_name = "MIB", requires = "images", help_heading = "Data")]
+    pub cache_mib: u64,
 
     /// Units of each hidden layer, `none` for softmax regression [default: 128]
     #[arg(long, value_name = "N,N,…", value_parser = hidden, help_heading = "Model")]
@@ -142,6 +146,8 @@ pub struct Train {
 
     #[command(flatten)]
     pub cluster: Cluster,
+    #[command(flatten)]
+    pub launch: Launch,
 
     /// Seconds between checkpoints
     #[arg(long, default_value_t = 10.0, value_name = "SECS", value_parser = seconds, help_heading = "Checkpoints")]
@@ -165,10 +171,6 @@ pub struct Train {
     /// Write a report as JSON
     #[arg(long, value_name = "FILE", help_heading = "Output")]
     pub report: Option<PathBuf>,
-    /// Directory, here or on HDFS, for what `muster report` and TensorBoard show: metrics while training, a report at the end
-    /// [default: that of `muster run`, if it has one]
-    #[arg(long, visible_alias = "log_dir", value_name = "DIR", help_heading = "Output")]
-    pub log_dir: Option<PathBuf>,
     /// Steps from one line of metrics to the next
     #[arg(long, default_value_t = 10, value_name = "N", value_parser = positive::<u64>, help_heading = "Output")]
     pub metrics_every: u64,
@@ -233,6 +235,52 @@ pub enum TransportName {
     Rma,
 }
 
+/// How ranks are started, and how records come to them.
+#[derive(Args, Debug)]
+#[command(next_help_heading = "Launcher")]
+pub struct Launch {
+    /// Start the ranks as `muster run` does, by this engine
+    #[arg(long, value_enum)]
+    pub engine: Option<EngineName>,
+    /// Whether workers read the parts themselves (direct, or tensorflow), or a driver reads and feeds them (feed, or spark)
+    #[arg(long, visible_alias = "input_mode", value_enum)]
+    pub input_mode: Option<InputMode>,
+    /// Be fed with parts as they appear in the directory, until `muster stop` or Ctrl-C
+    #[arg(long)]
+    pub follow: bool,
+    /// Further attempts after a rank is lost, each from the last checkpoint
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub max_restarts: u32,
+    /// Directory for what `muster report` and TensorBoard show: metrics while training, a report at the end; and for the logs of ranks
+    /// that this program starts, here or, without these, on HDFS [default: that of `muster run`, if it has one]
+    #[arg(long, visible_alias = "log_dir", value_name = "DIR", help_heading = "Output")]
+    pub log_dir: Option<PathBuf>,
+}
+
+/// Engines by name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum EngineName {
+    /// Threads, or srun within a Slurm allocation
+    Auto,
+    /// All ranks in one process
+    Threads,
+    /// Processes under mpirun
+    Mpirun,
+    /// Processes under Slurm
+    Srun,
+}
+
+/// Ways for records to come to the workers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum InputMode {
+    /// Workers read them
+    #[value(alias = "tensorflow")]
+    Direct,
+    /// A driver sends them
+    #[value(alias = "spark")]
+    Feed,
+}
+
 /// What decides the weights.
 #[derive(Args, Debug)]
 #[command(next_help_heading = "Training")]
@@ -286,6 +334,8 @@ pub struct Inference {
     pub cluster_size: Option<usize>,
     #[command(flatten)]
     pub fabric: FabricArgs,
+    #[command(flatten)]
+    pub launch: Launch,
     #[command(flatten)]
     pub seed_mode: Mode,
     #[command(flatten)]

@@ -1,8 +1,11 @@
 //! What a person sees: lines on standard output, remarks and a progress bar on standard error.
 
+use anyhow::Result;
 use indicatif::{ProgressBar, ProgressStyle};
 use std::fmt::Display;
 use std::io::Write;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize};
 
 /// Writes to the terminal. A closed pipe is no reason to lose a training, so what cannot be written is not.
 pub struct Console {
@@ -66,6 +69,18 @@ fn isoformat(time: jiff::civil::DateTime) -> String {
     let micros = time.subsec_nanosecond() / 1000;
     let seconds = time.strftime("%Y-%m-%dT%H:%M:%S");
     if micros == 0 { seconds.to_string() } else { format!("{seconds}.{micros:06}") }
+}
+
+/// `interrupt`, which becomes the number of the first SIGINT or SIGTERM; a second one ends the process at once.
+pub fn interrupts(interrupt: Arc<AtomicUsize>) -> Result<Arc<AtomicUsize>> {
+    use signal_hook::consts::{SIGINT, SIGTERM};
+    let seen = Arc::new(AtomicBool::new(false));
+    for signal in [SIGINT, SIGTERM] {
+        signal_hook::flag::register_conditional_shutdown(signal, 128 + signal, seen.clone())?;
+        signal_hook::flag::register(signal, seen.clone())?;
+        signal_hook::flag::register_usize(signal, interrupt.clone(), signal as usize)?;
+    }
+    Ok(interrupt)
 }
 
 #[cfg(test)]

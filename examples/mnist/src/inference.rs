@@ -4,7 +4,7 @@ use crate::console::{self, Console};
 use crate::fabric::Found;
 use crate::launched::Launched;
 use crate::source::{self, CLASSES, SCALE};
-use crate::{cli, parts, ranks};
+use crate::{cli, driver, fed, parts, ranks};
 use anyhow::{Context, Result, anyhow, ensure};
 use muster::dataset::Dataset;
 use muster::inference::{Confusion, predict, read_model};
@@ -27,8 +27,14 @@ const STOPPED_MAX: Duration = Duration::from_secs(60);
 /// share the parts.
 pub fn run(options: &cli::Inference) -> Result<ExitCode> {
     options.seed_mode.check("inference")?;
+    if let Some(code) = driver::run(&options.launch, options.cluster_size.unwrap_or(1))? {
+        return Ok(code);
+    }
+    if let Some(code) = fed::inference(options)? {
+        return Ok(code);
+    }
     ranks::run(STOPPED_MAX, |world| {
-        let launched = Launched::register(Task::Inference, Kernels::select()?)?;
+        let launched = Launched::register(Task::Inference, Kernels::select()?, None)?;
         let done = run_rank(options, world, &launched);
         launched.finish(done)
     })
@@ -40,7 +46,7 @@ fn run_rank(options: &cli::Inference, world: Option<&World>, launched: &Launched
     let (rank, storage) = (world.map_or(0, World::rank), Storage::from_environment()?);
     let fills_cache = options.data.data.is_none() && options.data.images.is_none();
     let work = ranks::in_turn(world, fills_cache, || Work::prepare(options, rank, &storage))?;
-    let (size, work) = both(world, size, work, Work::facts)?;
+    let (size, work, output) = both(world, size, work, (&storage, &options.output))?;
     Found::here(&options.fabric, world.map(|world| (world, Transport::Messages)))?;
     launched.start(if world.is_some() { 1 } else { size })?;
     let console = Console::new(0, "");
@@ -48,7 +54,7 @@ fn run_rank(options: &cli::Inference, world: Option<&World>, launched: &Launched
         console.line(format_args!("{} ===== Start", console::now()));
     }
     let seats = world.map_or(1, |world| world.roster().len());
-    let (output, tally) = work.run(options, world, (rank, seats));
+    let tally = work.run(options, world, (rank, seats), &output);
     let tallies = match world {
         None => vec![tally?],
         Some(world) => agree::gather(world, tally.map_err(|error| format!("{error:#}")))?,
@@ -59,19 +65,26 @@ fn run_rank(options: &cli::Inference, world: Option<&World>, launched: &Launched
     Ok(ExitCode::SUCCESS)
 }
 
-/// Makes sure that all ranks are ready to do the same.
-fn both<T>(
+/// Makes sure that all ranks are ready to do the same, and to write it to the same place.
+fn both<'a>(
     world: Option<&World>,
     size: Result<usize>,
-    work: Result<T>,
-    facts: impl FnOnce(&T) -> Vec<(String, String)>,
-) -> Result<(usize, T)> {
+    work: Result<Work<'a>>,
+    (storage, target): (&'a Storage, &Path),
+) -> Result<(usize, Work<'a>, Output<'a>)> {
     let ready = size.and_then(|size| Ok((size, work?)));
-    let Some(world) = world else { return ready };
-    let own = ready.as_ref().map(|(_, work)| facts(work)).map_err(|error| format!("{error:#}"));
-    let all = agree::gather(world, own)?;
-    agree::same(&all.iter().map(Vec::as_slice).collect::<Vec<_>>())?;
-    ready
+    let mut staging = PathBuf::new();
+    if let Some(world) = world {
+        let told =
+            |work: &Work| (work.output.as_ref().map(|output| output.staging().to_owned()), work.facts());
+        let own = ready.as_ref().map(|(_, work)| told(work)).map_err(|error| format!("{error:#}"));
+        let all = agree::gather(world, own)?;
+        agree::same(&all.iter().map(|(_, facts)| facts.as_slice()).collect::<Vec<_>>())?;
+        staging = all.into_iter().find_map(|(staging, _)| staging).expect("rank 0 has begun the output");
+    }
+    let (size, mut work) = ready?;
+    let output = work.output.take().unwrap_or_else(|| Output::join(storage, target, &staging));
+    Ok((size, work, output))
 }
 
 /// When all parts are there: says so, moves them to their place, and tells how right they are.
@@ -110,28 +123,16 @@ struct Work<'a> {
     model: Model,
     weights: Vec<Tensors>,
     input: Input<'a>,
-    output: Output<'a>,
+    /// Rank 0 begins it, and the others join.
+    output: Option<Output<'a>>,
 }
 
 impl<'a> Work<'a> {
     fn prepare(options: &'a cli::Inference, rank: usize, storage: &'a Storage) -> Result<Work<'a>> {
         let (model, weights) = read_model(storage, &options.model)?;
-        let output = match rank {
-            0 => begin(storage, options)?,
-            _ => Output::join(storage, &options.output)?,
-        };
+        let output = if rank == 0 { Some(begin(storage, options)?) } else { None };
         let input = Input::open(storage, &options.data)?;
-        let widths = model.widths();
-        ensure!(
-            widths[0] == input.width() && widths[widths.len() - 1] == CLASSES,
-            "the model {} takes {} features and gives {} classes, but {} has {} features and {} classes; choose another --model",
-            options.model.display(),
-            widths[0],
-            widths[widths.len() - 1],
-            input.path().display(),
-            input.width(),
-            CLASSES,
-        );
+        parts::check_model(&model, (input.width(), input.path()), &options.model)?;
         Ok(Work { model, weights, input, output })
     }
 
@@ -153,14 +154,14 @@ impl<'a> Work<'a> {
         options: &cli::Inference,
         world: Option<&World>,
         (rank, seats): (usize, usize),
-    ) -> (Output<'a>, Result<Tally>) {
-        let Work { model, weights, input, output } = self;
-        let share = world.map(|world| world.roster().share_of_cores(rank, usable_cores(), |_| true));
+        output: &Output,
+    ) -> Result<Tally> {
+        let Work { model, weights, input, .. } = self;
+        let share = world.map(|world| world.roster().share_of_cores(rank, ranks::usable_cores(), |_| true));
         let classify = || {
             let kernels = Kernels::select()?;
             let confusion = Confusion::new(CLASSES);
-            let mut classifier =
-                Classifier { model, weights, kernels, output: &output, records: 0, confusion };
+            let mut classifier = Classifier { model, weights, kernels, output, records: 0, confusion };
             let parts: Vec<usize> = (rank..input.parts()).step_by(seats).collect();
             match &input {
                 Input::Idx(dataset) => {
@@ -178,17 +179,11 @@ impl<'a> Work<'a> {
             Ok((parts, classifier.records, classifier.confusion))
         };
         let pool = rayon::ThreadPoolBuilder::new().num_threads(share.unwrap_or(0)).build();
-        let tally = match pool {
+        match pool {
             Ok(pool) => pool.install(classify),
             Err(error) => Err(anyhow!("cannot start the threads that classify ({error})")),
-        };
-        (output, tally)
+        }
     }
-}
-
-/// Threads that this process may run at once.
-fn usable_cores() -> usize {
-    std::thread::available_parallelism().map_or(1, usize::from)
 }
 
 /// Finds out at once whether the output can be written, before anything is computed.
@@ -206,7 +201,7 @@ enum Input<'a> {
     /// Digits in memory, which count as one part.
     Idx(Dataset),
     /// Parts, and the directory that they lie in.
-    Parts(Source<'a>, &'a Path),
+    Parts(Source, &'a Path),
 }
 
 impl<'a> Input<'a> {

@@ -4,6 +4,8 @@
 use anyhow::{Context, Result, anyhow, ensure};
 use muster_kernels::Kernels;
 use muster_launcher::agent::Agent;
+use muster_launcher::feed::Fed;
+use muster_launcher::feed::spec::FeedSpec;
 use muster_launcher::message::{Program, Task};
 use std::path::Path;
 use std::process::ExitCode;
@@ -15,12 +17,13 @@ pub struct Launched(Option<Agent>);
 
 impl Launched {
     /// Registers with the launcher, if it has started this process.
-    pub fn register(task: Task, kernels: &Kernels) -> Result<Launched> {
+    pub fn register(task: Task, kernels: &Kernels, feed: Option<FeedSpec>) -> Result<Launched> {
         let program = Program {
             name: "mnist".to_owned(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             kernels: kernels.backend().name().to_owned(),
             task,
+            feed,
         };
         Ok(Launched(Agent::of_this_process(program)?))
     }
@@ -28,6 +31,10 @@ impl Launched {
     /// Waits for the start, if this process runs as many ranks as it was started for.
     pub fn start(&self, ranks_here: usize) -> Result<()> {
         let Some(agent) = &self.0 else { return Ok(()) };
+        ensure!(
+            !agent.environment().evaluator,
+            "mnist has no rank that only evaluates yet; leave --evaluator out (rank 0 evaluates after each epoch)"
+        );
         let (wanted, engine) = (agent.ranks().len(), agent.environment().engine.name());
         ensure!(
             wanted == ranks_here,
@@ -35,6 +42,26 @@ impl Launched {
              give the number of ranks to `muster run -n` only, and take --engine threads where mnist is built without MPI"
         );
         agent.wait_for_start().context("no order to start came")
+    }
+
+    /// The ranks of this process.
+    pub fn ranks(&self) -> usize {
+        self.0.as_ref().map_or(1, |agent| agent.ranks().len())
+    }
+
+    /// Whether this program has said that it is to be fed.
+    pub fn is_fed(&self) -> bool {
+        self.0.as_ref().is_some_and(Agent::is_fed)
+    }
+
+    /// The records that the driver sends, once it has given the start; see [`Agent::fed`].
+    pub fn fed(&self, scale: f32) -> Option<Fed> {
+        self.0.as_ref()?.fed(scale)
+    }
+
+    /// Where the run's report and logs go.
+    pub fn log_dir(&self) -> Option<&Path> {
+        self.0.as_ref()?.environment().log_dir.as_deref()
     }
 
     /// Becomes a signal's number when this process is to end.
@@ -47,15 +74,10 @@ impl Launched {
         self.0.as_ref().is_some_and(|agent| agent.environment().attempt > 0)
     }
 
-    /// The run's directory, if it has one.
-    pub fn log_dir(&self) -> Option<&Path> {
-        self.0.as_ref().and_then(|agent| agent.environment().log_dir.as_deref())
-    }
-
-    /// All ranks of this process have done so many steps.
-    pub fn step(&self, steps: u64) {
+    /// A rank of this process has done so many steps.
+    pub fn step(&self, rank: usize, steps: u64) {
         if let Some(agent) = &self.0 {
-            agent.ranks().iter().for_each(|&rank| agent.step(rank, steps));
+            agent.step(rank, steps);
         }
     }
 

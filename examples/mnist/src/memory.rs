@@ -5,6 +5,7 @@ use anyhow::{Result, ensure};
 use muster::cluster::Mode;
 use muster::gradient::Share;
 use muster::model::Model;
+use muster::records::Records;
 use muster::train::Recipe;
 use muster_collective::World;
 use muster_launcher::memory;
@@ -79,6 +80,20 @@ impl Ranks {
         need
     }
 
+    /// What is held, while it is used, of records that are read again and again: by one process, or by so many of a world on one node.
+    fn windows(self, train: &Records, processes: Option<usize>) -> Need {
+        let Records::Blocks(_) = train else { return Need::default() };
+        let all = u128::from(train.bytes());
+        let held = match (processes, self.mode) {
+            (None, _) => all,
+            (Some(processes), Mode::Async { .. }) => all * processes as u128,
+            (Some(processes), Mode::Sync) => {
+                all * processes.min(self.workers()) as u128 / self.workers() as u128
+            }
+        };
+        Need(vec![("windows of the records", held)])
+    }
+
     /// What rank 0 keeps.
     fn server(self, model: &Model, recipe: &Recipe) -> Need {
         let (once, slots) = (parameters_bytes(model), recipe.optimizer.slots().len() as u128);
@@ -103,12 +118,19 @@ impl Ranks {
 }
 
 /// Finds out whether a training fits into the memory of this node, which its ranks share: an allocation that Linux grants and cannot
-/// back ends the process without a word. The data are in memory already.
-pub fn check(model: &Model, recipe: &Recipe, ranks: Ranks, world: Option<&World>) -> Result<()> {
+/// back ends the process without a word. Data that fit `--cache-mib` are in memory already.
+pub fn check(
+    model: &Model,
+    recipe: &Recipe,
+    train: &Records,
+    ranks: Ranks,
+    world: Option<&World>,
+) -> Result<()> {
     let Some(available) = memory::available(Path::new("/")) else { return Ok(()) };
     let here = ranks::of_this_node(ranks.size, world);
     let count = here.len();
     let need = here.into_iter().map(|rank| ranks.need(rank, model, recipe)).fold(Need::default(), Need::with);
+    let need = need.with(ranks.windows(train, world.map(|_| count)));
     fits(&need, available.into(), model, recipe, count)
 }
 
@@ -140,6 +162,9 @@ fn mib(bytes: u128) -> String {
 mod tests {
     use super::*;
     use muster::optimizer::Optimizer;
+    use muster::parts::Format;
+    use muster::parts::source::{Location, Source};
+    use muster::storage::Storage;
     use muster::train::Reduction;
 
     fn recipe() -> Recipe {
@@ -179,6 +204,34 @@ mod tests {
         assert_eq!(bytes(lone, 0, "activations"), Some(8 * 1794 * 100));
         let copies = ranks(4, true, Mode::Async { max_staleness: None });
         assert_eq!(bytes(copies, 0, "the workers' copies of the weights"), Some(4 * once));
+    }
+
+    #[test]
+    fn windows_count_once_for_every_process_that_reads_all_of_them() {
+        let directory = tempfile::tempdir().unwrap();
+        std::fs::write(directory.path().join("part-00000"), "1|0,9\n2|3,4\n").unwrap();
+        let open = |limit| {
+            let location = Location {
+                format: Format::Csv2,
+                features: directory.path(),
+                labels: None,
+                labels_required: true,
+            };
+            let source = Source::find(&Storage::from_environment().unwrap(), location, &[2], 10).unwrap();
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(1).build().unwrap();
+            Records::of_parts(directory.path(), source, 1.0, limit, pool).unwrap()
+        };
+        let (memory, blocks) = (open(u64::MAX), open(0));
+        let all = 3 * 2 * (2 + 4);
+        let of = |mode, processes| {
+            Ranks { size: 5, server_trains: false, mode }.windows(&blocks, processes).bytes()
+        };
+        assert_eq!(of(Mode::Sync, None), all, "threads share them");
+        assert_eq!(of(Mode::Sync, Some(2)), all / 2, "each of four workers reads a quarter");
+        assert_eq!(of(Mode::Sync, Some(5)), all, "the server reads nothing");
+        assert_eq!(of(Mode::Async { max_staleness: None }, Some(2)), 2 * all);
+        let sync = Ranks { size: 5, server_trains: false, mode: Mode::Sync };
+        assert_eq!(sync.windows(&memory, None), Need::default());
     }
 
     #[test]

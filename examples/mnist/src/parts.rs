@@ -2,55 +2,72 @@
 
 use std::path::Path;
 
-use anyhow::{Result, bail};
-use muster::dataset::Dataset;
+use anyhow::{Result, bail, ensure};
 use muster::format::Rows;
+use muster::model::Model;
 use muster::parts::Format;
 use muster::parts::source::{Location, Source};
+use muster::records::Records;
 use muster::storage::Storage;
 use rayon::prelude::*;
 
 use crate::cli;
-use crate::source::{CLASSES, Mnist, SCALE};
+use crate::source::{CLASSES, SCALE, Training};
 
 /// The shape of a digit where no manifest tells it.
-const SHAPE: [usize; 2] = [28, 28];
+pub const SHAPE: [usize; 2] = [28, 28];
 
 /// Finds the parts of `images`, and of `labels` where they lie apart.
 ///
 /// # Errors
 /// When there are none, or they do not pair.
-pub fn find<'a>(
-    storage: &'a Storage,
+pub fn find(
+    storage: &Storage,
     format: Format,
     (images, labels): (&Path, Option<&Path>),
     labels_required: bool,
-) -> Result<Source<'a>> {
+) -> Result<Source> {
     let location = Location { format, features: images, labels, labels_required };
     Ok(Source::find(storage, location, &SHAPE, CLASSES)?)
 }
 
-/// Reads all parts of a data set that messages call `name`.
-///
-/// # Errors
-/// When a part cannot be read or is damaged.
-pub fn dataset(source: &Source, name: &Path, readers: Option<usize>) -> Result<Dataset> {
-    let rows = pool(readers)?.install(|| source.read_all())?;
-    Ok(Dataset::from_rows(name, rows, SCALE, source.shape(), CLASSES)?)
-}
-
-/// Reads the digits that `--images` and its companions name.
+/// Reads the digits that `--images` and its companions name; those to train on only if they are not `fed`.
 ///
 /// # Errors
 /// When they cannot be found or read, or training and test digits have different shapes.
-pub fn training(storage: &Storage, images: &Path, options: &cli::Train) -> Result<Mnist> {
-    let data = &options.data;
-    let read = |images: &Path, labels: Option<&Path>| {
-        dataset(&find(storage, data.format(), (images, labels), true)?, images, data.readers)
+pub fn training(
+    storage: &Storage,
+    images: &Path,
+    options: &cli::Train,
+    fed: Option<Records>,
+) -> Result<Training> {
+    let (data, mut left) = (&options.data, options.cache_mib.saturating_mul(1 << 20));
+    let mut read = |images: &Path, labels: Option<&Path>| -> Result<Records> {
+        let source = find(storage, data.format(), (images, labels), true)?;
+        let records = Records::of_parts(images, source, SCALE, left, pool(data.readers)?)?;
+        left = left.saturating_sub(records.bytes());
+        Ok(records)
     };
-    let train = read(images, data.labels.as_deref())?;
+    let train = fed.map_or_else(|| read(images, data.labels.as_deref()), Ok)?;
     let test = options.test_images.as_deref().map(|images| read(images, options.test_labels.as_deref()));
-    Mnist::of_parts(images, train, test.transpose()?)
+    Training::of_parts(train, test.transpose()?)
+}
+
+/// Checks that the model at `model_path` takes the records of a data set: `width` features, from `path`.
+///
+/// # Errors
+/// When it does not.
+pub fn check_model(model: &Model, (width, path): (usize, &Path), model_path: &Path) -> Result<()> {
+    let widths = model.widths();
+    ensure!(
+        widths[0] == width && widths[widths.len() - 1] == CLASSES,
+        "the model {} takes {} features and gives {} classes, but {} has {width} features and {CLASSES} classes; choose another --model",
+        model_path.display(),
+        widths[0],
+        widths[widths.len() - 1],
+        path.display(),
+    );
+    Ok(())
 }
 
 /// Calls `each` with the records of each of these parts, in order. As many parts as there are readers are read at a time, and no others

@@ -4,6 +4,7 @@ use crate::memory::{self, Ranks};
 use anyhow::Result;
 use muster::cluster::{Cluster, Mode};
 use muster::gradient::Share;
+use muster::records::Records;
 use muster::train::Job;
 use muster_launcher::message::Task;
 use muster_launcher::plan::{DataSpec, ProgramPlan};
@@ -63,11 +64,6 @@ fn of(job: &Job, dataset: &str, steps: u64) -> ProgramPlan {
         },
         server_bytes,
         worker_bytes,
-        process_bytes: std::iter::once(job.train).chain(job.test).map(data_bytes).sum(),
+        process_bytes: std::iter::once(job.train).chain(job.test).map(Records::bytes).sum(),
     }
-}
-
-/// Pixels, one byte each, and labels.
-fn data_bytes(data: &muster::dataset::Dataset) -> u64 {
-    (data.len() * (data.width() + size_of::<u32>())) as u64
 }

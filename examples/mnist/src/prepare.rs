@@ -3,12 +3,13 @@
 use crate::cli;
 use crate::console::{self, Console};
 use crate::parts;
-use crate::source::{self, CLASSES};
+use crate::source::{self, CLASSES, SCALE};
 use anyhow::{Context, Result, ensure};
 use muster::dataset::{Dataset, Features};
-use muster::format::RowsView;
+use muster::format::{Rows, RowsView};
 use muster::parts::manifest::Manifest;
 use muster::parts::output::{Output, Plan};
+use muster::parts::source::Source;
 use muster::storage::Storage;
 use std::path::Path;
 use std::process::ExitCode;
@@ -110,7 +111,7 @@ fn read(options: &cli::Prepare, storage: &Storage, dir: &Path, console: &Console
             .try_for_each(|dir| verify(storage, dir, console))?;
     }
     let source = parts::find(storage, options.format, (&images, labels.as_deref()), true)?;
-    let set = parts::dataset(&source, dir, None)?;
+    let set = read_parts(&source, dir)?;
     let (records, labels) = (set.len(), set.labels().expect("labels are required"));
     console.line(format_args!(
         "{}: {records} images, {} labels, {records} records in {} parts",
@@ -123,6 +124,20 @@ fn read(options: &cli::Prepare, storage: &Storage, dir: &Path, console: &Console
         console.line(format_args!("{label}|{}", pixels.join(",")));
     }
     Ok(set)
+}
+
+/// Reads all parts, with a progress bar.
+fn read_parts(source: &Source, dir: &Path) -> Result<Dataset> {
+    let (bar, mut all) = (Console::new(source.parts().len() as u64, "parts"), Rows::default());
+    let parts: Vec<usize> = (0..source.parts().len()).collect();
+    parts::for_each(source, &parts, None, |_, rows| {
+        all.features.extend(rows.features);
+        all.labels.extend(rows.labels);
+        bar.advance(1);
+        Ok(())
+    })?;
+    bar.clear();
+    Ok(Dataset::from_rows(dir, all, SCALE, source.shape(), CLASSES)?)
 }
 
 /// Compares the bytes of all parts with the manifest.

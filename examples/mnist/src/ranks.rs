@@ -1,11 +1,14 @@
 //! The ranks of a job as processes: joining and leaving their world, and who speaks in it.
 
 use crate::cli::{self, RecipeName, TransportName};
-use crate::console;
+use crate::{console, fed};
 use anyhow::{Result, bail, ensure};
 use muster::cluster::{Cluster, Mode};
+use muster::feed::Feed;
 use muster_collective::launched::Launched;
 use muster_collective::{Error, Transport, World};
+use muster_launcher::feed::Fed;
+use muster_launcher::job::Input;
 use sha2::Digest;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -80,6 +83,11 @@ pub fn size(wanted: Option<usize>, world: Option<&World>) -> Result<usize> {
     Ok(size)
 }
 
+/// Threads that this process may run at once, by affinity and cgroup.
+pub fn usable_cores() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
+}
+
 /// The digest of this program's file: ranks that were built from different sources may have the same version.
 pub fn program_sha256() -> String {
     let bytes = std::fs::read("/proc/self/exe").unwrap_or_default();
@@ -95,7 +103,16 @@ pub fn of_this_node(size: usize, world: Option<&World>) -> Vec<usize> {
 }
 
 /// How the ranks work together.
-pub fn cluster<'a>(options: &cli::Train, world: Option<&'a World>) -> Result<Cluster<'a>> {
+pub fn cluster<'a>(
+    options: &cli::Train,
+    world: Option<&'a World>,
+    feed: Option<&'a Fed>,
+    watch: &'a (dyn Fn(usize, u64) + Sync),
+) -> Result<Cluster<'a>> {
+    // A worker of a job that follows a directory waits for as long as no part appears.
+    let follows = feed.is_some() && fed::input(&options.launch)? == Input::Follow;
+    let step_timeout =
+        if follows { Duration::from_secs(u32::MAX.into()) } else { step_timeout(&options.cluster) };
     let wanted = match options.cluster.transport {
         TransportName::Auto => None,
         TransportName::Shared => Some(Transport::Shared),
@@ -108,8 +125,10 @@ pub fn cluster<'a>(options: &cli::Train, world: Option<&'a World>) -> Result<Clu
     Ok(Cluster {
         mode: mode(options),
         server_trains: options.cluster.server_trains,
-        step_timeout: step_timeout(&options.cluster),
+        step_timeout,
         world: world.map(transport).transpose()?,
+        feed: feed.map(|fed| fed as &dyn Feed),
+        watch: Some(watch),
     })
 }
 

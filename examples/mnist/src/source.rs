@@ -8,7 +8,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Result, bail, ensure};
-use muster::dataset::{Dataset, hex};
+use muster::dataset::{Content, Dataset, check_same_shape, hex};
+use muster::records::Records;
 
 use crate::fetch::{FILES, Fetcher, Say};
 use crate::synthetic;
@@ -128,8 +129,10 @@ fn load(directory: &Path) -> Result<Mnist> {
         FILES[2].name
     );
     if let (Some(train), Some(test)) = (&train, &test) {
-        train.check_same_shape(test)?;
+        check_same_shape((train.path(), train.shape()), (test.path(), test.shape()))?;
     }
+    let is_mnist =
+        |set: &Option<Dataset>, first| set.as_ref().is_some_and(|set| is_mnist(set.content(), first));
     let name = if is_mnist(&train, 0) && is_mnist(&test, 2) { MNIST } else { CUSTOM };
     Ok(Mnist { train, test, name, warning: None, origin: directory.to_owned() })
 }
@@ -158,30 +161,42 @@ fn find(directory: &Path, name: &str) -> Option<PathBuf> {
         .find(|path| path.exists())
 }
 
-fn is_mnist(dataset: &Option<Dataset>, first: usize) -> bool {
-    dataset.as_ref().is_some_and(|dataset| {
-        hex(&dataset.features_sha256()) == FILES[first].sha256
-            && dataset.labels_sha256().is_some_and(|digest| hex(&digest) == FILES[first + 1].sha256)
-    })
+fn is_mnist(content: &Content, first: usize) -> bool {
+    hex(&content.features_sha256) == FILES[first].sha256
+        && content.labels_sha256.is_some_and(|digest| hex(&digest) == FILES[first + 1].sha256)
 }
 
-impl Mnist {
-    /// Digits that were read from parts in the directory `origin` and, for the test, another.
+/// What is trained on and, for evaluation, another set of equal shape; both are labelled.
+pub struct Training {
+    /// The digits to train on.
+    pub train: Records,
+    /// The digits to test on.
+    pub test: Option<Records>,
+    /// As in [`Mnist`].
+    pub name: &'static str,
+}
+
+impl Training {
+    /// Digits that were read from parts.
     ///
     /// # Errors
     /// When they have different shapes.
-    pub fn of_parts(origin: &Path, train: Dataset, test: Option<Dataset>) -> Result<Mnist> {
-        test.as_ref().map_or(Ok(()), |test| train.check_same_shape(test))?;
-        let (train, origin) = (Some(train), origin.to_owned());
-        let name = if is_mnist(&train, 0) && (test.is_none() || is_mnist(&test, 2)) { MNIST } else { CUSTOM };
-        Ok(Mnist { train, test, name, warning: None, origin })
+    pub fn of_parts(train: Records, test: Option<Records>) -> Result<Training> {
+        if let Some(test) = &test {
+            check_same_shape((train.path(), train.shape()), (test.path(), test.shape()))?;
+        }
+        let tests_mnist = test.as_ref().is_none_or(|test| is_mnist(test.content(), 2));
+        let name = if is_mnist(train.content(), 0) && tests_mnist { MNIST } else { CUSTOM };
+        Ok(Training { train, test, name })
     }
+}
 
+impl Mnist {
     /// The labelled training set, and the labelled test set where there is one.
     ///
     /// # Errors
     /// When there is no training set, or labels are missing.
-    pub fn into_training(self) -> Result<(Dataset, Option<Dataset>)> {
+    pub fn into_training(self) -> Result<Training> {
         let origin = self.origin.display();
         let Some(train) = self.train else {
             bail!("{origin} holds no {}, raw or .gz; training needs it and its labels", FILES[0].name);
@@ -190,7 +205,7 @@ impl Mnist {
             let labelled = dataset.is_none_or(|dataset| dataset.labels().is_some());
             ensure!(labelled, "{origin} holds no {}, raw or .gz; training needs it", labels.name);
         }
-        Ok((train, self.test))
+        Ok(Training { train: train.into(), test: self.test.map(Records::from), name: self.name })
     }
 
     /// The set to predict: the test set, else the training set; it may have no labels.

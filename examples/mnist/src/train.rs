@@ -1,50 +1,49 @@
 //! `mnist train`
 
-use crate::cli::{self, OptimizerName, RecipeName, ReductionName};
-use crate::console::{self, Console};
+use crate::cli::{self, RecipeName};
+use crate::console::{self, Console, interrupts};
 use crate::fabric::Found;
 use crate::launched::Launched;
-use crate::memory::{self, Ranks};
+use crate::material::{Material, threads};
+use crate::recipe::{follows, last_step, recipe};
 use crate::settings::settings;
 use crate::tensorboard::{self, TensorBoard};
-use crate::{parts, plan, ranks, source};
-use anyhow::{Context, Result, bail, ensure};
+use crate::{driver, fed, plan, ranks, source};
+use anyhow::{Context, Result, bail};
 use muster::agree::Facts;
 use muster::checkpoint::{self, Checkpoint, Identity};
 use muster::cluster::RankTimes;
 use muster::conductor::{Conductor, End, Event, Step};
-use muster::dataset::Dataset;
 use muster::metrics::{self, REPORT_FILE, Recorder};
 use muster::mistakes::{self, Mistakes};
-use muster::model::Model;
-use muster::optimizer::Optimizer;
+use muster::records::Records;
 use muster::report::{KernelsUsed, Report};
 use muster::storage::path::Location;
 use muster::storage::{Storage, file};
 use muster::store::Store;
-use muster::train::{Job, Outcome, Recipe, Reduction};
+use muster::train::{Job, Outcome};
 use muster_collective::World;
 use muster_kernels::Kernels;
 use muster_launcher::message::Task;
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize};
-use std::time::{Duration, Instant};
-
-/// The seed's model has one hidden layer of 128 units.
-const HIDDEN: usize = 128;
-/// Epochs when neither --epochs nor --steps is given.
-const EPOCHS: u64 = 5;
-/// Steps of `--recipe tfos2017`.
-const TFOS_STEPS: u64 = 1000;
+use std::time::Duration;
 
 /// Trains and returns the exit code: 128 and the signal's number when one ended it.
 pub fn run(options: &cli::Train) -> Result<ExitCode> {
     options.seed_mode.check("train")?;
+    if !options.plan_json
+        && let Some(code) = driver::run(&options.launch, options.cluster.cluster_size.unwrap_or(1))?
+    {
+        return Ok(code);
+    }
     ranks::run(ranks::step_timeout(&options.cluster), |world| {
+        let recipe = recipe(&options.recipe);
+        let is_plan = options.plan_json;
+        let feed = if is_plan { None } else { fed::training(options, &recipe)? };
         // Told within the world: a rank that fails ends all of them, and would have no time to say why.
-        let launched = Launched::register(Task::Train, Kernels::select()?)?;
+        let launched = Launched::register(Task::Train, Kernels::select()?, feed)?;
         let done = run_rank(options, world, &launched);
         launched.finish(done)
     })
@@ -54,11 +53,18 @@ pub fn run(options: &cli::Train) -> Result<ExitCode> {
 fn run_rank(options: &cli::Train, world: Option<&World>, launched: &Launched) -> Result<ExitCode> {
     let rank = world.map_or(0, World::rank);
     let storage = Arc::new(Storage::from_environment()?);
-    let material =
-        ranks::in_turn(world, options.data.data.is_none(), || Material::prepare(options, &storage, world))?;
+    let ranks_here = if world.is_some() { 1 } else { ranks::size(options.cluster.cluster_size, world)? };
+    let is_fed = launched.is_fed();
+    if is_fed {
+        launched.start(ranks_here)?;
+    }
+    let fed = launched.fed(source::SCALE);
+    let prepare = || Material::prepare(options, &storage, world, fed.as_ref());
+    let material = ranks::in_turn(world, options.data.data.is_none() && !is_fed, prepare)?;
     let kernels = agree(world, options, &material)?;
     let material = material?;
-    let cluster = ranks::cluster(options, world)?;
+    let watch = |rank, steps| launched.step(rank, steps);
+    let cluster = ranks::cluster(options, world, fed.as_ref(), &watch)?;
     let job = Job {
         model: &material.model,
         kernels,
@@ -74,7 +80,9 @@ fn run_rank(options: &cli::Train, world: Option<&World>, launched: &Launched) ->
         return plan::print(&job, material.dataset, last_step(options, &job));
     }
     let found = Found::here(&options.cluster.fabric, cluster.world)?;
-    launched.start(if world.is_some() { 1 } else { job.world_size })?;
+    if !is_fed {
+        launched.start(ranks_here)?;
+    }
     if let Some(world) = cluster.world.filter(|_| rank != 0) {
         // Rank 0 is told to end, finishes its step and ends the others.
         let _ignored = interrupts(launched.interrupt())?;
@@ -83,7 +91,7 @@ fn run_rank(options: &cli::Train, world: Option<&World>, launched: &Launched) ->
         return Ok(ExitCode::SUCCESS);
     }
     let report_to = options.report.as_deref().map(writable).transpose()?;
-    let log_dir = options.log_dir.as_deref().or(launched.log_dir());
+    let log_dir = options.launch.log_dir.as_deref().or(launched.log_dir());
     let log_dir = log_dir.or(options.tensorboard.then_some(Path::new(tensorboard::LOG_DIR)));
     let store = Store::open(storage.clone(), &options.model, options.keep)?;
     let resume = !options.no_resume || launched.is_restart();
@@ -126,63 +134,6 @@ fn agree(
     Ok(muster::agree::agree(world, own)?)
 }
 
-/// What is trained on what.
-struct Material {
-    dataset: &'static str,
-    train: Dataset,
-    test: Option<Dataset>,
-    model: Model,
-    recipe: Recipe,
-    world_size: usize,
-    reading_seconds: f64,
-}
-
-impl Material {
-    fn prepare(options: &cli::Train, storage: &Arc<Storage>, world: Option<&World>) -> Result<Material> {
-        let world_size = ranks::size(options.cluster.cluster_size, world)?;
-        let threads = options.cluster.threads.unwrap_or(1);
-        ensure!(threads <= 1024, "--threads {threads}; at most 1024 are possible");
-        let remark: &(dyn Fn(&str) + Sync) = &|text| {
-            if world.is_none_or(|world| world.rank() == 0) {
-                console::remark(text);
-            }
-        };
-        let start = Instant::now();
-        let mnist = match &options.data.images {
-            Some(images) => parts::training(storage, images, options)?,
-            None => source::open(options.data.data.as_deref(), remark)?,
-        };
-        if let Some(warning) = &mnist.warning {
-            remark(warning);
-        }
-        let dataset = mnist.name;
-        let (train, test) = mnist.into_training()?;
-        let hidden = options.hidden.clone().map_or(vec![HIDDEN], |hidden| hidden.0);
-        let model = Model::new(&[&[train.width()], &hidden[..], &[source::CLASSES]].concat());
-        let (recipe, records) = (recipe(&options.recipe), train.len());
-        let batch = recipe.batch_size;
-        ensure!(
-            batch <= records,
-            "--batch-size {batch} is larger than the data set of {records} records; choose at most {records}"
-        );
-        let (mode, server_trains) = (ranks::mode(options), options.cluster.server_trains);
-        if !options.plan_json {
-            memory::check(&model, &recipe, Ranks { size: world_size, server_trains, mode }, world)?;
-        }
-        let reading_seconds = start.elapsed().as_secs_f64();
-        Ok(Material { dataset, train, test, model, recipe, world_size, reading_seconds })
-    }
-}
-
-/// Threads of this process's rank, or of each of its ranks: the usable cores, divided by the workers that share them.
-fn threads(material: &Material, world: Option<&World>, server_trains: bool) -> usize {
-    let (usable, first) = (usable_cores(), usize::from(!server_trains));
-    match world {
-        Some(world) => world.roster().share_of_cores(world.rank(), usable, |rank| rank >= first),
-        None => (usable / (material.world_size - first.min(material.world_size - 1))).max(1),
-    }
-}
-
 /// Everything a training needs, checked before it begins.
 struct Run<'a> {
     options: &'a cli::Train,
@@ -203,7 +154,8 @@ impl Run<'_> {
         let Run { job, start, last_step, .. } = &self;
         let mut recorder = self.recorder()?;
         let _tensorboard = self.tensorboard()?;
-        let console = Console::new(last_step.saturating_sub(start.progress.steps), "steps");
+        let steps = last_step.saturating_sub(start.progress.steps);
+        let console = Console::new(if follows(job) { 0 } else { steps }, "steps");
         console.line(format_args!("{} ===== Start", console::now()));
         console.line(self.plan());
         let interrupt = interrupts(self.launched.interrupt())?;
@@ -234,7 +186,7 @@ impl Run<'_> {
             }
         };
         let fabric_counters = self.found.change(self.job.cluster.world.map(|(world, _)| world))?;
-        let report = self.report(progress, train_seconds, &weights);
+        let report = self.report(progress, train_seconds, &weights)?;
         let report = Report { staleness, ranks: times, fabric_counters, ..report };
         if let Some(recorder) = recorder {
             warn(&console, recorder.end(&reason(end), &report.mistakes));
@@ -253,7 +205,7 @@ impl Run<'_> {
         console.line(format_args!("{} ===== Stop", console::now()));
         Ok(match end {
             End::Interrupted(signal) => ExitCode::from(128 + signal as u8),
-            End::Finished | End::Failed => ExitCode::SUCCESS,
+            End::Finished | End::Drained | End::Failed => ExitCode::SUCCESS,
         })
     }
 
@@ -292,8 +244,6 @@ impl Run<'_> {
     fn plan(&self) -> String {
         let (job, schedule) = (&self.job, self.job.schedule());
         let steps = self.last_step.saturating_sub(self.start.progress.steps);
-        let records = schedule.records_until(self.last_step)
-            - schedule.records_until(self.start.progress.steps.min(self.last_step));
         let from = match self.start.progress.steps {
             0 => String::new(),
             done => format!(", going on from step {done}"),
@@ -305,14 +255,18 @@ impl Run<'_> {
             idle => format!(", {idle} workers idle: a batch has {leaves} micro-batches"),
         };
         let shape: Vec<String> = job.model.widths().iter().map(usize::to_string).collect();
+        let (shape, ranks, threads) = (shape.join("-"), self.ranks(), job.threads);
+        let how = format!("({ranks}, {threads} threads each, kernels {})", job.kernels.backend().name());
+        if follows(job) {
+            let path = job.train.path().display();
+            return format!("plan: {shape} on records as they appear in {path} {how}{from}{idle}");
+        }
+        let records = schedule.records_until(self.last_step)
+            - schedule.records_until(self.start.progress.steps.min(self.last_step));
         format!(
-            "plan: {} on {} records of {} ({}, {} threads each, kernels {}): {steps} steps = {:.2} epochs = {records} records{from}{idle}",
-            shape.join("-"),
+            "plan: {shape} on {} records of {} {how}: {steps} steps = {:.2} epochs = {records} records{from}{idle}",
             schedule.records,
             self.dataset,
-            self.ranks(),
-            job.threads,
-            job.kernels.backend().name(),
             steps as f64 / schedule.steps_per_epoch() as f64,
         )
     }
@@ -334,7 +288,6 @@ impl Run<'_> {
     fn show(&self, console: &Console, event: Event, first: u64) {
         match event {
             Event::Step(Step { steps, rows, score, .. }) => {
-                self.launched.step(steps);
                 console.progress(steps - first, || format!("loss {:.4}", score.loss / rows as f64));
                 if self.options.recipe.recipe == Some(RecipeName::Tfos2017) && steps.is_multiple_of(100) {
                     let accuracy = f64::from(score.hits) / rows as f64;
@@ -367,12 +320,12 @@ impl Run<'_> {
         progress: checkpoint::Progress,
         train_seconds: f64,
         weights: &[muster::model::Tensors],
-    ) -> Report {
+    ) -> Result<Report> {
         let (job, schedule) = (&self.job, self.job.schedule());
         let records = schedule.records_until(progress.steps);
-        let mistakes = job.test.map(|test| find_mistakes(job, test, weights));
+        let mistakes = job.test.map(|test| find_mistakes(job, test, weights)).transpose()?;
         let records_now = records - schedule.records_until(self.start.progress.steps);
-        Report {
+        Ok(Report {
             version: env!("CARGO_PKG_VERSION"),
             dataset: self.dataset.to_owned(),
             dataset_sha256: job.train.digest(),
@@ -401,7 +354,7 @@ impl Run<'_> {
             train_seconds,
             images_per_second: if records_now == 0 { 0.0 } else { records_now as f64 / train_seconds },
             weights_sha256: checkpoint::sha256(weights),
-        }
+        })
     }
 
     fn summarize(&self, console: &Console, report: &Report, first: u64) {
@@ -442,16 +395,17 @@ fn account(times: &RankTimes) -> String {
     )
 }
 
-fn find_mistakes(job: &Job, test: &Dataset, weights: &[muster::model::Tensors]) -> Mistakes {
+fn find_mistakes(job: &Job, test: &Records, weights: &[muster::model::Tensors]) -> Result<Mistakes> {
     let buffer = job.model.buffer();
     job.model.import(weights, &buffer);
-    mistakes::find((job.model, job.kernels, &buffer), test, job.threads)
+    Ok(mistakes::find((job.model, job.kernels, &buffer), test, job.threads)?)
 }
 
 /// Why a training ended, as the metrics have it.
 fn reason(end: End) -> String {
     match end {
         End::Finished => "finished".to_owned(),
+        End::Drained => "no more records".to_owned(),
         End::Interrupted(signal) => format!("interrupted by signal {signal}"),
         End::Failed => "failed".to_owned(),
     }
@@ -461,49 +415,6 @@ fn warn(console: &Console, warning: Option<String>) {
     if let Some(warning) = warning {
         console.remark(format_args!("warning: {warning}"));
     }
-}
-
-/// The recipe that the options name.
-fn recipe(options: &cli::RecipeArgs) -> Recipe {
-    let tfos = options.recipe == Some(RecipeName::Tfos2017);
-    let momentum = options.momentum.unwrap_or(0.9);
-    let optimizer = match options.optimizer {
-        None if tfos => Optimizer::Adagrad { initial_accumulator: 0.1 },
-        None | Some(OptimizerName::Sgd) if momentum > 0.0 => Optimizer::Momentum { momentum },
-        None | Some(OptimizerName::Sgd) => Optimizer::Sgd,
-        Some(OptimizerName::Adagrad) => Optimizer::Adagrad { initial_accumulator: 0.1 },
-        Some(OptimizerName::Adam) => Optimizer::ADAM,
-    };
-    let rate = if tfos { 0.01 } else { optimizer.default_learning_rate() };
-    let reduction = match options.loss_reduction {
-        Some(ReductionName::Sum) => Reduction::Sum,
-        None if tfos => Reduction::Sum,
-        None | Some(ReductionName::Mean) => Reduction::Mean,
-    };
-    Recipe {
-        seed: options.seed,
-        batch_size: options.batch_size.unwrap_or(100),
-        micro_batch: options.micro_batch,
-        optimizer,
-        learning_rate: options.learning_rate.unwrap_or(rate),
-        learning_rate_decay: options.learning_rate_decay.unwrap_or(if tfos { 1.0 } else { 0.8 }),
-        loss_reduction: reduction,
-        probability_floor: if tfos { 1e-10 } else { 0.0 },
-    }
-}
-
-/// The step after which training ends: that of --epochs or --steps, whichever is first.
-fn last_step(options: &cli::Train, job: &Job) -> u64 {
-    let tfos = options.recipe.recipe == Some(RecipeName::Tfos2017);
-    let steps = options.steps.or((tfos && options.epochs.is_none()).then_some(TFOS_STEPS));
-    let epochs = options.epochs.or(steps.is_none().then_some(EPOCHS));
-    let of_epochs = epochs.map(|epochs| epochs.saturating_mul(job.schedule().steps_per_epoch()));
-    steps.into_iter().chain(of_epochs).min().expect("one of them is set")
-}
-
-/// Threads that this process may run at once, by affinity and cgroup.
-fn usable_cores() -> usize {
-    std::thread::available_parallelism().map_or(1, usize::from)
 }
 
 /// Finds out before the training whether a file can be written.
@@ -516,16 +427,4 @@ fn writable(path: &Path) -> Result<&Path> {
         format!("cannot write the report {}; choose another place with --report", path.display())
     })?;
     Ok(path)
-}
-
-/// `interrupt`, which becomes the number of the first SIGINT or SIGTERM; a second one ends the process at once.
-fn interrupts(interrupt: Arc<AtomicUsize>) -> Result<Arc<AtomicUsize>> {
-    use signal_hook::consts::{SIGINT, SIGTERM};
-    let seen = Arc::new(AtomicBool::new(false));
-    for signal in [SIGINT, SIGTERM] {
-        signal_hook::flag::register_conditional_shutdown(signal, 128 + signal, seen.clone())?;
-        signal_hook::flag::register(signal, seen.clone())?;
-        signal_hook::flag::register_usize(signal, interrupt.clone(), signal as usize)?;
-    }
-    Ok(interrupt)
 }

@@ -90,7 +90,13 @@ impl Running for Troupe {
 }
 
 fn program() -> Program {
-    Program { name: "play".into(), version: "1".into(), kernels: "none".into(), task: Task::Train }
+    Program {
+        name: "play".into(),
+        version: "1".into(),
+        kernels: "none".into(),
+        task: Task::Train,
+        feed: None,
+    }
 }
 
 fn hang(killed: &AtomicBool) -> Result<(), Error> {
@@ -112,7 +118,7 @@ fn play(environment: Environment, rank: usize, fault: Fault, killed: &AtomicBool
         }
         _ => {}
     }
-    let mut agent = Agent::register(environment, vec![rank], program(), None, Box::new(|_| {}))?;
+    let mut agent = Agent::register(environment, vec![rank], program(), Box::new(|_| {}))?;
     for at in [At::Start, At::Train, At::Shutdown] {
         match at {
             At::Start => {}
@@ -151,7 +157,7 @@ fn registration(rank: usize) -> Registration {
         program: program(),
         cpu_features: Vec::new(),
         cores: 1,
-        data_listener: None,
+        data_listeners: Vec::new(),
     }
 }
 
@@ -164,6 +170,7 @@ fn job(restarts: u32) -> Job {
         bind: Some([127, 0, 0, 1].into()),
         ports: Ports(0, 0),
         evaluator: false,
+        input: Default::default(),
         faults: Vec::new(),
         log_dir: None,
         limits: Limits {
@@ -172,6 +179,7 @@ fn job(restarts: u32) -> Job {
             grace: Duration::from_millis(600),
             job: None,
             restarts,
+            ..Limits::default()
         },
     }
 }
@@ -301,7 +309,7 @@ fn ranks_notice_that_their_driver_is_gone() {
     let rank = std::thread::spawn(move || {
         let on_lost =
             Box::new(move |error: Option<Error>| lost.send(error.map(|error| error.to_string())).unwrap());
-        let agent = Agent::register(environment, vec![0], program(), None, on_lost).unwrap();
+        let agent = Agent::register(environment, vec![0], program(), on_lost).unwrap();
         agent.wait_for_start().unwrap_err()
     });
     let (mut sender, mut receiver) =

@@ -9,7 +9,7 @@ use crate::key::JobKey;
 use std::collections::{BTreeMap, VecDeque};
 use std::net::{SocketAddr, TcpStream};
 use std::sync::mpsc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// What comes back from the workers.
 enum Reply {
@@ -37,6 +37,8 @@ pub struct Feeder {
     /// Portions that have to be sent again.
     returned: VecDeque<Portion>,
     enough: bool,
+    /// Steps that workers have asked for: who, and which.
+    wants: VecDeque<(usize, u64)>,
     /// Workers whose total has come and agrees.
     closed: Vec<bool>,
     /// Results by their first record, until those before them are there.
@@ -79,11 +81,48 @@ impl Feeder {
             under_way: BTreeMap::new(),
             returned: VecDeque::new(),
             enough: false,
+            wants: VecDeque::new(),
             results: BTreeMap::new(),
             delivered: 0,
             wants_results,
             timeout,
         })
+    }
+
+    /// Number of workers.
+    pub fn workers(&self) -> usize {
+        self.workers.len()
+    }
+
+    /// Waits until a worker asks for a step: who, and which; none if the workers want no more.
+    ///
+    /// # Errors
+    /// As [`Feeder::push`].
+    pub fn wanted(&mut self) -> Result<Option<(usize, u64)>, Error> {
+        loop {
+            if let Some(want) = self.wants.pop_front() {
+                return Ok(Some(want));
+            }
+            if self.enough {
+                return Ok(None);
+            }
+            self.take_reply()?;
+        }
+    }
+
+    /// Takes what comes while there is nothing to push; true at once if the workers want no more.
+    ///
+    /// # Errors
+    /// If a worker breaks the rules or is lost.
+    pub fn pause(&mut self, time: Duration) -> Result<bool, Error> {
+        let until = Instant::now() + time;
+        while !self.enough
+            && let Ok((worker, reply)) =
+                self.replies.recv_timeout(until.saturating_duration_since(Instant::now()))
+        {
+            self.book(worker, reply)?;
+        }
+        Ok(self.enough)
     }
 
     /// Pushes a portion as soon as its worker, or any of them, has room for it.
@@ -168,6 +207,7 @@ impl Feeder {
                 }
             }
             ToFeeder::Enough => self.enough = true,
+            ToFeeder::Want(step) => self.wants.push_back((worker, step)),
             ToFeeder::Total(tally) => {
                 self.ledger.compare(worker, &tally)?;
                 self.closed[worker] = true;
@@ -207,6 +247,16 @@ impl Feeder {
     /// # Errors
     /// As [`Feeder::push`], and if the books do not agree.
     pub fn finish(&mut self, records: u64) -> Result<Tally, Error> {
+        self.settle()?;
+        self.end()?;
+        self.ledger.close((!self.enough).then_some(records))
+    }
+
+    /// Waits until everything that was pushed is used, or no more is wanted.
+    ///
+    /// # Errors
+    /// As [`Feeder::push`].
+    pub fn settle(&mut self) -> Result<(), Error> {
         while !self.enough {
             match self.returned.pop_front() {
                 Some(portion) => _ = self.push(portion)?,
@@ -214,6 +264,22 @@ impl Feeder {
                 None => self.take_reply()?,
             }
         }
+        Ok(())
+    }
+
+    /// Ends a training's feeding: what was used must be a run of records from `first` on, or nothing at all. What was pushed ahead of the
+    /// last step does not count.
+    ///
+    /// # Errors
+    /// As [`Feeder::finish`].
+    pub fn finish_from(&mut self, first: Option<u64>) -> Result<Tally, Error> {
+        self.end()?;
+        self.ledger.check_run_from(first.unwrap_or(0))?;
+        self.ledger.close(None)
+    }
+
+    /// Ends the workers' feeding and compares their totals with the books.
+    fn end(&mut self) -> Result<(), Error> {
         let (head, _) = ToWorker::End.encode();
         for sender in self.workers.iter_mut().flatten() {
             let _ = sender.send(&[&head]);
@@ -221,7 +287,7 @@ impl Feeder {
         while self.closed.iter().any(|closed| !closed) {
             self.take_reply()?;
         }
-        self.ledger.close((!self.enough).then_some(records))
+        Ok(())
     }
 }
 

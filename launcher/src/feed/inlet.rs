@@ -27,7 +27,7 @@ pub struct Inlet {
 /// What the thread that reads the connection hands on.
 enum Incoming {
     Connected(Sender),
-    Portion(u64, Portion),
+    Portion(Batch),
     End,
     Broken(String),
 }
@@ -36,6 +36,8 @@ enum Incoming {
 #[derive(Debug)]
 pub struct Batch {
     lease: u64,
+    /// Of the portion as it came.
+    digest: [u8; 32],
     /// The records.
     pub portion: Portion,
 }
@@ -65,21 +67,52 @@ impl Inlet {
     /// If the driver is lost, or nothing comes for `timeout`.
     pub fn next(&mut self, timeout: Duration) -> Result<Option<Batch>, Error> {
         loop {
-            match self.incoming.recv_timeout(timeout) {
-                Ok(Incoming::Connected(sender)) => self.sender = Some(sender),
-                Ok(Incoming::Portion(lease, portion)) => return Ok(Some(Batch { lease, portion })),
-                Ok(Incoming::End) => {
+            match self.receive(timeout)? {
+                Incoming::Connected(sender) => self.sender = Some(sender),
+                Incoming::Portion(batch) => return Ok(Some(batch)),
+                Incoming::End => {
                     self.send(&ToFeeder::Total(self.tally))?;
                     return Ok(None);
                 }
-                Ok(Incoming::Broken(reason)) => return Err(self.lost(reason)),
-                Err(mpsc::RecvTimeoutError::Disconnected) => return Err(self.lost("it has ended".to_owned())),
-                Err(mpsc::RecvTimeoutError::Timeout) => {
-                    let doing = "a worker waits for records from the driver".to_owned();
-                    return Err(Error::Timeout { doing, time: timeout, option: "--feed-timeout" });
-                }
+                Incoming::Broken(reason) => return Err(self.lost(reason)),
             }
         }
+    }
+
+    fn receive(&self, timeout: Duration) -> Result<Incoming, Error> {
+        self.incoming.recv_timeout(timeout).map_err(|error| match error {
+            mpsc::RecvTimeoutError::Disconnected => self.lost("it has ended".to_owned()),
+            mpsc::RecvTimeoutError::Timeout => {
+                let doing = "a worker waits for records from the driver".to_owned();
+                Error::Timeout { doing, time: timeout, option: "--feed-timeout" }
+            }
+        })
+    }
+
+    /// Waits for the driver, whose first word this may be.
+    fn meet(&mut self, timeout: Duration) -> Result<(), Error> {
+        if self.sender.is_none() {
+            match self.receive(timeout)? {
+                Incoming::Connected(sender) => self.sender = Some(sender),
+                Incoming::Broken(reason) => return Err(self.lost(reason)),
+                Incoming::Portion(_) | Incoming::End => unreachable!("they come over the connection"),
+            }
+        }
+        Ok(())
+    }
+
+    /// Asks for the records of a step; see [`ToFeeder::Want`].
+    ///
+    /// # Errors
+    /// If the driver is lost, or does not come for `timeout`.
+    pub fn want(&mut self, step: u64, timeout: Duration) -> Result<(), Error> {
+        self.meet(timeout)?;
+        self.send(&ToFeeder::Want(step))
+    }
+
+    /// What was used so far.
+    pub fn tally(&self) -> Tally {
+        self.tally
     }
 
     /// Acknowledges a portion; in inference with `count` results, one for each record.
@@ -87,23 +120,23 @@ impl Inlet {
     /// # Errors
     /// If the driver is lost.
     pub fn used(&mut self, batch: &Batch, count: u32, results: &[u8]) -> Result<(), Error> {
-        let Portion { first, count: records, bytes, .. } = &batch.portion;
-        let digest = digest(*first, *records, bytes);
-        self.tally.add(*records, &digest);
-        self.send(&ToFeeder::Used { lease: batch.lease, digest, count, results })
+        let Batch { lease, digest, portion } = batch;
+        self.tally.add(portion.count, digest);
+        self.send(&ToFeeder::Used { lease: *lease, digest: *digest, count, results })
     }
 
     /// No more is wanted: the driver stops at once. What still comes before the end need not be used.
     ///
     /// # Errors
-    /// If the driver is lost.
-    pub fn enough(&mut self) -> Result<(), Error> {
+    /// If the driver is lost, or does not come for `timeout`.
+    pub fn enough(&mut self, timeout: Duration) -> Result<(), Error> {
+        self.meet(timeout)?;
         self.send(&ToFeeder::Enough)
     }
 
     fn send(&mut self, message: &ToFeeder) -> Result<(), Error> {
         let (head, results) = message.encode();
-        let sender = self.sender.as_mut().expect("a portion or the end came over it");
+        let sender = self.sender.as_mut().expect("it has been met");
         sender.send(&[&head, results]).map_err(|error| self.lost(error.to_string()))
     }
 
@@ -150,8 +183,9 @@ fn read(mut receiver: Receiver, incoming: &mpsc::SyncSender<Incoming>) -> Incomi
     loop {
         let end = match receiver.receive(&mut frame).map(|there| there.then(|| ToWorker::decode(&frame))) {
             Ok(Some(Ok(ToWorker::Portion { lease, first, count, records }))) => {
+                let digest = digest(first, count, records);
                 let portion = Portion { first, count, worker: None, bytes: records.to_vec() };
-                match incoming.send(Incoming::Portion(lease, portion)) {
+                match incoming.send(Incoming::Portion(Batch { lease, digest, portion })) {
                     Ok(()) => continue,
                     Err(_) => Incoming::End,
                 }

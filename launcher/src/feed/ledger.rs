@@ -142,6 +142,22 @@ impl Ledger {
         Err(Error::Protocol { peer: format!("worker {worker}"), found })
     }
 
+    /// Checks that what has been used are all records from `first` to some last one.
+    ///
+    /// # Errors
+    /// If there is a gap.
+    pub fn check_run_from(&self, first: u64) -> Result<(), Error> {
+        let mut runs = self.used.iter();
+        match (runs.next(), runs.next()) {
+            (None, _) => Ok(()),
+            (Some((&begin, _)), None) if begin == first => Ok(()),
+            _ => {
+                let found = format!("receipts for records {:?}, which is no run from {first} on", self.used);
+                Err(Error::Protocol { peer: "the workers".to_owned(), found })
+            }
+        }
+    }
+
     /// All that has been used. If the epoch is `complete` (its number of records), that must be all of it, without a gap.
     ///
     /// # Errors

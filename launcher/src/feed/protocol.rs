@@ -5,6 +5,7 @@
 //!                 2                                                   no more will come
 //! to the driver   1 ‖ lease u64 ‖ digest 32 ‖ results u32 ‖ results   a portion is used
 //!                 2                                                   no more is wanted
+//!                 4 ‖ step u64                                        the records of this step are wanted
 //!                 3 ‖ records u64 ‖ digest 32                         all that was used, the last frame
 //! ```
 
@@ -48,6 +49,8 @@ pub enum ToFeeder<'a> {
     },
     /// No more is wanted.
     Enough,
+    /// The records of a step are wanted; in synchronous training those of all later ones as well.
+    Want(u64),
     /// All that the worker has used.
     Total(Tally),
 }
@@ -92,6 +95,7 @@ impl<'a> ToFeeder<'a> {
                 ([&[1], &lease.to_le_bytes()[..], &digest, &count.to_le_bytes()].concat(), results)
             }
             ToFeeder::Enough => (vec![2], &[]),
+            ToFeeder::Want(step) => ([&[4], &step.to_le_bytes()[..]].concat(), &[]),
             ToFeeder::Total(Tally { records, digest }) => {
                 ([&[3], &records.to_le_bytes()[..], &digest].concat(), &[])
             }
@@ -112,6 +116,7 @@ impl<'a> ToFeeder<'a> {
                 Some(ToFeeder::Used { lease, digest, count, results })
             }
             (2, []) => Some(ToFeeder::Enough),
+            (4, step) => Some(ToFeeder::Want(u64::from_le_bytes(step.try_into().ok()?))),
             (3, rest) => {
                 let (records, rest) = rest.split_first_chunk()?;
                 let digest = rest.try_into().ok()?;

@@ -137,7 +137,7 @@ fn enough_ends_the_feeding_at_once() {
     let (addresses, threads) = workers(&key, 2, |_, inlet| {
         let batch = inlet.next(PATIENCE)?.unwrap();
         inlet.used(&batch, 0, &[])?;
-        inlet.enough()?;
+        inlet.enough(PATIENCE)?;
         while inlet.next(PATIENCE)?.is_some() {}
         Ok(numbers(&batch))
     });

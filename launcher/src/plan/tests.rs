@@ -15,6 +15,7 @@ fn job(ranks: usize, hosts: &str, program: &[&str]) -> Job {
         bind: None,
         ports: Ports(0, 0),
         evaluator: false,
+        input: Default::default(),
         faults: Vec::new(),
         log_dir: None,
         limits: Limits::default(),

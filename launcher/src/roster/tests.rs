@@ -31,10 +31,11 @@ fn registration(ranks: &[usize]) -> Registration {
             version: "1.0.0".to_owned(),
             kernels: "wide".to_owned(),
             task: Task::Train,
+            feed: None,
         },
         cpu_features: Vec::new(),
         cores: 2,
-        data_listener: None,
+        data_listeners: Vec::new(),
     }
 }
 

@@ -55,11 +55,10 @@ fn raw_and_compressed_files_are_the_same_data() {
     ]);
     let [raw, mixed] = [raw, mixed].map(|directory| open_directory(&directory).unwrap());
     assert_eq!(raw.name, CUSTOM);
-    let ((raw_train, raw_test), (train, test)) =
-        (raw.into_training().unwrap(), mixed.into_training().unwrap());
-    assert_eq!(raw_train.digest(), train.digest());
-    assert_eq!(raw_test.unwrap().digest(), test.unwrap().digest());
-    assert_eq!((train.len(), train.shape(), train.classes()), (6, &[2, 3][..], 10));
+    let (raw, mixed) = (raw.into_training().unwrap(), mixed.into_training().unwrap());
+    assert_eq!(raw.train.digest(), mixed.train.digest());
+    assert_eq!(raw.test.unwrap().digest(), mixed.test.unwrap().digest());
+    assert_eq!((mixed.train.len(), mixed.train.shape(), mixed.train.classes()), (6, &[2, 3][..], 10));
 }
 
 #[test]
@@ -84,7 +83,7 @@ fn images_alone_serve_inference_but_not_training() {
 #[test]
 fn a_training_set_alone_trains_and_serves_inference() {
     let train = directory(&["train-images-idx3-ubyte", "train-labels-idx1-ubyte"]);
-    assert!(open_directory(&train).unwrap().into_training().unwrap().1.is_none());
+    assert!(open_directory(&train).unwrap().into_training().unwrap().test.is_none());
     assert_eq!(open_directory(&train).unwrap().into_inference().len(), 6);
 }
 
@@ -152,6 +151,6 @@ fn without_a_source_the_digits_are_drawn_under_a_warning() {
 fn drawn_digits_that_were_asked_for_need_no_warning() {
     let mnist = open(Some(Path::new("synthetic")), &quiet).unwrap();
     assert_eq!((mnist.name, mnist.warning.is_none()), (SYNTHETIC, true));
-    let (train, test) = mnist.into_training().unwrap();
+    let Training { train, test, .. } = mnist.into_training().unwrap();
     assert_eq!((train.len(), test.unwrap().len(), train.shape()), (60_000, 10_000, &[28, 28][..]));
 }

@@ -1,0 +1,57 @@
+//! The launcher as a library: `mnist train --cluster-size 4 --engine mpirun` and `--input-mode feed` start and feed the ranks themselves.
+
+use crate::cli::{self, EngineName};
+use crate::{console, fed};
+use anyhow::{Result, bail};
+use muster_collective::launched;
+use muster_launcher::control::Ports;
+use muster_launcher::driver::Outcome;
+use muster_launcher::engine::Engine;
+use muster_launcher::job::{Input, Job, Limits, Processes};
+use muster_launcher::notice::Notice;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
+
+/// Runs this very command on its ranks and watches it, if the options ask for that and nobody else does it already.
+pub fn run(options: &cli::Launch, ranks: usize) -> Result<Option<ExitCode>> {
+    let is_started = std::env::var_os("MUSTER_DRIVER").is_some();
+    if is_started || (options.engine.is_none() && fed::input(options)? == Input::Program) {
+        return Ok(None);
+    }
+    if launched::Launched::here().is_some() {
+        bail!("these ranks were started by mpirun or srun, where nobody feeds them; use `muster run --feed`");
+    }
+    let mut program = vec![std::env::current_exe()?.into_os_string()];
+    program.extend(std::env::args_os().skip(1));
+    let engine = match options.engine.unwrap_or(EngineName::Auto) {
+        EngineName::Auto => Engine::auto(false, std::env::var_os("SLURM_JOB_ID").is_some()),
+        EngineName::Threads => Engine::Threads,
+        EngineName::Mpirun => Engine::Mpirun,
+        EngineName::Srun => Engine::Srun,
+    };
+    let job = Job {
+        program,
+        ranks,
+        hosts: Vec::new(),
+        engine,
+        bind: None,
+        ports: Ports(0, 0),
+        evaluator: false,
+        input: Input::Program,
+        faults: Vec::new(),
+        log_dir: options.log_dir.clone(),
+        limits: Limits { restarts: options.max_restarts, ..Limits::default() },
+    };
+    let interrupt = console::interrupts(Arc::new(AtomicUsize::new(0)))?;
+    let mut watch = |notice: &Notice| match notice {
+        Notice::Fed(_) | Notice::Refused(_) | Notice::Restarting(_) | Notice::Waiting(_) => {
+            console::remark(format_args!("mnist: {notice}"));
+        }
+        _ => {}
+    };
+    Ok(Some(match muster_launcher::run(&job, &mut Processes::find(engine)?, &interrupt, &mut watch)? {
+        Outcome::Finished => ExitCode::SUCCESS,
+        Outcome::Stopped(signal) => ExitCode::from(128 + signal as u8),
+    }))
+}

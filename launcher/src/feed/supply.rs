@@ -1,0 +1,224 @@
+//! What the driver feeds a job's ranks with, and in which order.
+
+use super::results::Results;
+use super::spec::{Course, FeedSpec, Goal};
+use super::stream::{Stream, is_early};
+use super::{Feeder, Portion, Progress, Tally};
+use crate::error::Error;
+use muster::batch::shuffle;
+use muster::dataset::{Content, Dataset, Features};
+use muster::feed::Facts;
+use muster::gradient::Share;
+use muster::storage::Storage;
+use std::ops::Range;
+use std::path::Path;
+use std::sync::atomic::AtomicBool;
+
+/// Records of a portion in inference: enough to keep a worker busy, few enough to divide a part among many.
+const INFERENCE_RECORDS: usize = 1024;
+
+/// The records of a job, found or read.
+pub struct Supply {
+    spec: FeedSpec,
+    storage: Storage,
+    facts: Facts,
+    /// All of them, to train on in an order that needs all.
+    records: Option<Dataset>,
+}
+
+impl Supply {
+    /// Reads what is to be trained on; finds the parts of everything else.
+    ///
+    /// # Errors
+    /// If there is nothing, or it cannot be read.
+    pub fn prepare(spec: &FeedSpec) -> Result<Supply, Error> {
+        let storage = Storage::from_environment()?;
+        let records = match spec.goal {
+            Goal::Train(_) if !spec.follow => Some(read(spec, &storage)?),
+            _ => None,
+        };
+        let facts = match &records {
+            Some(records) => Facts::of(records),
+            // How many will come nobody knows: more than any training takes.
+            None => Facts {
+                records: u32::MAX as usize,
+                shape: shape(spec, &storage)?,
+                classes: spec.classes,
+                content: Content { features_sha256: [0; 32], labels_sha256: Some([0; 32]) },
+                is_sparse: spec.is_bytes,
+            },
+        };
+        Ok(Supply { spec: spec.clone(), storage, facts, records })
+    }
+
+    /// What the ranks have to know before the first record.
+    pub fn facts(&self) -> &Facts {
+        &self.facts
+    }
+
+    /// Whether each record has a result.
+    pub fn wants_results(&self) -> bool {
+        matches!(self.spec.goal, Goal::Inference { .. })
+    }
+
+    /// Feeds the workers until they want no more, there is no more, or `stop` says so where there never is an end. The books are closed.
+    ///
+    /// # Errors
+    /// If a part cannot be read, nothing moves, a worker is lost, or the books do not agree.
+    pub fn feed(&self, feeder: &mut Feeder, stop: &AtomicBool) -> Result<Tally, Error> {
+        match &self.spec.goal {
+            Goal::Train(course) if course.asynchronous => self.train_asynchronously(course, feeder),
+            Goal::Train(course) => self.train(course, feeder, stop),
+            Goal::Inference { output, overwrite } => self.infer(feeder, output, *overwrite, stop),
+        }
+    }
+
+    /// Every worker gets its share of each global batch, ahead of the steps.
+    fn train(&self, course: &Course, feeder: &mut Feeder, stop: &AtomicBool) -> Result<Tally, Error> {
+        let Some((_, first_step)) = feeder.wanted()? else { return feeder.finish_from(None) };
+        let workers = feeder.workers();
+        let schedule = course.schedule(self.facts.records);
+        let first = schedule.records_until(first_step);
+        let mut batches = self.batches(course, stop);
+        'steps: for step in first_step.. {
+            let batch = schedule.batch(step);
+            let (begin, count) = (schedule.records_until(step), batch.positions.len());
+            if !batches.reach(begin + count as u64, feeder)? {
+                break;
+            }
+            for worker in 0..workers {
+                let rows = Share::rows_of(count, batch.leaves, worker, workers);
+                if rows.is_empty() {
+                    continue;
+                }
+                let first = begin + rows.start as u64;
+                let bytes = batches.bytes(first..first + rows.len() as u64);
+                let portion = Portion { first, count: rows.len() as u32, worker: Some(worker), bytes };
+                if feeder.push(portion)? == Progress::Enough {
+                    break 'steps;
+                }
+            }
+        }
+        feeder.finish_from(Some(first))
+    }
+
+    /// Every worker gets the batch whose step it has been given.
+    fn train_asynchronously(&self, course: &Course, feeder: &mut Feeder) -> Result<Tally, Error> {
+        let schedule = course.schedule(self.facts.records);
+        let never = AtomicBool::new(false);
+        let (mut batches, mut first) = (self.batches(course, &never), u64::MAX);
+        while let Some((worker, step)) = feeder.wanted()? {
+            let (begin, count) = (schedule.records_until(step), schedule.batch(step).positions.len());
+            first = first.min(begin);
+            let bytes = batches.bytes(begin..begin + count as u64);
+            feeder.push(Portion { first: begin, count: count as u32, worker: Some(worker), bytes })?;
+        }
+        feeder.finish_from(Some(first).filter(|&first| first < u64::MAX))
+    }
+
+    fn batches<'a>(&'a self, course: &'a Course, stop: &'a AtomicBool) -> Batches<'a> {
+        match &self.records {
+            Some(records) => Batches::Shuffled { records, seed: course.seed, epoch: None, order: Vec::new() },
+            None => Batches::Arriving(Box::new(Stream::new(&self.spec, &self.storage, stop))),
+        }
+    }
+
+    /// Part in, part out; any worker takes any portion.
+    fn infer(
+        &self,
+        feeder: &mut Feeder,
+        output: &Path,
+        overwrite: bool,
+        stop: &AtomicBool,
+    ) -> Result<Tally, Error> {
+        let mut results = Results::begin(&self.storage, output, overwrite, self.spec.follow)?;
+        let (mut parts, mut records) = (Stream::new(&self.spec, &self.storage, stop), 0);
+        while let Some((name, part)) = parts.next_part(feeder)? {
+            let count = part.as_ref().map_or(0, Dataset::len);
+            let begin = records;
+            for first in (0..count).step_by(INFERENCE_RECORDS) {
+                let rows = first..count.min(first + INFERENCE_RECORDS);
+                let part = part.as_ref().expect("it has records");
+                let (first, count) = (begin + first as u64, rows.len() as u32);
+                feeder.push(Portion { first, count, worker: None, bytes: encode(part, rows) })?;
+            }
+            records += count as u64;
+            results.expect(name, begin..records);
+            results.take(feeder)?;
+            if self.spec.follow {
+                feeder.settle()?;
+                results.take(feeder)?;
+            }
+        }
+        feeder.settle()?;
+        results.take(feeder)?;
+        let tally = feeder.finish(records)?;
+        results.finish()?;
+        Ok(tally)
+    }
+}
+
+/// The shape of a record. Where parts have yet to appear, so has the manifest that may tell it.
+fn shape(spec: &FeedSpec, storage: &Storage) -> Result<Vec<usize>, Error> {
+    match spec.find(storage) {
+        Ok(source) => Ok(source.shape().to_vec()),
+        Err(error) if spec.follow && is_early(&error) => Ok(spec.shape.clone()),
+        Err(error) => Err(error),
+    }
+}
+
+/// Reads all records.
+fn read(spec: &FeedSpec, storage: &Storage) -> Result<Dataset, Error> {
+    let source = spec.find(storage)?;
+    let (features, labels) = if spec.is_bytes {
+        let rows = source.read_all::<u8>()?;
+        (Features::U8 { bytes: rows.features.into(), scale: 1.0 }, rows.labels)
+    } else {
+        let rows = source.read_all::<f32>()?;
+        (Features::F32(rows.features), rows.labels)
+    };
+    let records = Dataset::from_features(&spec.features, features, source.shape(), spec.classes)?;
+    Ok(records.with_labels(spec.labels.as_deref().unwrap_or(&spec.features), labels)?)
+}
+
+/// The bytes of records: the features of all of them, then, where there are labels, those, as `u32` in little endian.
+pub(super) fn encode(records: &Dataset, numbers: impl ExactSizeIterator<Item = usize> + Clone) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(numbers.len() * (records.feature_bytes(0).len() + 4));
+    numbers.clone().for_each(|record| bytes.extend_from_slice(records.feature_bytes(record)));
+    numbers.filter_map(|record| records.label(record)).for_each(|label| bytes.extend(label.to_le_bytes()));
+    bytes
+}
+
+/// The records of a training by their places in it.
+enum Batches<'a> {
+    /// In each epoch's order.
+    Shuffled { records: &'a Dataset, seed: u64, epoch: Option<u64>, order: Vec<u32> },
+    /// In the order in which they arrive.
+    Arriving(Box<Stream<'a>>),
+}
+
+impl Batches<'_> {
+    /// Waits for all records before `end`; false if they will never come.
+    fn reach(&mut self, end: u64, feeder: &mut Feeder) -> Result<bool, Error> {
+        match self {
+            Batches::Shuffled { .. } => Ok(true),
+            Batches::Arriving(stream) => stream.reach(end, feeder),
+        }
+    }
+
+    /// The bytes of the records at `places`, all of one step that has been reached.
+    fn bytes(&mut self, places: Range<u64>) -> Vec<u8> {
+        match self {
+            Batches::Shuffled { records, seed, epoch, order } => {
+                let now = places.start / records.len() as u64;
+                if epoch.replace(now) != Some(now) {
+                    shuffle(*seed, now, records.len(), order);
+                }
+                let from = (places.start - now * records.len() as u64) as usize;
+                let numbers = &order[from..from + (places.end - places.start) as usize];
+                encode(records, numbers.iter().map(|&record| record as usize))
+            }
+            Batches::Arriving(stream) => stream.bytes(places),
+        }
+    }
+}

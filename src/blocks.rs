@@ -1,0 +1,218 @@
+//! Records that lie in parts and are read again whenever they are needed, because there are too many of them for the memory.
+//!
+//! One pass over the parts finds where every [`BLOCK`]-th record of a part begins; a second one reads all records, so that what is
+//! damaged is found before the first step, and takes their digest. After that any records are read from the beginning of
+//! their blocks, several blocks at a time; those between them are passed over without being decoded where the format allows it.
+
+#[cfg(test)]
+pub(crate) mod tests;
+
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+
+use rayon::prelude::*;
+
+use crate::batch::BLOCK;
+use crate::dataset::{Content, Dataset, Hasher};
+use crate::error::{Error, Result};
+use crate::format::{Rows, idx};
+use crate::parts::source::{PartPosition, Source};
+use crate::windows::Shelf;
+
+/// Blocks that are in memory at once while the digest is taken.
+const BLOCKS_AT_ONCE: usize = 32;
+
+/// Where reading can begin.
+#[derive(Clone, Copy, Debug)]
+struct Block {
+    /// Its first record.
+    first: usize,
+    part: usize,
+    position: PartPosition,
+}
+
+impl Block {
+    /// Whether reading both begins at the same place, as it does everywhere in a compressed part.
+    fn begins_like(&self, other: &Block) -> bool {
+        let begin = |block: &Block| (block.part, block.position.features.bytes, block.position.labels.bytes);
+        begin(self) == begin(other)
+    }
+}
+
+/// A data set in parts, of which only an index is in memory.
+pub struct Blocks {
+    path: PathBuf,
+    source: Source,
+    blocks: Vec<Block>,
+    records: usize,
+    scale: f32,
+    content: Content,
+    sparse_scale: Option<f32>,
+    /// The threads that read.
+    pub(crate) pool: rayon::ThreadPool,
+    pub(crate) shelf: Shelf,
+}
+
+impl Blocks {
+    /// Finds and checks all records of `source`, on the threads of `pool`. `path` names them in messages; a byte stands for
+    /// `byte * scale`.
+    ///
+    /// # Errors
+    /// Those of the parts; also when there is no record, or more than 2³² − 1.
+    pub fn open(path: &Path, source: Source, scale: f32, pool: rayon::ThreadPool) -> Result<Blocks> {
+        let (blocks, records) = pool.install(|| index(&source))?;
+        if u32::try_from(records).is_err() {
+            let what =
+                format!("{} holds {records} records; at most {} are possible", path.display(), u32::MAX);
+            return Err(Error::Invalid(what));
+        }
+        let content = Content { features_sha256: [0; 32], labels_sha256: None };
+        let (path, shelf) = (path.to_owned(), Shelf::default());
+        let mut blocks =
+            Blocks { path, source, blocks, records, scale, content, sparse_scale: None, pool, shelf };
+        blocks.sparse_scale = blocks.read_range(0..records.min(BLOCK))?.sparse_scale();
+        blocks.content = blocks.pool.install(|| blocks.digest())?;
+        Ok(blocks)
+    }
+
+    /// The number of records.
+    #[expect(clippy::len_without_is_empty, reason = "a data set has at least one record")]
+    pub fn len(&self) -> usize {
+        self.records
+    }
+
+    /// The shape of a record.
+    pub fn shape(&self) -> &[usize] {
+        self.source.shape()
+    }
+
+    /// The number of classes that labels may name.
+    pub fn classes(&self) -> usize {
+        self.source.schema().classes
+    }
+
+    /// The directory, for messages.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The digests.
+    pub fn content(&self) -> &Content {
+        &self.content
+    }
+
+    /// As [`Dataset::sparse_scale`], by the first records.
+    pub fn sparse_scale(&self) -> Option<f32> {
+        self.sparse_scale
+    }
+
+    /// Reads a run of records.
+    ///
+    /// # Errors
+    /// Those of the parts.
+    pub fn read_range(&self, records: Range<usize>) -> Result<Dataset> {
+        self.read(&records.map(|record| record as u32).collect::<Vec<_>>())
+    }
+
+    /// Reads some records, of ascending numbers.
+    ///
+    /// # Errors
+    /// Those of the parts; also when one has changed and ends too early.
+    pub fn read(&self, records: &[u32]) -> Result<Dataset> {
+        let rows = self.pool.install(|| self.read_rows(records))?;
+        Dataset::from_rows(&self.path, rows, self.scale, self.shape(), self.classes())
+    }
+
+    fn read_rows(&self, records: &[u32]) -> Result<Rows<u8>> {
+        let width = self.source.schema().width;
+        let mut features = vec![0; records.len() * width];
+        let mut labels = vec![0; records.len()];
+        let (mut free_features, mut free_labels) = (&mut features[..], &mut labels[..]);
+        let mut runs = Vec::new();
+        for run in records.chunk_by(|&a, &b| self.block_of(a).begins_like(self.block_of(b))) {
+            let (features, rest) = free_features.split_at_mut(run.len() * width);
+            let (labels, others) = free_labels.split_at_mut(run.len());
+            (free_features, free_labels) = (rest, others);
+            runs.push((run, features, labels));
+        }
+        runs.into_par_iter().try_for_each(|(run, features, labels)| self.read_run(run, features, labels))?;
+        Ok(Rows { features, labels })
+    }
+
+    /// The block of a record.
+    fn block_of(&self, record: u32) -> &Block {
+        &self.blocks[self.blocks.partition_point(|block| block.first <= record as usize) - 1]
+    }
+
+    /// Reads records of one part from the block of the first of them on.
+    fn read_run(&self, records: &[u32], features: &mut [u8], labels: &mut [u32]) -> Result<()> {
+        let block = self.block_of(records[0]);
+        let mut reader = self.source.open_at(block.part, block.position)?;
+        let (mut next, mut row) = (block.first, Rows::<u8>::default());
+        let width = self.source.schema().width;
+        for ((&record, features), label) in records.iter().zip(features.chunks_exact_mut(width)).zip(labels) {
+            while next < record as usize && reader.skip_row()? {
+                next += 1;
+            }
+            row.clear();
+            if reader.read_rows(1, &mut row)? == 0 || row.labels.is_empty() {
+                let path = &self.source.parts()[block.part].features.path;
+                let what =
+                    format!("record {record} of the data set is no longer in it: the file has changed");
+                return Err(Error::Invalid(what).in_file(path));
+            }
+            features.copy_from_slice(&row.features);
+            *label = row.labels[0];
+            next += 1;
+        }
+        Ok(())
+    }
+
+    /// Reads everything, the next records while the digest of the last ones is taken.
+    fn digest(&self) -> Result<Content> {
+        let mut hasher = Hasher::new(idx::Element::U8, self.records, self.shape(), self.classes());
+        let read = |first: usize| {
+            let end = self.records.min(first + BLOCKS_AT_ONCE * BLOCK);
+            self.read_rows(&(first..end).map(|record| record as u32).collect::<Vec<_>>())
+        };
+        let mut rows = read(0)?;
+        let mut done = rows.labels.len();
+        while !rows.labels.is_empty() {
+            let mut hash = || {
+                hasher.add_bytes(&rows.features);
+                hasher.add_labels(&rows.labels);
+            };
+            let (next, ()) = rayon::join(|| read(done), &mut hash);
+            rows = next?;
+            done += rows.labels.len();
+        }
+        Ok(hasher.finish())
+    }
+}
+
+/// Where the blocks of all parts begin, and the number of records.
+fn index(source: &Source) -> Result<(Vec<Block>, usize)> {
+    let of_part = |part| {
+        let (mut reader, mut begins, mut records) = (source.open::<u8>(part)?, Vec::new(), 0);
+        loop {
+            let position = reader.position();
+            if !reader.skip_row()? {
+                return Ok((begins, records));
+            }
+            if records % BLOCK == 0 {
+                begins.push(position);
+            }
+            records += 1;
+        }
+    };
+    let parts: Vec<Result<(Vec<PartPosition>, usize)>> =
+        (0..source.parts().len()).into_par_iter().map(of_part).collect();
+    let (mut blocks, mut records) = (Vec::new(), 0);
+    for (part, found) in parts.into_iter().enumerate() {
+        let (begins, count) = found?;
+        let block = |(at, position)| Block { first: records + at * BLOCK, part, position };
+        blocks.extend(begins.into_iter().enumerate().map(block));
+        records += count;
+    }
+    Ok((blocks, records))
+}

@@ -1,0 +1,52 @@
+//! Records that come step by step from outside, instead of lying in memory.
+
+use crate::dataset::{Content, Dataset};
+use crate::error::Error;
+use serde::{Deserialize, Serialize};
+
+/// What is known beforehand of all the records that a feed brings; see [`crate::records::Records::fed`].
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Facts {
+    /// Their number.
+    pub records: usize,
+    /// The shape of a record.
+    pub shape: Vec<usize>,
+    /// Classes that labels may name.
+    pub classes: usize,
+    /// Their digests.
+    pub content: Content,
+    /// Whether [`Dataset::sparse_scale`] is some.
+    pub is_sparse: bool,
+}
+
+impl Facts {
+    /// Those of a data set that others get step by step.
+    pub fn of(dataset: &Dataset) -> Facts {
+        Facts {
+            records: dataset.len(),
+            shape: dataset.shape().to_vec(),
+            classes: dataset.classes(),
+            content: *dataset.content(),
+            is_sparse: dataset.sparse_scale().is_some(),
+        }
+    }
+}
+
+/// Where workers get their records from. Which records make up which step is the same as if they lay in memory, and so are the weights.
+pub trait Feed: Sync {
+    /// The `rows` records of worker `worker` in step `step`, in the order of its share; none if no more will come, which ends the
+    /// training before this step. Whoever asks has seen the end of the step that it asked for before.
+    ///
+    /// # Errors
+    /// If the records do not come.
+    fn take(&self, worker: usize, step: u64, rows: usize) -> Result<Option<Dataset>, Error>;
+
+    /// Whether there is no end of records, other than that none have come.
+    fn is_open(&self) -> bool;
+
+    /// The last step of worker `worker` is done: it takes no more.
+    ///
+    /// # Errors
+    /// If that cannot be said any more.
+    fn finish(&self, worker: usize) -> Result<(), Error>;
+}

@@ -1,0 +1,140 @@
+//! The records of a job: in memory where they fit, else read from their parts again and again, or fed.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use crate::batch::WINDOW;
+use crate::blocks::Blocks;
+use crate::dataset::{Content, Dataset};
+use crate::error::Result;
+use crate::feed::Facts;
+use crate::parts::source::Source;
+use crate::windows;
+
+/// Records, wherever they are.
+pub enum Records {
+    /// All of them in memory.
+    Memory(Dataset),
+    /// An index of them in memory.
+    Blocks(Arc<Blocks>),
+    /// None of them: those of each step come by the feed of the job's [`crate::cluster::Cluster`].
+    Fed {
+        /// Where they come from, for messages.
+        path: PathBuf,
+        /// What is known of them.
+        facts: Facts,
+        /// As [`Dataset::sparse_scale`].
+        sparse_scale: Option<f32>,
+    },
+}
+
+impl Records {
+    /// The labelled records of parts, read by the threads of `pool`: in memory where their features and labels take at most `limit` bytes.
+    /// `path` names them in messages; a byte stands for `byte * scale`.
+    ///
+    /// # Errors
+    /// Those of the parts; also when there is no record.
+    pub fn of_parts(
+        path: &Path,
+        source: Source,
+        scale: f32,
+        limit: u64,
+        pool: rayon::ThreadPool,
+    ) -> Result<Records> {
+        match pool.install(|| source.read_within(limit))? {
+            Some(rows) => {
+                Dataset::from_rows(path, rows, scale, source.shape(), source.schema().classes).map(Self::from)
+            }
+            None => Blocks::open(path, source, scale, pool).map(|blocks| Records::Blocks(Arc::new(blocks))),
+        }
+    }
+
+    /// Records that a feed brings, where `facts` are known of all of them. `path` names them in messages; a byte stands for `byte * scale`.
+    pub fn fed(path: &Path, facts: Facts, scale: f32) -> Records {
+        let sparse_scale = facts.is_sparse.then_some(scale);
+        Records::Fed { path: path.to_owned(), facts, sparse_scale }
+    }
+
+    /// The number of records.
+    #[expect(clippy::len_without_is_empty, reason = "a data set has at least one record")]
+    pub fn len(&self) -> usize {
+        match self {
+            Records::Memory(dataset) => dataset.len(),
+            Records::Blocks(blocks) => blocks.len(),
+            Records::Fed { facts, .. } => facts.records,
+        }
+    }
+
+    /// The shape of a record.
+    pub fn shape(&self) -> &[usize] {
+        match self {
+            Records::Memory(dataset) => dataset.shape(),
+            Records::Blocks(blocks) => blocks.shape(),
+            Records::Fed { facts, .. } => &facts.shape,
+        }
+    }
+
+    /// The number of features of a record.
+    pub fn width(&self) -> usize {
+        self.shape().iter().product()
+    }
+
+    /// The number of classes that labels may name.
+    pub fn classes(&self) -> usize {
+        match self {
+            Records::Memory(dataset) => dataset.classes(),
+            Records::Blocks(blocks) => blocks.classes(),
+            Records::Fed { facts, .. } => facts.classes,
+        }
+    }
+
+    /// The file or directory of the features, for messages.
+    pub fn path(&self) -> &Path {
+        match self {
+            Records::Memory(dataset) => dataset.path(),
+            Records::Blocks(blocks) => blocks.path(),
+            Records::Fed { path, .. } => path,
+        }
+    }
+
+    /// The digests.
+    pub fn content(&self) -> &Content {
+        match self {
+            Records::Memory(dataset) => dataset.content(),
+            Records::Blocks(blocks) => blocks.content(),
+            Records::Fed { facts, .. } => &facts.content,
+        }
+    }
+
+    /// [`Content::sha256`] of these records.
+    pub fn digest(&self) -> String {
+        self.content().sha256()
+    }
+
+    /// As [`Dataset::sparse_scale`].
+    pub fn sparse_scale(&self) -> Option<f32> {
+        match self {
+            Records::Memory(dataset) => dataset.sparse_scale(),
+            Records::Blocks(blocks) => blocks.sparse_scale(),
+            Records::Fed { sparse_scale, .. } => *sparse_scale,
+        }
+    }
+
+    /// Bytes that features and labels take in memory at most; of records that are read again and again, as many as a process needs
+    /// that needs all of them.
+    pub fn bytes(&self) -> u64 {
+        let record = self.width() + size_of::<u32>();
+        let records = match self {
+            Records::Memory(dataset) => dataset.len(),
+            Records::Blocks(blocks) => windows::HELD * WINDOW.min(blocks.len()),
+            Records::Fed { .. } => 0,
+        };
+        (records * record) as u64
+    }
+}
+
+impl From<Dataset> for Records {
+    fn from(dataset: Dataset) -> Records {
+        Records::Memory(dataset)
+    }
+}

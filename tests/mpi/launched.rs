@@ -1,0 +1,101 @@
+//! Ranks under mpirun under the launcher: each of them says how far it is, may be lost, and is fed.
+
+use crate::{Mpi, mpi};
+use muster_tests::program::{Outcome, launcher, run};
+use std::process::Command;
+
+/// `muster run --engine mpirun -n 3 LAUNCH -- PROGRAM ARGUMENTS`, in the sandbox.
+fn muster(mpi: &Mpi, launch: &str, program: &std::path::Path, arguments: &str) -> Command {
+    let mut command = Command::new("timeout");
+    command.args(["--kill-after", "5", "100"]).arg(launcher());
+    command.args(["run", "--engine", "mpirun", "-n", "3"]).args(launch.split_whitespace()).arg("--");
+    command.arg(program).args(arguments.split_whitespace()).current_dir(mpi.sandbox.path("."));
+    let mpirun = match mpi.kind.as_str() {
+        "openmpi" => "mpirun.openmpi",
+        "openmpi5" => "mpirun",
+        _ => "mpiexec.mpich",
+    };
+    command.env("MUSTER_MPIRUN", mpirun).env("XDG_RUNTIME_DIR", mpi.sandbox.path("."));
+    command.env_remove("MUSTER_KERNELS");
+    command
+}
+
+const RECIPE: &str = "--hidden 32 -b 30 --micro-batch 8 -e 20 --threads 1";
+
+fn train(mpi: &Mpi, launch: &str, arguments: &str) -> Outcome {
+    let arguments = format!("train {RECIPE} --report r {arguments}");
+    let outcome = run(&mut muster(mpi, launch, &mpi.mnist, &arguments)).succeeds();
+    assert_eq!(
+        outcome.stdout.matches("===== Start").count(),
+        1 + outcome.stderr.matches("restarting").count()
+    );
+    outcome
+}
+
+fn hash(mpi: &Mpi) -> String {
+    mpi.sandbox.json("r")["weights_sha256"].as_str().unwrap().to_owned()
+}
+
+#[test]
+fn a_kill_of_any_rank_changes_no_bit() {
+    let Some(mpi) = mpi() else { return };
+    let expected = mpi.alone(&format!("{RECIPE} -n 1 --no-resume"))["weights_sha256"].clone();
+    for rank in 0..3 {
+        let launch = format!("--max-restarts 1 --inject kill:rank={rank},step={}", 60 + 40 * rank);
+        let outcome = train(&mpi, &launch, &format!("--data data -m killed-{rank} --checkpoint-secs 0.02"));
+        let restart = outcome.stderr.lines().find(|line| line.contains("restarting: "));
+        assert!(restart.is_some_and(|line| line.contains(&format!("rank {rank} "))), "{outcome:?}");
+        assert_eq!(expected, hash(&mpi), "rank {rank}");
+    }
+}
+
+#[test]
+fn fed_ranks_have_the_same_weights_and_predictions() {
+    let Some(mpi) = mpi() else { return };
+    let expected = mpi.alone(&format!("{RECIPE} -n 1 --no-resume"))["weights_sha256"].clone();
+    run(&mut mpi.sandbox.mnist("prepare --data data -f csv2 -n 4 --output parts")).succeeds();
+    let fed = "--feed --max-restarts 1 --inject kill:rank=2,step=77";
+    let outcome = train(&mpi, fed, "-f csv2 --images parts/train -m fed --checkpoint-secs 0.02");
+    assert_eq!(expected, hash(&mpi), "{outcome:?}");
+    assert!(outcome.stderr.contains("muster: fed "), "{outcome:?}");
+    let options = "inference -f csv2 --images parts/test -m fed";
+    run(&mut mpi.sandbox.mnist(&format!("{options} -o direct"))).succeeds();
+    run(&mut muster(&mpi, "--feed", &mpi.mnist, &format!("{options} -o fed-ranks"))).succeeds();
+    let lines = |directory: &str| {
+        let files = mpi.sandbox.files(directory);
+        let text = files.values().map(|bytes| String::from_utf8(bytes.clone()).unwrap()).collect::<String>();
+        text.replace("Label: ", "").replace(", Prediction:", "")
+    };
+    assert_eq!(lines("fed-ranks"), lines("direct"));
+}
+
+#[test]
+fn a_stopped_rank_is_found_by_its_silence() {
+    let Some(mpi) = mpi() else { return };
+    let launch = "--heartbeat-timeout 2 --inject stop:rank=1,step=60";
+    let outcome =
+        run(&mut muster(&mpi, launch, &mpi.mnist, &format!("train {RECIPE} --data data -m stopped")));
+    assert_eq!(outcome.status.code(), Some(1), "{outcome:?}");
+    let last = outcome.stderr.lines().last().unwrap_or_default();
+    assert!(last.starts_with("muster: rank 1 on") && last.contains("no sign of life for 2 s"), "{outcome:?}");
+}
+
+#[test]
+fn a_program_of_one_s_own_runs_under_mpirun() {
+    let Some(mpi) = mpi() else { return };
+    let flowers = std::env::var_os("MUSTER_TEST_FLOWERS").expect("MUSTER_TEST_FLOWERS names the binary");
+    let line = |record: usize| {
+        let measures = (0..20)
+            .map(|i| ((record * 7 + i * 3) % 11) as f32 / 4.0 + f32::from(u8::from(i % 3 == record % 3)));
+        let words: Vec<String> = measures.map(|number| number.to_string()).collect();
+        format!("{} {}\n", words.join(" "), record % 3)
+    };
+    std::fs::write(mpi.sandbox.path("flowers.txt"), (0..300).map(line).collect::<String>()).unwrap();
+    let mut alone = Command::new(&flowers);
+    let expected = run(alone.arg("flowers.txt").current_dir(mpi.sandbox.path("."))).succeeds().stdout;
+    let mut ranks = mpi.launcher(&mpi.kind);
+    let bare = run(ranks.args(["-n", "3"]).arg(&flowers).arg("flowers.txt")).succeeds();
+    assert_eq!(bare.stdout, expected);
+    let launched = run(&mut muster(&mpi, "", flowers.as_ref(), "flowers.txt")).succeeds();
+    assert!(launched.stdout.contains(expected.trim()), "{launched:?}");
+}
