@@ -1,9 +1,9 @@
 //! The command line of `muster`.
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, Parser, Subcommand};
 use muster_launcher::Error;
 use muster_launcher::control::Ports;
-use muster_launcher::engine::Engine;
+use muster_launcher::engine::{Engine, EngineName};
 use muster_launcher::hosts::{self, Host};
 use muster_launcher::inject::Fault;
 use muster_launcher::job::{Input, Job, Limits};
@@ -168,19 +168,6 @@ pub struct Place {
     pub evaluator: bool,
 }
 
-/// Engines by name.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum EngineName {
-    /// By what is given
-    Auto,
-    /// All ranks in one process
-    Threads,
-    /// Open MPI's or MPICH's; MUSTER_MPIRUN names another one than that of PATH
-    Mpirun,
-    /// Slurm's
-    Srun,
-}
-
 impl Place {
     fn hosts(&self) -> Result<Vec<Host>, Error> {
         match (&self.hosts, &self.hostfile) {
@@ -255,13 +242,7 @@ impl Place {
     /// If the hosts are not as they should be.
     pub fn job(&self, program: Vec<OsString>) -> Result<Job, Error> {
         let hosts = self.hosts()?;
-        let in_slurm = std::env::var_os("SLURM_JOB_ID").is_some();
-        let engine = match self.engine {
-            EngineName::Auto => Engine::auto(!hosts.is_empty(), in_slurm),
-            EngineName::Threads => Engine::Threads,
-            EngineName::Mpirun => Engine::Mpirun,
-            EngineName::Srun => Engine::Srun,
-        };
+        let engine = self.engine.engine(!hosts.is_empty());
         if engine == Engine::Threads && !hosts.is_empty() {
             return Err(Error::Usage {
                 what: "hosts are given, but --engine threads runs all ranks in one process".to_owned(),

@@ -2,6 +2,7 @@
 
 use crate::error::Error;
 use crate::hosts::Host;
+use clap::ValueEnum;
 use std::ffi::{OsStr, OsString};
 use std::process::Command;
 
@@ -37,6 +38,31 @@ impl Engine {
             (true, _) => Engine::Mpirun,
             (false, true) => Engine::Srun,
             (false, false) => Engine::Threads,
+        }
+    }
+}
+
+/// Engines as `--engine` names them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum EngineName {
+    /// mpirun if hosts are given, srun within a Slurm allocation, else threads
+    Auto,
+    /// All ranks in one process
+    Threads,
+    /// Open MPI's or MPICH's; MUSTER_MPIRUN names another one than that of PATH
+    Mpirun,
+    /// Slurm's
+    Srun,
+}
+
+impl EngineName {
+    /// The engine of this name, here and now.
+    pub fn engine(self, hosts_given: bool) -> Engine {
+        match self {
+            EngineName::Auto => Engine::auto(hosts_given, std::env::var_os("SLURM_JOB_ID").is_some()),
+            EngineName::Threads => Engine::Threads,
+            EngineName::Mpirun => Engine::Mpirun,
+            EngineName::Srun => Engine::Srun,
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use muster::parts::Format;
+use muster_launcher::engine::EngineName;
 use std::ffi::OsString;
 use std::path::PathBuf;
 
@@ -255,19 +256,6 @@ pub struct Launch {
     /// that this program starts, here or, without these, on HDFS [default: that of `muster run`, if it has one]
     #[arg(long, visible_alias = "log_dir", value_name = "DIR", help_heading = "Output")]
     pub log_dir: Option<PathBuf>,
-}
-
-/// Engines by name.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum EngineName {
-    /// Threads, or srun within a Slurm allocation
-    Auto,
-    /// All ranks in one process
-    Threads,
-    /// Processes under mpirun
-    Mpirun,
-    /// Processes under Slurm
-    Srun,
 }
 
 /// Ways for records to come to the workers.

@@ -1,12 +1,11 @@
 //! The launcher as a library: `mnist train --cluster-size 4 --engine mpirun` and `--input-mode feed` start and feed the ranks themselves.
 
-use crate::cli::{self, EngineName};
-use crate::{console, fed};
+use crate::{cli, console, fed};
 use anyhow::{Result, bail};
 use muster_collective::launched;
 use muster_launcher::control::Ports;
 use muster_launcher::driver::Outcome;
-use muster_launcher::engine::Engine;
+use muster_launcher::engine::EngineName;
 use muster_launcher::job::{Input, Job, Limits, Processes};
 use muster_launcher::notice::Notice;
 use std::process::ExitCode;
@@ -24,12 +23,7 @@ pub fn run(options: &cli::Launch, ranks: usize) -> Result<Option<ExitCode>> {
     }
     let mut program = vec![std::env::current_exe()?.into_os_string()];
     program.extend(std::env::args_os().skip(1));
-    let engine = match options.engine.unwrap_or(EngineName::Auto) {
-        EngineName::Auto => Engine::auto(false, std::env::var_os("SLURM_JOB_ID").is_some()),
-        EngineName::Threads => Engine::Threads,
-        EngineName::Mpirun => Engine::Mpirun,
-        EngineName::Srun => Engine::Srun,
-    };
+    let engine = options.engine.unwrap_or(EngineName::Auto).engine(false);
     let job = Job {
         program,
         ranks,
