@@ -127,7 +127,7 @@ pub fn serve(
     let (pauses, turn) = (Pauses::new(job, state, conductor, Some(link)), RwLock::new(Turn::default()));
     let leader = Leader { job, link, loans: &loans, pauses: &pauses };
     let ends = team::run(job.threads, |team| {
-        let mut own = own.as_ref().map(RankGradient::thread);
+        let mut own = own.as_ref().map(|own| own.thread(team));
         let blocks = crate::batch::share(state.weights.blocks(), team.index(), team.count());
         for version in first_step.. {
             let mut failed = Ok(());

@@ -38,8 +38,8 @@ pub fn forward(
     for run in split_by_rows(dataset.len(), chunks) {
         let rows = chunk_records(dataset.len(), run.start).len();
         let workspace = Workspace::new(model, rows);
-        let mut pass = Pass::new(model, kernels, &workspace, dataset.sparse_scale());
         team::alone(|member| {
+            let mut pass = Pass::new((model, kernels), &workspace, dataset.sparse_scale(), member);
             for chunk in run.clone() {
                 pass.load(chunk_records(dataset.len(), chunk).map(|record| (dataset, record)));
                 pass.forward(member, weights);

@@ -122,10 +122,11 @@ impl<'a> RankGradient<'a> {
         self.seats.iter().map(|(share, _)| share.nodes.len()).max().unwrap_or(0)
     }
 
-    /// One thread's part.
-    pub fn thread(&'a self) -> ThreadGradient<'a> {
+    /// The part of one thread of the team.
+    pub fn thread(&'a self, team: &Member) -> ThreadGradient<'a> {
         let pass = |(_, workspace): &'a (Share, Workspace)| {
-            Pass::new(self.job.model, self.job.kernels, workspace, self.job.train.sparse_scale())
+            let Job { model, kernels, train, .. } = *self.job;
+            Pass::new((model, kernels), workspace, train.sparse_scale(), team)
         };
         let passes = self.seats.iter().map(pass).collect();
         ThreadGradient { rank: self, passes, prepared: None, scores: Vec::new() }

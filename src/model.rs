@@ -12,6 +12,7 @@
 //! ```
 //! Padding columns are zero and stay zero under every update rule.
 
+use crate::batch::share;
 use crate::random::{Purpose, Random};
 use muster_collective::Shared;
 use muster_kernels::panel_width;
@@ -19,6 +20,8 @@ use std::ops::Range;
 
 /// The most slices of a layer, and with it the most threads of a rank that have work.
 const SLICES_MAX: usize = 16;
+/// Columns of a slice of input features at least: below, what a thread does for a few classes is less than what it costs to meet.
+const FEATURES_MIN: usize = 192;
 
 /// Activations or parameters along one dimension, cut into slices of whole panels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,20 +30,21 @@ pub struct Slices {
     pub columns: usize,
     /// Columns of a panel: 32, or 16 where there are no more than 16 columns.
     pub width: usize,
-    /// Panels in each slice but perhaps the last.
-    panels_per_slice: usize,
+    /// Number of slices.
+    count: usize,
 }
 
 impl Slices {
-    /// The slices of a dimension of `columns` columns.
-    pub fn new(columns: usize) -> Slices {
+    /// The slices of a dimension of `columns` columns, each of about `least` of them at least.
+    fn new(columns: usize, least: usize) -> Slices {
         let width = panel_width(columns);
-        Slices { columns, width, panels_per_slice: columns.div_ceil(width).div_ceil(SLICES_MAX) }
+        let most = columns.div_ceil(width).min(SLICES_MAX);
+        Slices { columns, width, count: (columns / least).clamp(1, most) }
     }
 
     /// Number of slices.
     pub fn count(&self) -> usize {
-        self.panels().div_ceil(self.panels_per_slice)
+        self.count
     }
 
     /// Number of panels of all slices.
@@ -50,8 +54,7 @@ impl Slices {
 
     /// The panels of a slice.
     pub fn panels_of(&self, slice: usize) -> Range<usize> {
-        let start = slice * self.panels_per_slice;
-        start..(start + self.panels_per_slice).min(self.panels())
+        share(self.panels(), slice, self.count)
     }
 
     /// The real columns of a slice.
@@ -102,7 +105,9 @@ impl Model {
             widths.len() >= 2 && !widths.contains(&0),
             "a model needs inputs and classes, not {widths:?}"
         );
-        let slices: Vec<Slices> = widths.iter().map(|&columns| Slices::new(columns)).collect();
+        let least = |index: usize| if index == 0 { FEATURES_MIN } else { 1 };
+        let slices: Vec<Slices> =
+            widths.iter().enumerate().map(|(i, &columns)| Slices::new(columns, least(i))).collect();
         let mut first_block = 0;
         let layers = slices.windows(2).map(|pair| {
             let layer = Layer { inputs: pair[0], outputs: pair[1], first_block };
@@ -194,7 +199,7 @@ impl Model {
 
     /// The blocks that a member of a team owns: its share of every layer's slices; the last bias goes with the last layer's first slice.
     pub fn blocks_of(&self, member: usize, members: usize) -> Vec<usize> {
-        let share = |count| crate::batch::share(count, member, members);
+        let share = |count| share(count, member, members);
         let first = share(self.last().inputs.count()).contains(&0);
         let hidden = self
             .hidden()
@@ -202,6 +207,18 @@ impl Model {
             .flat_map(|layer| share(layer.outputs.count()).map(|q| layer.first_block + q));
         let last = share(self.last().inputs.count()).map(|q| self.last_block(q));
         hidden.chain(last).chain(first.then(|| self.bias_block())).collect()
+    }
+
+    /// The features that a member of a team needs: all of them for its units of a hidden layer, else those of its slices.
+    pub fn features_of(&self, member: usize, members: usize) -> Range<usize> {
+        if !self.hidden().is_empty() {
+            return 0..self.inputs().columns;
+        }
+        let slices = share(self.inputs().count(), member, members);
+        if slices.is_empty() {
+            return 0..0;
+        }
+        self.inputs().columns_of(slices.start).start..self.inputs().columns_of(slices.end - 1).end
     }
 
     /// Initial weights: a normal distribution of deviation 1/√inputs, truncated at two deviations; biases 0.
@@ -360,7 +377,7 @@ mod tests {
     #[test]
     fn a_wide_input_of_a_softmax_regression_is_cut_into_few_slices() {
         let model = Model::new(&[784, 10]);
-        assert_eq!(model.last().inputs.count(), 13);
+        assert_eq!(model.last().inputs.count(), 4);
         assert_eq!(model.block_lengths().iter().sum::<usize>(), 785 * 16);
     }
 }

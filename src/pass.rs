@@ -11,7 +11,8 @@ use crate::dataset::{Dataset, FeatureRow};
 use crate::model::{Model, Slices};
 use crate::team::Member;
 use muster_collective::Shared;
-use muster_kernels::{Bytes, Finish, Kernels, Panels, Start, bytes_stride, prefetch};
+use muster_kernels::{Finish, Kernels, Nonzeros, Panels, Start, prefetch};
+use std::cell::RefCell;
 use std::ops::Range;
 
 mod backward;
@@ -66,20 +67,33 @@ pub struct Pass<'a> {
 enum Features {
     /// `[panels][rows][width]`
     Dense(Vec<f32>),
-    /// Bytes with many zeros, and what each of them stands for.
+    /// What is not zero of bytes with many zeros.
     Sparse {
-        /// `[rows, features]`
-        rows: Vec<u8>,
-        /// `[features, rows]`, for the way back.
-        columns: Vec<u8>,
-        values: Box<[f32; 256]>,
+        /// The features that this thread needs.
+        needed: Range<usize>,
+        /// `[rows, needed]`
+        rows: Nonzeros,
+        back: Back,
     },
 }
 
-/// What goes into a layer.
+/// How the gradient of the weights of sparse features is found.
+enum Back {
+    /// By rows, which pays for no more than a panel of units; with room for partial sums.
+    Rows(RefCell<Vec<f32>>),
+    /// By columns, `[needed, rows]`, with the ends of their micro-batches.
+    Columns(Nonzeros, Vec<usize>),
+}
+
+/// What goes into a layer, or a slice of it.
 enum Input<'a> {
     Dense(Panels<'a>),
-    Sparse { rows: Bytes<'a>, columns: Bytes<'a> },
+    /// Some columns of the sparse features.
+    Sparse {
+        rows: &'a Nonzeros,
+        back: &'a Back,
+        columns: Range<usize>,
+    },
 }
 
 /// Loss of a run of records, and how many of them were classified rightly.
@@ -95,20 +109,25 @@ impl<'a> Pass<'a> {
     /// A thread's part of passes of `model`, in the workspace of its team, over records of a data set with this
     /// [`Dataset::sparse_scale`].
     pub fn new(
-        model: &'a Model,
-        kernels: &'a Kernels,
+        (model, kernels): (&'a Model, &'a Kernels),
         shared: &'a Workspace,
         sparse_scale: Option<f32>,
+        team: &Member,
     ) -> Pass<'a> {
         let rows = shared.rows;
-        let width = model.inputs().columns;
-        let features = match sparse_scale {
-            None => Features::Dense(vec![0.0; rows * model.inputs().padded()]),
-            Some(scale) => Features::Sparse {
-                rows: vec![0; rows * bytes_stride(width)],
-                columns: vec![0; width * bytes_stride(rows)],
-                values: Box::new(std::array::from_fn(|byte| byte as f32 * scale)),
-            },
+        let features = if sparse_scale.is_some() {
+            let needed = model.features_of(team.index(), team.count());
+            let outputs = model.layers()[0].outputs;
+            let slices =
+                if model.hidden().is_empty() { 0..outputs.count() } else { team.share(outputs.count()) };
+            let back = if slices.map(|slice| outputs.panels_of(slice).len()).sum::<usize>() > 1 {
+                Back::Columns(Nonzeros::with_room(needed.len(), rows), Vec::with_capacity(rows))
+            } else {
+                Back::Rows(RefCell::default())
+            };
+            Features::Sparse { rows: Nonzeros::with_room(rows, needed.len()), needed, back }
+        } else {
+            Features::Dense(vec![0.0; rows * model.inputs().padded()])
         };
         let transposed = model.layers().iter().map(|l| l.inputs.width * l.outputs.columns).max();
         Pass {
@@ -135,11 +154,14 @@ impl<'a> Pass<'a> {
         let mut ahead = records.clone();
         let fetch = |(dataset, record): (&Dataset, usize)| prefetch(dataset.feature_bytes(record));
         ahead.by_ref().take(ROWS_AHEAD).for_each(fetch);
+        if let Features::Sparse { rows, .. } = &mut self.features {
+            rows.clear();
+        }
         for (row, (dataset, record)) in records.enumerate() {
             ahead.next().into_iter().for_each(fetch);
             match (&mut self.features, dataset.feature_row(record)) {
-                (Features::Sparse { rows, .. }, FeatureRow::U8 { bytes, .. }) => {
-                    rows[row * bytes_stride(bytes.len())..][..bytes.len()].copy_from_slice(bytes);
+                (Features::Sparse { needed, rows, .. }, FeatureRow::U8 { bytes, scale }) => {
+                    self.kernels.push_bytes(&bytes[needed.clone()], scale, rows);
                 }
                 (Features::Dense(features), FeatureRow::U8 { bytes, scale }) => {
                     self.kernels.pixels_to_panels(bytes, scale, features, rows, row);
@@ -178,9 +200,9 @@ impl<'a> Pass<'a> {
         let weights = weights.read(self.model.hidden_blocks(index, slices.clone()));
         let mut output = self.shared.hidden[index].write(slices);
         self.with_input(index, |input| match input {
-            Input::Sparse { rows, .. } => {
+            Input::Sparse { rows, columns, .. } => {
                 let finish = Finish::BiasRelu(weights.get(inputs * width..).unwrap_or(&[]));
-                self.kernels.matmul_bytes(rows, &weights, inputs + 1, width, finish, &mut output);
+                self.kernels.matmul_sparse(rows, columns, &weights, inputs + 1, width, finish, &mut output);
             }
             Input::Dense(input) => {
                 let panels = weights.chunks_exact((inputs + 1) * width);
@@ -205,12 +227,12 @@ impl<'a> Pass<'a> {
             for (panel, (w, output)) in panels.enumerate() {
                 let bias = bias.as_ref().map(|bias| Finish::Bias(&bias[panel * width..(panel + 1) * width]));
                 let finish = bias.unwrap_or(Finish::None);
-                match input {
+                match &input {
                     Input::Dense(input) => {
-                        self.kernels.matmul_panel(input, w, width, Start::Zero, finish, output)
+                        self.kernels.matmul_panel(*input, w, width, Start::Zero, finish, output)
                     }
-                    Input::Sparse { rows, .. } => {
-                        self.kernels.matmul_bytes(rows, w, inputs, width, finish, output)
+                    Input::Sparse { rows, columns, .. } => {
+                        self.kernels.matmul_sparse(rows, columns.clone(), w, inputs, width, finish, output)
                     }
                 }
             }
@@ -286,22 +308,30 @@ impl<'a> Pass<'a> {
                 work(Input::Dense(Panels::new(&hidden, rows, columns.len(), inputs.width)));
             }
             (None, Input::Dense(features)) => work(Input::Dense(features.panels(inputs.panels_of(slice)))),
-            (None, Input::Sparse { rows, columns: all }) => {
-                work(Input::Sparse { rows: rows.columns(columns.clone()), columns: all.row_range(columns) });
+            (None, Input::Sparse { rows, back, .. }) => {
+                let first = self.first_feature();
+                let columns = columns.start - first..columns.end - first;
+                work(Input::Sparse { rows, back, columns });
             }
         }
     }
 
+    /// All features that this thread has.
     fn features(&self) -> Input<'_> {
         let (count, inputs) = (self.shared.rows, self.model.inputs());
         match &self.features {
             Features::Dense(features) => {
                 Input::Dense(Panels::new(features, count, inputs.columns, inputs.width))
             }
-            Features::Sparse { rows, columns, values } => Input::Sparse {
-                rows: Bytes::new(rows, values, count, inputs.columns),
-                columns: Bytes::new(columns, values, inputs.columns, count),
-            },
+            Features::Sparse { needed, rows, back } => Input::Sparse { rows, back, columns: 0..needed.len() },
+        }
+    }
+
+    /// The first of them.
+    fn first_feature(&self) -> usize {
+        match &self.features {
+            Features::Dense(_) => 0,
+            Features::Sparse { needed, .. } => needed.start,
         }
     }
 }

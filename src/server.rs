@@ -44,7 +44,7 @@ fn serve(job: &Job, link: &Server, state: &State, conductor: &mut Conductor) -> 
     let (pauses, signal) = (Pauses::new(job, state, conductor, Some(link)), Signal::default());
     let pushes = RwLock::new(vec![Push::default(); job.workers()]);
     let ends = team::run(job.threads, |team| {
-        let (mut summer, mut own) = (Summer::new(1), own.as_ref().map(RankGradient::thread));
+        let (mut summer, mut own) = (Summer::new(1), own.as_ref().map(|own| own.thread(team)));
         let mut parts = Vec::new();
         let blocks = crate::batch::share(state.weights.blocks(), team.index(), team.count());
         for step in first_step.. {

@@ -189,7 +189,7 @@ fn solo(job: &Job, state: &State, conductor: &mut Conductor) -> Result<End, Erro
     let (rank, slot) = (RankGradient::new(job, 0, (0, 1)), job.model.buffer());
     let (pauses, signal) = (Pauses::new(job, state, conductor, None), Signal::default());
     let ends = team::run(job.threads, |team| {
-        let mut gradient = rank.thread();
+        let mut gradient = rank.thread(team);
         let blocks = job.model.blocks_of(team.index(), team.count());
         for step in first_step.. {
             let batch = job.schedule().batch(step);

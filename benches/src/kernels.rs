@@ -1,6 +1,6 @@
 //! The kernels on one thread, on the shapes of training, each under the roofline.
 
-use muster_kernels::{Bytes, Finish, Form, Kernels, bytes_stride, panel_width, panels_len, transpose_bytes};
+use muster_kernels::{Finish, Form, Kernels, Nonzeros, panel_width, panels_len};
 
 use crate::measure::{Probe, billions};
 use crate::products::{SHAPES, panels};
@@ -53,16 +53,11 @@ fn products(bench: &Bench) -> Vec<Probe<'static>> {
 /// The products of a first layer of 128 units whose input is bytes that are mostly zero. Only the others are counted.
 fn products_of_bytes(bench: &Bench) -> [Probe<'static>; 2] {
     let (m, n, k, kernels): (_, _, _, &'static Kernels) = (100, 128, 784, bench.kernels);
-    let mut values = [0.0; 256];
-    values.iter_mut().enumerate().for_each(|(byte, value)| *value = byte as f32 / 255.0);
     let (pixels, _) = random_images(m, k, 10, DENSITY);
     let non_zeros = pixels.iter().filter(|&&pixel| pixel > 0).count();
-    let mut a = vec![0; m * bytes_stride(k)];
-    for (row, pixels) in a.chunks_exact_mut(bytes_stride(k)).zip(pixels.chunks_exact(k)) {
-        row[..k].copy_from_slice(pixels);
-    }
-    let mut at = vec![0; k * bytes_stride(m)];
-    transpose_bytes(&a, m, k, &mut at);
+    let (mut a, mut at) = (Nonzeros::with_room(m, k), Nonzeros::with_room(k, m));
+    pixels.chunks_exact(k).for_each(|row| kernels.push_bytes(row, 1.0 / 255.0, &mut a));
+    at.transpose(&a, &[m]);
     let width = panel_width(n);
     let work = |from: usize, to: usize| {
         let read = m * k + FLOAT * from * n;
@@ -70,12 +65,11 @@ fn products_of_bytes(bench: &Bench) -> [Probe<'static>; 2] {
     };
     let (b, mut c) = (vec![0.5; panels_len(k, n)], vec![0.0; panels_len(m, n)]);
     let forward = move || {
-        kernels.matmul_bytes(Bytes::new(&a, &values, m, k), &b, k, width, Finish::None, &mut c);
+        kernels.matmul_sparse(&a, 0..k, &b, k, width, Finish::None, &mut c);
     };
     let (d, mut dw) = (vec![0.5; panels_len(m, n)], vec![0.0; panels_len(k, n)]);
     let backward = move || {
-        let at = Bytes::new(&at, &values, k, m);
-        kernels.matmul_tn_bytes(at, &[m], &d, (m, 0), width, &mut dw, k);
+        kernels.matmul_tn_sparse(&at, 0..k, 0..1, &d, width, &mut dw, k);
     };
     [
         probe(bench, format!("NN {m}×{n}×{k}, bytes, 19 % not 0"), work(k, m), forward),

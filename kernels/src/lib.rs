@@ -20,7 +20,8 @@
 //! - [`Kernels`]: the table of functions of one [`Backend`], chosen once a process (`backend`, `table`)
 //! - [`Panels`]: how every matrix lies in memory (`layout`)
 //! - products of panels: forward and input gradient (`panel`), weight gradient (`panel_tn`) over the tree of
-//!   micro-batches (`tree`); both with a left operand of bytes, zeros left out (`bytes`); row-major products with strides (`matmul`)
+//!   micro-batches (`tree`); both where the left operand is a list of
+//!   [`Nonzeros`] (`nonzeros`, `sparse`, `sparse_tn`); row-major products with strides (`matmul`)
 //! - sums: bias gradient, slices, norm (`sums`); softmax, cross-entropy, argmax (`softmax`) over `math`
 //! - optimizer updates (`update`); a hint to the cache (`prefetch`)
 //! - `simd`: the vector of 16 floats that all of them are written in, and its three implementations
@@ -32,17 +33,19 @@
 //! out alike too, and the AVX2 and AVX-512 back ends give equal bits for every function.
 
 mod backend;
-mod bytes;
 mod layout;
 mod math;
 mod matmul;
 #[cfg(test)]
 mod naive;
+mod nonzeros;
 mod panel;
 mod panel_tn;
 mod prefetch;
 mod simd;
 mod softmax;
+mod sparse;
+mod sparse_tn;
 mod sums;
 mod table;
 #[cfg(test)]
@@ -52,9 +55,9 @@ mod tree;
 mod update;
 
 pub use backend::{Backend, Error};
-pub use bytes::{Bytes, bytes_stride, transpose_bytes};
 pub use layout::{Panels, panel_count, panel_width, panels_len};
 pub use matmul::Form;
+pub use nonzeros::Nonzeros;
 pub use panel::{Finish, Start};
 pub use prefetch::prefetch;
 pub use table::Kernels;

@@ -54,17 +54,28 @@ pub(crate) trait Simd: Copy {
     /// Columns become rows.
     fn transpose(self, rows: [Self::V; LANES]) -> [Self::V; LANES];
 
-    /// Bit `j` is set where byte `j` is not 0.
+    /// Writes the places, counted from `first`, and the values `byte as f32 * scale` of the bytes that are not 0 to the front of the two
+    /// lists, and returns how many there are. What the lists hold after them is left open.
     #[inline(always)]
-    fn nonzero(self, bytes: &[u8; 64]) -> u64 {
-        const LOW: u64 = 0x7f7f_7f7f_7f7f_7f7f;
-        let of_word = |word: &[u8; 8]| {
-            let word = u64::from_le_bytes(*word);
-            // The top bit of each byte, then those eight bits side by side.
-            let tops = (((word & LOW) + LOW) | word) & !LOW;
-            (tops >> 7).wrapping_mul(0x0102_0408_1020_4080) >> 56
-        };
-        bytes.as_chunks().0.iter().enumerate().fold(0, |mask, (i, word)| mask | (of_word(word) << (8 * i)))
+    fn nonzeros(
+        self,
+        bytes: &[u8; LANES],
+        first: u32,
+        scale: f32,
+        places: &mut [u32; LANES],
+        values: &mut [f32; LANES],
+    ) -> usize {
+        if *bytes == [0; LANES] {
+            return 0;
+        }
+        let mut count = 0;
+        for (j, &byte) in bytes.iter().enumerate() {
+            // Without a branch: which bytes are 0 cannot be predicted.
+            places[count] = first + j as u32;
+            values[count] = f32::from(byte) * scale;
+            count += usize::from(byte != 0);
+        }
+        count
     }
 
     /// The first `x.len()` lanes are `x`, the others `fill`.

@@ -2,12 +2,14 @@
 #![allow(unsafe_code)] // A function compiled for more than the build's target may only run where `of` has found it.
 
 use crate::backend::Backend;
-use crate::bytes::{self, Bytes};
 use crate::layout::{self, Panels};
 use crate::matmul;
+use crate::nonzeros::{self, Nonzeros};
 use crate::panel::{self, Finish, Start};
 use crate::simd;
 use crate::softmax;
+use crate::sparse::{self, Product};
+use crate::sparse_tn::{self, ByColumns, ByRows};
 use crate::sums;
 use crate::{panel_tn, update};
 
@@ -124,13 +126,10 @@ table! {
     fn panel_tn::matmul_tn_panel(
         a: Panels<'_>, leaves: &[usize], d: &[f32], width: usize, start: Start, c: &mut [f32], ldc: usize,
     );
-    fn bytes::matmul_bytes(
-        a: Bytes<'_>, b: &[f32], b_rows: usize, width: usize, panels: usize, finish: Finish<'_>, c: &mut [f32],
-    );
-    fn bytes::matmul_tn_bytes(
-        at: Bytes<'_>, leaves: &[usize], d: &[f32], rows: usize, first: usize, width: usize, panels: usize,
-        c: &mut [f32], c_rows: usize,
-    );
+    fn nonzeros::push_bytes(row: &[u8], scale: f32, matrix: &mut Nonzeros);
+    fn sparse::matmul_sparse(product: &Product<'_>, c: &mut [f32]);
+    fn sparse_tn::matmul_tn_by_columns(product: &ByColumns<'_>, c: &mut [f32]);
+    fn sparse_tn::matmul_tn_by_rows(product: &ByRows<'_>, width: usize, c: &mut [f32], partial: &mut [f32]);
     fn matmul::pack_transposed(x: &[f32], ld: usize, rows: usize, cols: usize, packed: &mut [f32]);
     fn sums::bias_gradient(d: &[f32], leaves: &[usize], width: usize, db: &mut [f32]);
     fn sums::sum_slices(parts: &[f32], out: &mut [f32]);

@@ -2,7 +2,14 @@
 
 use proptest::prelude::*;
 
-use crate::{Backend, Kernels, panels_len};
+use crate::nonzeros::SEGMENT;
+use crate::{Backend, Kernels, Nonzeros, Panels, panel_width, panels_len};
+use std::ops::Range;
+
+/// The kernels of every back end that this CPU has.
+pub(crate) fn all() -> impl Iterator<Item = &'static Kernels> {
+    Backend::ALL.into_iter().filter_map(Kernels::of)
+}
 
 /// Runs `f` on every back end that this CPU has and demands the same bits of all whose arithmetic is the same.
 /// Returns the result of each.
@@ -43,6 +50,50 @@ pub(crate) fn floats(len: usize, seed: u64) -> Vec<f32> {
         (state >> 40) as f32 / (1 << 23) as f32 - 1.0
     };
     (0..len).map(|_| if next() < -0.6 { 0.0 } else { next() }).collect()
+}
+
+/// `len` bytes of which `density` in a hundred are not zero, from `seed`.
+pub(crate) fn bytes(len: usize, density: u64, seed: u64) -> Vec<u8> {
+    let draws = floats(2 * len, seed).into_iter().map(|x| ((x + 1.0) * 12_345.0) as u64);
+    let draws: Vec<u64> = draws.collect();
+    draws
+        .chunks_exact(2)
+        .map(|pair| if pair[0] % 100 < density { (pair[1] % 255 + 1) as u8 } else { 0 })
+        .collect()
+}
+
+/// A matrix in panels.
+pub(crate) struct Dense(Vec<f32>);
+
+impl Dense {
+    pub(crate) fn panels(&self, rows: usize, cols: usize) -> Panels<'_> {
+        Panels::new(&self.0, rows, cols, panel_width(cols))
+    }
+}
+
+/// Bytes of rows of `k` columns, each a 255th: what is not zero of all of them, and all of some columns.
+pub(crate) fn pixels(kernels: &Kernels, a: &[u8], k: usize, columns: &Range<usize>) -> (Nonzeros, Dense) {
+    let (m, scale) = (a.len() / k, 1.0 / 255.0);
+    let (mut matrix, mut dense) = (Nonzeros::with_room(m, k), vec![f32::NAN; panels_len(m, columns.len())]);
+    for (i, row) in a.chunks_exact(k).enumerate() {
+        kernels.push_bytes(row, scale, &mut matrix);
+        kernels.pixels_to_panels(&row[columns.clone()], scale, &mut dense, m, i);
+    }
+    (matrix, Dense(dense))
+}
+
+/// Fewer columns than `most`, and a run of them that a sparse product takes.
+pub(crate) fn run_of_columns(most: usize) -> impl Strategy<Value = (usize, Range<usize>)> {
+    (1..most).prop_flat_map(|k| {
+        let segments = k.div_ceil(SEGMENT);
+        (0..segments).prop_flat_map(move |first| {
+            (first + 1..=segments).prop_map(move |end| (k, first * SEGMENT..(end * SEGMENT).min(k)))
+        })
+    })
+}
+
+pub(crate) fn bits(x: &[f32]) -> Vec<u32> {
+    x.iter().map(|x| x.to_bits()).collect()
 }
 
 /// The row-major matrix `[m, n]` in panels.

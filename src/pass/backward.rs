@@ -1,13 +1,13 @@
 //! The backward pass: gradients of the loss with respect to weights and activations.
 
-use super::{Features, Input, Pass};
+use super::{Back, Features, Input, Pass};
 use crate::batch::leaf_rows;
 use crate::model::Layer;
 use crate::team::Member;
 use muster_collective::Shared;
 use muster_collective::shared::RefMut;
 use muster_collective::tree::Node;
-use muster_kernels::{Finish, Panels, Start, transpose_bytes};
+use muster_kernels::{Finish, Panels, Start};
 use std::ops::Range;
 
 /// Where gradients go.
@@ -54,8 +54,12 @@ impl NodeRows {
 impl Pass<'_> {
     /// Gradients of this thread's blocks of parameters, for each of the slot's nodes.
     pub fn backward(&mut self, team: &Member, weights: &Shared, slot: &Slot) {
-        if let Features::Sparse { rows, columns, .. } = &mut self.features {
-            transpose_bytes(rows, self.shared.rows, self.model.inputs().columns, columns);
+        if let Features::Sparse { rows, back: Back::Columns(transposed, leaves), .. } = &mut self.features {
+            leaves.clear();
+            for node in slot.nodes {
+                leaves.extend(node.ends.iter().map(|end| node.rows.start + end));
+            }
+            transposed.transpose(rows, leaves);
         }
         for slice in team.share(self.model.last().inputs.count()) {
             self.last_gradient(slice, slot);
@@ -78,9 +82,9 @@ impl Pass<'_> {
         let (width, block) = (self.model.classes().width, self.model.last_block(slice));
         let inputs = self.model.last().inputs.columns_of(slice).len();
         self.with_last_input(slice, |input| {
-            for (n, node) in slot.nodes.iter().enumerate() {
+            for n in 0..slot.nodes.len() {
                 let mut gradient = self.gradient(slot, n, block..block + 1);
-                self.weight_gradient(&input, node, &self.logits, width, &mut gradient, inputs);
+                self.weight_gradient(&input, (slot, n), &self.logits, width, &mut gradient, inputs);
             }
         });
     }
@@ -122,7 +126,7 @@ impl Pass<'_> {
         self.with_input(index, |input| {
             for (n, node) in slot.nodes.iter().enumerate() {
                 let mut gradient = self.gradient(slot, n, blocks.clone());
-                self.weight_gradient(&input, node, &delta, width, &mut gradient, inputs + 1);
+                self.weight_gradient(&input, (slot, n), &delta, width, &mut gradient, inputs + 1);
                 let panels =
                     gradient.chunks_exact_mut((inputs + 1) * width).zip(delta.chunks_exact(rows * width));
                 for (panel, d) in panels {
@@ -176,21 +180,36 @@ impl Pass<'_> {
         }
     }
 
-    /// dW `[panels][gradient_rows][width]` = tree over the node's micro-batches of inputᵀ · d `[panels][rows][width]`.
+    /// dW `[panels][gradient_rows][width]` = tree over the micro-batches of the slot's `n`-th node of inputᵀ · d `[panels][rows][width]`.
     fn weight_gradient(
         &self,
         input: &Input,
-        node: &NodeRows,
+        (slot, n): (&Slot, usize),
         d: &[f32],
         width: usize,
         gradient: &mut [f32],
         gradient_rows: usize,
     ) {
-        let rows = self.shared.rows;
+        let (rows, node) = (self.shared.rows, &slot.nodes[n]);
         match input {
-            Input::Sparse { columns, .. } => {
-                let (columns, at) = (columns.columns(node.rows.clone()), (rows, node.rows.start));
-                self.kernels.matmul_tn_bytes(columns, &node.ends, d, at, width, gradient, gradient_rows);
+            Input::Sparse { back: Back::Columns(transposed, _), columns, .. } => {
+                let first = slot.nodes[..n].iter().map(|node| node.ends.len()).sum();
+                let (leaves, columns) = (first..first + node.ends.len(), columns.clone());
+                self.kernels.matmul_tn_by_columns(
+                    transposed,
+                    columns,
+                    leaves,
+                    d,
+                    width,
+                    gradient,
+                    gradient_rows,
+                );
+            }
+            Input::Sparse { rows, back: Back::Rows(partial), columns } => {
+                let (gradient, columns) = (gradient.get_mut(..columns.len() * width), columns.clone());
+                let (Some(gradient), leaves) = (gradient, (node.rows.start, &node.ends[..])) else { return };
+                let partial = &mut partial.borrow_mut();
+                self.kernels.matmul_tn_by_rows(rows, columns, leaves, d, width, gradient, partial);
             }
             Input::Dense(input) => {
                 let input = input.window(node.rows.clone());

@@ -85,7 +85,7 @@ fn computed(
         }
         let workspace = Workspace::new(model, count);
         let losses = team::run(threads, |member| {
-            let mut pass = Pass::new(model, kernels, &workspace, data.sparse_scale());
+            let mut pass = Pass::new((model, kernels), &workspace, data.sparse_scale(), member);
             pass.load((records..records + count).map(|record| (data, record)));
             pass.forward(member, &buffer);
             pass.loss(1.0, 0.0);

@@ -69,18 +69,6 @@ impl Simd for Avx2 {
     }
 
     #[inline(always)]
-    fn nonzero(self, bytes: &[u8; 64]) -> u64 {
-        let zeros = |half: &[u8]| {
-            // SAFETY: see above; both halves have 32 bytes, and AVX2 is part of every such CPU.
-            unsafe {
-                let half = _mm256_loadu_si256(half.as_ptr().cast());
-                _mm256_movemask_epi8(_mm256_cmpeq_epi8(half, _mm256_setzero_si256())) as u32
-            }
-        };
-        !(u64::from(zeros(&bytes[..32])) | u64::from(zeros(&bytes[32..])) << 32)
-    }
-
-    #[inline(always)]
     fn add(self, a: Pair, b: Pair) -> Pair {
         // SAFETY: see above.
         unsafe { Pair(_mm256_add_ps(a.0, b.0), _mm256_add_ps(a.1, b.1)) }
