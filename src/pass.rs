@@ -67,14 +67,16 @@ pub struct Pass<'a> {
 enum Features {
     /// `[panels][rows][width]`
     Dense(Vec<f32>),
-    /// What is not zero of bytes with many zeros.
-    Sparse {
-        /// The features that this thread needs.
-        needed: Range<usize>,
-        /// `[rows, needed]`
-        rows: Nonzeros,
-        back: Back,
-    },
+    Sparse(Box<Sparse>),
+}
+
+/// What is not zero of bytes with many zeros.
+struct Sparse {
+    /// The features that this thread needs.
+    needed: Range<usize>,
+    /// `[rows, needed]`
+    rows: Nonzeros,
+    back: Back,
 }
 
 /// How the gradient of the weights of sparse features is found.
@@ -88,12 +90,8 @@ enum Back {
 /// What goes into a layer, or a slice of it.
 enum Input<'a> {
     Dense(Panels<'a>),
-    /// Some columns of the sparse features.
-    Sparse {
-        rows: &'a Nonzeros,
-        back: &'a Back,
-        columns: Range<usize>,
-    },
+    /// Some columns of those that the thread has.
+    Sparse(&'a Sparse, Range<usize>),
 }
 
 /// Loss of a run of records, and how many of them were classified rightly.
@@ -116,16 +114,7 @@ impl<'a> Pass<'a> {
     ) -> Pass<'a> {
         let rows = shared.rows;
         let features = if sparse_scale.is_some() {
-            let needed = model.features_of(team.index(), team.count());
-            let outputs = model.layers()[0].outputs;
-            let slices =
-                if model.hidden().is_empty() { 0..outputs.count() } else { team.share(outputs.count()) };
-            let back = if slices.map(|slice| outputs.panels_of(slice).len()).sum::<usize>() > 1 {
-                Back::Columns(Nonzeros::with_room(needed.len(), rows), Vec::with_capacity(rows))
-            } else {
-                Back::Rows(RefCell::default())
-            };
-            Features::Sparse { rows: Nonzeros::with_room(rows, needed.len()), needed, back }
+            Features::Sparse(Box::new(Sparse::new(model, rows, team)))
         } else {
             Features::Dense(vec![0.0; rows * model.inputs().padded()])
         };
@@ -154,14 +143,14 @@ impl<'a> Pass<'a> {
         let mut ahead = records.clone();
         let fetch = |(dataset, record): (&Dataset, usize)| prefetch(dataset.feature_bytes(record));
         ahead.by_ref().take(ROWS_AHEAD).for_each(fetch);
-        if let Features::Sparse { rows, .. } = &mut self.features {
-            rows.clear();
+        if let Features::Sparse(sparse) = &mut self.features {
+            sparse.rows.clear();
         }
         for (row, (dataset, record)) in records.enumerate() {
             ahead.next().into_iter().for_each(fetch);
             match (&mut self.features, dataset.feature_row(record)) {
-                (Features::Sparse { needed, rows, .. }, FeatureRow::U8 { bytes, scale }) => {
-                    self.kernels.push_bytes(&bytes[needed.clone()], scale, rows);
+                (Features::Sparse(sparse), FeatureRow::U8 { bytes, scale }) => {
+                    self.kernels.push_bytes(&bytes[sparse.needed.clone()], scale, &mut sparse.rows);
                 }
                 (Features::Dense(features), FeatureRow::U8 { bytes, scale }) => {
                     self.kernels.pixels_to_panels(bytes, scale, features, rows, row);
@@ -169,7 +158,7 @@ impl<'a> Pass<'a> {
                 (Features::Dense(features), FeatureRow::F32(numbers)) => {
                     self.kernels.row_to_panels(numbers, features, rows, row);
                 }
-                (Features::Sparse { .. }, FeatureRow::F32(_)) => unreachable!("only bytes are sparse"),
+                (Features::Sparse(_), FeatureRow::F32(_)) => unreachable!("only bytes are sparse"),
             }
             self.labels[row] = dataset.label(record).unwrap_or(0);
         }
@@ -200,7 +189,8 @@ impl<'a> Pass<'a> {
         let weights = weights.read(self.model.hidden_blocks(index, slices.clone()));
         let mut output = self.shared.hidden[index].write(slices);
         self.with_input(index, |input| match input {
-            Input::Sparse { rows, columns, .. } => {
+            Input::Sparse(sparse, columns) => {
+                let rows = &sparse.rows;
                 let finish = Finish::BiasRelu(weights.get(inputs * width..).unwrap_or(&[]));
                 self.kernels.matmul_sparse(rows, columns, &weights, inputs + 1, width, finish, &mut output);
             }
@@ -231,8 +221,9 @@ impl<'a> Pass<'a> {
                     Input::Dense(input) => {
                         self.kernels.matmul_panel(*input, w, width, Start::Zero, finish, output)
                     }
-                    Input::Sparse { rows, columns, .. } => {
-                        self.kernels.matmul_sparse(rows, columns.clone(), w, inputs, width, finish, output)
+                    Input::Sparse(sparse, columns) => {
+                        let (rows, columns) = (&sparse.rows, columns.clone());
+                        self.kernels.matmul_sparse(rows, columns, w, inputs, width, finish, output);
                     }
                 }
             }
@@ -308,10 +299,9 @@ impl<'a> Pass<'a> {
                 work(Input::Dense(Panels::new(&hidden, rows, columns.len(), inputs.width)));
             }
             (None, Input::Dense(features)) => work(Input::Dense(features.panels(inputs.panels_of(slice)))),
-            (None, Input::Sparse { rows, back, .. }) => {
-                let first = self.first_feature();
-                let columns = columns.start - first..columns.end - first;
-                work(Input::Sparse { rows, back, columns });
+            (None, Input::Sparse(sparse, _)) => {
+                let first = sparse.needed.start;
+                work(Input::Sparse(sparse, columns.start - first..columns.end - first));
             }
         }
     }
@@ -323,16 +313,24 @@ impl<'a> Pass<'a> {
             Features::Dense(features) => {
                 Input::Dense(Panels::new(features, count, inputs.columns, inputs.width))
             }
-            Features::Sparse { needed, rows, back } => Input::Sparse { rows, back, columns: 0..needed.len() },
+            Features::Sparse(sparse) => Input::Sparse(sparse, 0..sparse.needed.len()),
         }
     }
+}
 
-    /// The first of them.
-    fn first_feature(&self) -> usize {
-        match &self.features {
-            Features::Dense(_) => 0,
-            Features::Sparse { needed, .. } => needed.start,
-        }
+impl Sparse {
+    /// Room for `rows` rows of what a member of the team needs.
+    fn new(model: &Model, rows: usize, team: &Member) -> Sparse {
+        let needed = model.features_of(team.index(), team.count());
+        let outputs = model.layers()[0].outputs;
+        let slices = if model.hidden().is_empty() { 0..outputs.count() } else { team.share(outputs.count()) };
+        let panels: usize = slices.map(|slice| outputs.panels_of(slice).len()).sum();
+        let back = if panels > 1 {
+            Back::Columns(Nonzeros::with_room(needed.len(), rows), Vec::with_capacity(rows))
+        } else {
+            Back::Rows(RefCell::default())
+        };
+        Sparse { rows: Nonzeros::with_room(rows, needed.len()), needed, back }
     }
 }
 

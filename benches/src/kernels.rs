@@ -69,7 +69,7 @@ fn products_of_bytes(bench: &Bench) -> [Probe<'static>; 2] {
     };
     let (d, mut dw) = (vec![0.5; panels_len(m, n)], vec![0.0; panels_len(k, n)]);
     let backward = move || {
-        kernels.matmul_tn_sparse(&at, 0..k, 0..1, &d, width, &mut dw, k);
+        kernels.matmul_tn_by_columns(&at, 0..k, 0..1, &d, width, &mut dw, k);
     };
     [
         probe(bench, format!("NN {m}×{n}×{k}, bytes, 19 % not 0"), work(k, m), forward),

@@ -1,6 +1,6 @@
 //! The backward pass: gradients of the loss with respect to weights and activations.
 
-use super::{Back, Features, Input, Pass};
+use super::{Back, Features, Input, Pass, Sparse};
 use crate::batch::leaf_rows;
 use crate::model::Layer;
 use crate::team::Member;
@@ -54,7 +54,9 @@ impl NodeRows {
 impl Pass<'_> {
     /// Gradients of this thread's blocks of parameters, for each of the slot's nodes.
     pub fn backward(&mut self, team: &Member, weights: &Shared, slot: &Slot) {
-        if let Features::Sparse { rows, back: Back::Columns(transposed, leaves), .. } = &mut self.features {
+        if let Features::Sparse(sparse) = &mut self.features
+            && let Sparse { rows, back: Back::Columns(transposed, leaves), .. } = &mut **sparse
+        {
             leaves.clear();
             for node in slot.nodes {
                 leaves.extend(node.ends.iter().map(|end| node.rows.start + end));
@@ -192,24 +194,30 @@ impl Pass<'_> {
     ) {
         let (rows, node) = (self.shared.rows, &slot.nodes[n]);
         match input {
-            Input::Sparse { back: Back::Columns(transposed, _), columns, .. } => {
-                let first = slot.nodes[..n].iter().map(|node| node.ends.len()).sum();
-                let (leaves, columns) = (first..first + node.ends.len(), columns.clone());
-                self.kernels.matmul_tn_by_columns(
-                    transposed,
-                    columns,
-                    leaves,
-                    d,
-                    width,
-                    gradient,
-                    gradient_rows,
-                );
-            }
-            Input::Sparse { rows, back: Back::Rows(partial), columns } => {
-                let (gradient, columns) = (gradient.get_mut(..columns.len() * width), columns.clone());
-                let (Some(gradient), leaves) = (gradient, (node.rows.start, &node.ends[..])) else { return };
-                let partial = &mut partial.borrow_mut();
-                self.kernels.matmul_tn_by_rows(rows, columns, leaves, d, width, gradient, partial);
+            Input::Sparse(sparse, columns) => {
+                let columns = columns.clone();
+                match &sparse.back {
+                    Back::Columns(at, _) => {
+                        let first = slot.nodes[..n].iter().map(|node| node.ends.len()).sum();
+                        let leaves = first..first + node.ends.len();
+                        self.kernels.matmul_tn_by_columns(
+                            at,
+                            columns,
+                            leaves,
+                            d,
+                            width,
+                            gradient,
+                            gradient_rows,
+                        );
+                    }
+                    Back::Rows(partial) => {
+                        // A thread without units has no panel to write.
+                        let Some(gradient) = gradient.get_mut(..columns.len() * width) else { return };
+                        let leaves = (node.rows.start, &node.ends[..]);
+                        let (rows, partial) = (&sparse.rows, &mut partial.borrow_mut());
+                        self.kernels.matmul_tn_by_rows(rows, columns, leaves, d, width, gradient, partial);
+                    }
+                }
             }
             Input::Dense(input) => {
                 let input = input.window(node.rows.clone());
