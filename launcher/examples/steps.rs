@@ -22,6 +22,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         kernels: "none".to_owned(),
         task: Task::Train,
+        evaluates: false,
         feed: None,
     };
     let Some(agent) = Agent::of_this_process(program)? else {

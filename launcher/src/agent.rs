@@ -6,7 +6,7 @@
 //! use muster_launcher::message::{Program, Task};
 //!
 //! let program =
-//!     Program { name: "mine".into(), version: "1.0.0".into(), kernels: "wide".into(), task: Task::Train, feed: None };
+//!     Program { name: "mine".into(), version: "1.0.0".into(), kernels: "wide".into(), task: Task::Train, evaluates: false, feed: None };
 //! if let Some(agent) = Agent::of_this_process(program)? {
 //!     agent.wait_for_start()?;
 //!     for step in 1..=100 {
@@ -21,38 +21,30 @@
 //! # Ok::<(), muster_launcher::Error>(())
 //! ```
 
-use crate::channel::{self, Receiver, Sender, Side};
+use crate::channel::Sender;
 use crate::engine::Engine;
 use crate::environment::Environment;
 use crate::error::Error;
 use crate::feed::spec::FeedSpec;
 use crate::feed::{Fed, Inlet};
 use crate::hosts::this_host;
-use crate::inject::{Fault, Kind};
+use crate::inject::Fault;
 use crate::job::Input;
-use crate::message::{
-    self, ClusterSpec, Hello, MESSAGE_MAX, Phase, Program, Progress, Registration, Role, ToDriver, ToRank,
-};
+use crate::message::{self, ClusterSpec, Hello, Phase, Program, Progress, Registration, ToRank};
 use crate::process::start_time;
 use muster::feed::Facts;
 use rustix::process::Signal;
 use std::collections::BTreeMap;
-use std::net::{TcpStream, ToSocketAddrs};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::mpsc;
-use std::sync::{Arc, Mutex, OnceLock};
-use std::time::{Duration, Instant};
+use std::sync::{Arc, Mutex, OnceLock, mpsc};
+use std::time::Duration;
+use uplink::{Uplink, connect};
 
-/// Between two tries to reach the driver.
-const RETRY: Duration = Duration::from_millis(50);
-/// The longest time between two signs of life: what the driver knows of a rank's steps is at most this old.
-const BEAT_MAX: Duration = Duration::from_millis(250);
-/// The number of SIGTERM: an order to stop means what that signal means.
-const SIGTERM: usize = 15;
+mod uplink;
 
 /// See the module.
 pub struct Agent {
-    shared: Arc<Shared>,
+    uplink: Arc<Uplink>,
     orders: Mutex<mpsc::Receiver<ToRank>>,
     /// Dropped to end the thread that gives signs of life.
     beating: Option<mpsc::Sender<()>>,
@@ -63,17 +55,6 @@ pub struct Agent {
     inlets: Mutex<BTreeMap<usize, Inlet>>,
     /// What the driver has said of the records.
     facts: OnceLock<Facts>,
-}
-
-/// What the agent and its threads share.
-struct Shared {
-    sender: Mutex<Sender>,
-    ranks: Vec<usize>,
-    /// In the order of `ranks`.
-    progress: Mutex<Vec<Progress>>,
-    stop: Arc<AtomicUsize>,
-    /// From then on the end of the connection is no surprise.
-    closing: AtomicBool,
 }
 
 /// Whether the launcher that has started this process is to feed it.
@@ -146,7 +127,7 @@ impl Agent {
         let address = environment.drivers.join(", ");
         message::send(&mut sender, &Hello::Register(Box::new(registration)))
             .map_err(Error::io("register with", address))?;
-        let shared = Arc::new(Shared {
+        let uplink = Arc::new(Uplink {
             sender: Mutex::new(sender),
             progress: Mutex::new(vec![Progress::default(); ranks.len()]),
             ranks,
@@ -155,13 +136,13 @@ impl Agent {
         });
         let (order, orders) = mpsc::channel();
         let (beating, ended) = mpsc::channel();
-        let (listening, lifetime) = (shared.clone(), environment.heartbeat_timeout);
+        let (listening, lifetime) = (uplink.clone(), environment.heartbeat_timeout);
         let address = environment.drivers.join(", ");
         std::thread::spawn(move || listening.listen(receiver, (&address, lifetime), &order, on_lost));
-        let alive = shared.clone();
+        let alive = uplink.clone();
         std::thread::spawn(move || alive.beat(lifetime, &ended));
         let mut agent = Agent {
-            shared,
+            uplink,
             orders: Mutex::new(orders),
             beating: Some(beating),
             environment,
@@ -186,7 +167,7 @@ impl Agent {
 
     /// The ranks of this process.
     pub fn ranks(&self) -> &[usize] {
-        &self.shared.ranks
+        &self.uplink.ranks
     }
 
     /// What the launcher has told this process.
@@ -196,7 +177,7 @@ impl Agent {
 
     /// Becomes SIGTERM's number when the job is to be stopped: end after this step, with a checkpoint.
     pub fn stop(&self) -> &Arc<AtomicUsize> {
-        &self.shared.stop
+        &self.uplink.stop
     }
 
     /// Waits until all ranks may begin.
@@ -222,21 +203,43 @@ impl Agent {
     pub fn fed(&self, scale: f32) -> Option<Fed> {
         let (feed, facts) = (self.feed.clone()?, self.facts.get()?.clone());
         let inlets = std::mem::take(&mut *self.inlets.lock().expect("no panic while it is held"));
-        let first = first_rank(&feed, self.environment.world_size);
+        let first = first_rank(&feed, self.environment.trainers());
         let by_worker = inlets.into_iter().map(|(rank, inlet)| (rank - first, inlet));
         Some(Fed::new(by_worker, (feed, facts), scale, self.environment.feed_timeout))
     }
 
     /// A rank has done `step` steps; faults that were ordered for then, or since its last ones, happen now.
     pub fn step(&self, rank: usize, step: u64) {
-        let mut before = 0;
-        self.update(rank, |progress| {
-            before = std::mem::replace(progress, Progress { step, phase: Phase::Training }).step;
-        });
+        self.reach(rank, Progress { step, phase: Phase::Training });
+    }
+
+    /// The evaluator has evaluated the model of `step` steps. Faults happen as in [`Agent::step`].
+    pub fn evaluated(&self, step: u64) {
+        self.reach(self.environment.trainers(), Progress { step, phase: Phase::Evaluating });
+    }
+
+    fn reach(&self, rank: usize, reached: Progress) {
+        let (mut before, step) = (0, reached.step);
+        self.update(rank, |progress| before = std::mem::replace(progress, reached).step);
         if self.environment.attempt == 0 {
             let is_due = |fault: &&Fault| fault.rank == rank && before < fault.step && fault.step <= step;
             let due = self.environment.faults.iter().filter(is_due);
-            due.for_each(|fault| self.shared.execute(fault.kind));
+            due.for_each(|fault| self.uplink.execute(fault.kind));
+        }
+    }
+
+    /// Waits so long for the end of the training, in the process of an evaluator that is alone in it; whether it has come. What is there
+    /// then is all that will be there to be evaluated.
+    ///
+    /// # Errors
+    /// If the driver is lost.
+    pub fn training_ends_within(&self, time: Duration) -> Result<bool, Error> {
+        let order = self.orders.lock().expect("no panic while it is held").recv_timeout(time);
+        match order {
+            Ok(ToRank::Trained) => Ok(true),
+            Ok(other) => Err(unexpected(&other)),
+            Err(mpsc::RecvTimeoutError::Timeout) => Ok(false),
+            Err(mpsc::RecvTimeoutError::Disconnected) => Err(self.lost()),
         }
     }
 
@@ -246,8 +249,8 @@ impl Agent {
     }
 
     fn update(&self, rank: usize, change: impl FnOnce(&mut Progress)) {
-        if let Some(index) = self.shared.ranks.iter().position(|&own| own == rank) {
-            change(&mut self.shared.progress.lock().expect("no panic while it is held")[index]);
+        if let Some(index) = self.uplink.ranks.iter().position(|&own| own == rank) {
+            change(&mut self.uplink.progress.lock().expect("no panic while it is held")[index]);
         }
     }
 
@@ -256,19 +259,21 @@ impl Agent {
     /// # Errors
     /// If the driver is lost before.
     pub fn finish(self, result: Result<(), String>) -> Result<(), Error> {
-        self.shared.report(&result);
+        self.uplink.report(&result);
         // After an error of a rank the driver ends the job, and with it this process; it need not be waited for.
         let released = if result.is_ok() { self.next_order().map(drop) } else { Ok(()) };
-        self.shared.close();
+        self.uplink.close();
         released
     }
 
     fn next_order(&self) -> Result<ToRank, Error> {
         let orders = self.orders.lock().expect("no panic while it is held");
-        orders.recv().map_err(|_| Error::DriverLost {
-            address: self.environment.drivers.join(", "),
-            reason: "its connection has ended".to_owned(),
-        })
+        orders.recv().map_err(|_| self.lost())
+    }
+
+    fn lost(&self) -> Error {
+        let (address, reason) = (self.environment.drivers.join(", "), "its connection has ended".to_owned());
+        Error::DriverLost { address, reason }
     }
 
     /// No signs of life from now on.
@@ -280,11 +285,11 @@ impl Agent {
     /// The end of a process that could not say anything any more.
     #[cfg(test)]
     pub(crate) fn die(self) {
-        self.shared.close();
+        self.uplink.close();
     }
 
     fn give_up(self, error: Error) -> Error {
-        self.shared.close();
+        self.uplink.close();
         error
     }
 }
@@ -292,112 +297,14 @@ impl Agent {
 impl Drop for Agent {
     /// A rank that ends without a result has failed.
     fn drop(&mut self) {
-        if !self.shared.closing.load(Ordering::Acquire) {
+        if !self.uplink.closing.load(Ordering::Acquire) {
             let panicking = std::thread::panicking();
             let reason = if panicking { "a thread panicked" } else { "it ended before its work was done" };
-            self.shared.report(&Err(reason.to_owned()));
-            self.shared.close();
+            self.uplink.report(&Err(reason.to_owned()));
+            self.uplink.close();
         }
         self.beating = None;
     }
-}
-
-impl Shared {
-    /// Takes what the driver sends, until its end or this process's.
-    fn listen(
-        &self,
-        mut receiver: Receiver,
-        (address, lifetime): (&str, Duration),
-        order: &mpsc::Sender<ToRank>,
-        on_lost: OnLost,
-    ) {
-        let _ = receiver.set_timeout(Some(lifetime));
-        let reason = loop {
-            match message::receive(&mut receiver) {
-                Ok(Some(ToRank::Beat)) => {}
-                Ok(Some(ToRank::Stop)) => self.stop.store(SIGTERM, Ordering::Relaxed),
-                Ok(Some(ToRank::Abort)) => break None,
-                // Nobody takes it any more only when the agent is gone.
-                Ok(Some(message)) => drop(order.send(message)),
-                Ok(None) => break Some("its connection has ended".to_owned()),
-                Err(error) => break Some(error.to_string()),
-            }
-        };
-        if !self.closing.load(Ordering::Acquire) {
-            on_lost(reason.map(|reason| Error::DriverLost { address: address.to_owned(), reason }));
-        }
-    }
-
-    /// Gives signs of life, at least four in the time after which one is missed.
-    fn beat(&self, lifetime: Duration, ended: &mpsc::Receiver<()>) {
-        let pause = (lifetime / 4).min(BEAT_MAX);
-        while ended.recv_timeout(pause) == Err(mpsc::RecvTimeoutError::Timeout) {
-            let progress = self.progress.lock().expect("no panic while it is held").clone();
-            self.send(&ToDriver::Beat(progress));
-        }
-    }
-
-    /// A lost driver is noticed where its messages are read.
-    fn send(&self, message: &ToDriver) {
-        let _ = message::send(&mut self.sender.lock().expect("no panic while it is held"), message);
-    }
-
-    fn report(&self, result: &Result<(), String>) {
-        // With the last steps, which no sign of life has told yet.
-        let progress = {
-            let mut progress = self.progress.lock().expect("no panic while it is held");
-            progress.iter_mut().for_each(|progress| progress.phase = Phase::Done);
-            progress.clone()
-        };
-        self.send(&ToDriver::Beat(progress));
-        for &rank in &self.ranks {
-            self.send(&ToDriver::Done { rank, result: result.clone() });
-        }
-    }
-
-    fn close(&self) {
-        self.closing.store(true, Ordering::Release);
-        self.sender.lock().expect("no panic while it is held").close();
-    }
-
-    fn execute(&self, kind: Kind) {
-        let signal = match kind {
-            Kind::Kill => Signal::KILL,
-            Kind::Stop => Signal::STOP,
-            Kind::Drop => return self.sender.lock().expect("no panic while it is held").close(),
-        };
-        let _ = rustix::process::kill_process(rustix::process::getpid(), signal);
-    }
-}
-
-/// Connects to the first of the driver's addresses that answers as it should.
-fn connect(environment: &Environment) -> Result<(Sender, Receiver), Error> {
-    let deadline = Instant::now() + environment.heartbeat_timeout;
-    loop {
-        let mut last = None;
-        for address in &environment.drivers {
-            match connect_to(address, environment) {
-                Ok(channel) => return Ok(channel),
-                Err(error) => last = Some(error),
-            }
-        }
-        if Instant::now() > deadline {
-            let address = environment.drivers.join(", ");
-            let reason = last.map_or("it has no address".to_owned(), |error| error.to_string());
-            return Err(Error::DriverLost { address, reason });
-        }
-        std::thread::sleep(RETRY);
-    }
-}
-
-fn connect_to(address: &str, environment: &Environment) -> Result<(Sender, Receiver), Error> {
-    let failed = || Error::io("connect to the driver at", address);
-    let target = address.to_socket_addrs().map_err(failed())?.next();
-    let target = target.ok_or_else(|| failed()(std::io::ErrorKind::NotFound.into()))?;
-    let stream = TcpStream::connect_timeout(&target, channel::HANDSHAKE_MAX).map_err(failed())?;
-    let channel = channel::open(stream, &environment.key, Side::Connector, MESSAGE_MAX)?;
-    channel.0.set_timeout(environment.heartbeat_timeout).map_err(failed())?;
-    Ok(channel)
 }
 
 /// Opens a listener for each rank that takes records, where the driver can reach it: at this end's address of the connection to it.
@@ -408,10 +315,8 @@ fn listen(
     feed: &FeedSpec,
 ) -> Result<BTreeMap<usize, Inlet>, Error> {
     let host = sender.local_address()?.ip();
-    let takes = |&&rank: &&usize| {
-        rank >= first_rank(feed, environment.world_size)
-            && Role::of(rank, environment.world_size, environment.evaluator) != Role::Evaluator
-    };
+    let trainers = environment.trainers();
+    let takes = |&&rank: &&usize| (first_rank(feed, trainers)..trainers).contains(&rank);
     ranks
         .iter()
         .filter(takes)
@@ -420,8 +325,8 @@ fn listen(
 }
 
 /// The first rank that takes records; alone in its world, the server does.
-fn first_rank(feed: &FeedSpec, world_size: usize) -> usize {
-    if world_size == 1 { 0 } else { feed.first_rank }
+fn first_rank(feed: &FeedSpec, trainers: usize) -> usize {
+    if trainers == 1 { 0 } else { feed.first_rank }
 }
 
 fn unexpected(order: &ToRank) -> Error {

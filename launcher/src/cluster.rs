@@ -3,8 +3,7 @@
 use crate::channel::Sender;
 use crate::control::{Connection, Event};
 use crate::driver::{Driver, Outcome};
-use crate::engine::Engine;
-use crate::error::{Error, Failure};
+use crate::error::Error;
 use crate::feeding::Feeding;
 use crate::hosts::this_host;
 use crate::job::Input;
@@ -12,8 +11,9 @@ use crate::message::{self, Hello, Registration, Role, Status, ToDriver, ToRank};
 use crate::notice::Notice;
 use crate::process::{Exit, Running, kill_exactly};
 use crate::roster::Roster;
-use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
+
+mod watch;
 
 /// How long the driver sleeps when nothing happens: it looks after processes and signals this often.
 const TICK: Duration = Duration::from_millis(10);
@@ -106,6 +106,18 @@ impl<'d, 'a> Cluster<'d, 'a> {
             limit.as_secs_f64()
         );
         Err(Error::Missing { missing, reason })
+    }
+
+    /// Makes sure that launcher and program mean the same ranks.
+    pub fn check_evaluator(&self) -> Result<(), Error> {
+        let (wanted, known) = (self.driver.job.evaluator, self.roster.evaluates());
+        let what = match (wanted, known) {
+            (true, false) => "the job has an evaluator, but the program knows none",
+            (false, true) => "the program has an evaluator, but the job has none",
+            _ => return Ok(()),
+        };
+        let mend = "give --evaluator to `muster run`, to a program that trains and knows evaluators, or leave it out";
+        Err(Error::Usage { what: what.to_owned(), mend })
     }
 
     /// Waits until there is something to feed the ranks with, if they are to be fed.
@@ -228,117 +240,10 @@ impl<'d, 'a> Cluster<'d, 'a> {
         Ok(())
     }
 
-    /// Adds to a lost rank's failure what the engine knows.
-    fn explain(&mut self, mut failure: Failure) -> Error {
-        let deadline = Instant::now() + SETTLE;
-        let is_program = self.driver.job.engine == Engine::Threads;
-        while is_program && self.running.try_wait().is_none() && Instant::now() < deadline {
-            std::thread::sleep(Duration::from_millis(2));
-        }
-        if let Some(exit) = self.running.try_wait().filter(|_| is_program) {
-            failure.reason += &format!(": it ended with {}", exit.status);
-        }
-        if let Some(words) = self.running.last_words(Some(failure.rank).filter(|_| !is_program)) {
-            failure.reason += &format!("; its last line: {words}");
-        }
-        Error::Rank(failure)
-    }
-
-    fn look_after(&mut self) -> Result<(), Error> {
-        let now = Instant::now();
-        self.look_for_orders(now)?;
-        self.look_at_engine(now)?;
-        let fed = self.feeding.as_mut().map_or(Ok(None), |feeding| feeding.look(now, SETTLE))?;
-        if let Some(tally) = fed {
-            self.notify(&Notice::Fed(tally));
-        }
-        let heartbeat = self.driver.job.limits.heartbeat;
-        if let Some(failure) = self.roster.overdue(now, heartbeat) {
-            return Err(Error::Rank(failure));
-        }
-        if now - self.beaten > heartbeat / 4 {
-            self.beaten = now;
-            self.roster.tell_all(&ToRank::Beat);
-        }
-        if now - self.reminded > REMIND && self.roster.missing().is_some() {
-            self.reminded = now;
-            self.notify(&Notice::Waiting(self.roster.waits()));
-        }
-        Ok(())
-    }
-
-    /// Signals, the time that the job may take, and the time of grace after an order to stop.
-    fn look_for_orders(&mut self, now: Instant) -> Result<(), Error> {
-        let limits = &self.driver.job.limits;
-        let signal = self.driver.interrupt.load(Ordering::Relaxed);
-        let over_time = limits.job.filter(|&time| self.driver.began.elapsed() > time);
-        match (&self.stop, over_time) {
-            (None, _) if signal != 0 => {
-                self.order_stop(Stop::Signal(signal, now), &format!("signal {signal}"))
-            }
-            (None, Some(time)) => self.order_stop(Stop::Timeout(time, now), "--timeout is over"),
-            (Some(Stop::Signal(_, since) | Stop::Timeout(_, since)), _) if now - *since > limits.grace => {
-                Err(Error::Timeout {
-                    doing: self.doing.to_owned(),
-                    time: limits.grace,
-                    option: "--grace-secs",
-                })
-            }
-            _ => Ok(()),
-        }
-    }
-
-    /// Tells all ranks to stop. While some are missing there is nothing that could be saved: the attempt ends at once.
-    fn order_stop(&mut self, stop: Stop, reason: &str) -> Result<(), Error> {
-        self.notify(&Notice::Stopping(reason.to_owned()));
-        if self.roster.missing().is_some() {
-            return Err(match stop {
-                Stop::Signal(signal, _) => Error::Interrupted { signal },
-                Stop::Timeout(time, _) => self.overtime(time),
-            });
-        }
-        self.stop = Some(stop);
-        if let Some(feeding) = &self.feeding {
-            feeding.stop();
-        }
-        self.roster.tell_all(&ToRank::Stop);
-        Ok(())
-    }
-
-    fn overtime(&self, time: Duration) -> Error {
-        Error::Timeout { doing: self.doing.to_owned(), time, option: "--timeout" }
-    }
-
-    fn look_at_engine(&mut self, now: Instant) -> Result<(), Error> {
-        if self.exit.is_none() {
-            self.exit = self.running.try_wait().map(|exit| (exit, now));
-        }
-        match &self.exit {
-            // Ranks that have registered tell more about their end than the engine does: their news are waited for.
-            Some((exit, since)) if !self.roster.all_done() && now - *since > SETTLE => {
-                Err(match self.roster.missing() {
-                    Some(missing) => Error::Missing {
-                        missing,
-                        reason: format!("its process ended with {}", self.end_of(exit)),
-                    },
-                    None => self.engine_error(exit),
-                })
-            }
-            _ => Ok(()),
-        }
-    }
-
-    fn end_of(&self, exit: &Exit) -> String {
-        let words = self.running.last_words(None).map_or(String::new(), |words| format!(": {words}"));
-        format!("{}{words}", exit.status)
-    }
-
-    fn engine_error(&self, exit: &Exit) -> Error {
-        let engine = match self.driver.job.engine {
-            Engine::Threads => self.driver.job.program[0].display().to_string(),
-            engine => engine.name().to_owned(),
-        };
-        Error::Engine { engine, status: self.end_of(exit) }
+    /// Tells the evaluator, if there is one, that no checkpoint will follow, and waits until it has evaluated all there are.
+    pub fn wait_for_evaluator(&mut self) -> Result<(), Error> {
+        self.roster.tell(Role::Evaluator.order(), &ToRank::Trained);
+        self.wait_with_grace(|cluster| cluster.roster.all_done())
     }
 
     /// Whether there are ranks that are released together with this role.
@@ -350,7 +255,7 @@ impl<'d, 'a> Cluster<'d, 'a> {
     /// Releases those whose turn it is, and waits until they are gone.
     pub fn release(&mut self, Turn(order): Turn) -> Result<(), Error> {
         self.released = order + 1;
-        self.roster.release(order);
+        self.roster.tell(order, &ToRank::Release);
         self.wait_with_grace(|cluster| !cluster.roster.holds(order))
     }
 

@@ -103,6 +103,7 @@ impl<'a> Driver<'a> {
         (self.watch)(&Notice::Spawned);
         let mut cluster = Cluster::new(self, running, places, attempt);
         cluster.wait_for_registrations()?;
+        cluster.check_evaluator()?;
         let spec = cluster.roster.spec();
         cluster.roster.tell_all(&ToRank::Reserved(spec.clone()));
         cluster.notify(&Notice::Reserved(spec));
@@ -154,7 +155,7 @@ impl<'d, 'a> Started<'d, 'a> {
 
     fn work(mut self, doing: &'static str) -> Result<Finished<'d, 'a>, Error> {
         self.0.enter(doing);
-        self.0.wait(|cluster| cluster.roster.all_done() && cluster.has_fed())?;
+        self.0.wait(|cluster| cluster.roster.has_trained() && cluster.has_fed())?;
         self.0.notify(&Notice::Finished);
         Ok(Finished(self.0))
     }
@@ -168,6 +169,9 @@ impl Finished<'_, '_> {
     pub fn shutdown(mut self) -> Result<Outcome, Error> {
         self.0.enter("the ranks end");
         for role in [Role::Worker, Role::Evaluator, Role::Ps] {
+            if role == Role::Evaluator {
+                self.0.wait_for_evaluator()?;
+            }
             self.0.release(Turn(role.order()))?;
             if self.0.has(role) {
                 self.0.notify(&Notice::Released(role));

@@ -123,6 +123,11 @@ impl Environment {
         }))
     }
 
+    /// Ranks that do not only evaluate; the evaluator's number, if there is one.
+    pub fn trainers(&self) -> usize {
+        self.world_size - usize::from(self.evaluator)
+    }
+
     /// The ranks of this process.
     ///
     /// # Errors

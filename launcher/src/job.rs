@@ -100,6 +100,11 @@ impl Default for Limits {
 }
 
 impl Job {
+    /// Ranks that do not only evaluate.
+    pub fn trainers(&self) -> usize {
+        self.ranks - usize::from(self.evaluator)
+    }
+
     /// Whether all ranks run on this machine.
     pub fn is_local(&self) -> bool {
         self.engine == Engine::Threads
@@ -129,8 +134,14 @@ impl Job {
     /// The host of each rank, in words.
     ///
     /// # Errors
-    /// If there are fewer slots than ranks.
+    /// If there are fewer slots than ranks, or no rank is left beside the evaluator.
     pub fn places(&self) -> Result<Vec<String>, Error> {
+        if self.evaluator && self.ranks < 2 {
+            return Err(Error::Usage {
+                what: "--evaluator takes a rank of its own, and there is one only".to_owned(),
+                mend: "take one more with -n",
+            });
+        }
         if self.hosts.is_empty() {
             let place = if self.engine == Engine::Srun {
                 "a host of Slurm's choice"

@@ -58,6 +58,9 @@ pub struct Program {
     pub kernels: String,
     /// What it is going to do.
     pub task: Task,
+    /// Whether its last rank does nothing but evaluate checkpoints.
+    #[serde(default)]
+    pub evaluates: bool,
     /// What it is to be fed with; without it, it reads its records itself.
     #[serde(default)]
     pub feed: Option<FeedSpec>,
@@ -67,7 +70,7 @@ impl Program {
     /// One that trains; `kernels` names their back end.
     pub fn training(name: &str, version: &str, kernels: &str, feed: Option<FeedSpec>) -> Program {
         let [name, version, kernels] = [name, version, kernels].map(str::to_owned);
-        Program { name, version, kernels, task: Task::Train, feed }
+        Program { name, version, kernels, task: Task::Train, evaluates: false, feed }
     }
 }
 
@@ -96,12 +99,13 @@ pub enum Role {
 }
 
 impl Role {
-    /// The role of `rank` in a world of `world_size`; a world of one is chief and server at once.
+    /// The role of `rank` in a world of `world_size`; of one rank that trains alone, chief and server at once.
     pub fn of(rank: usize, world_size: usize, evaluator: bool) -> Role {
+        let trainers = world_size - usize::from(evaluator);
         match rank {
-            0 if world_size > 1 => Role::Ps,
+            _ if rank >= trainers => Role::Evaluator,
+            0 if trainers > 1 => Role::Ps,
             0 | 1 => Role::Chief,
-            _ if evaluator && rank + 1 == world_size => Role::Evaluator,
             _ => Role::Worker,
         }
     }
@@ -205,6 +209,8 @@ pub enum ToRank {
     Stop,
     /// End at once: the job has failed.
     Abort,
+    /// To the evaluator: the others have trained, no checkpoint will follow.
+    Trained,
     /// Nothing more is wanted: end.
     Release,
 }

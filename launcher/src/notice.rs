@@ -28,7 +28,7 @@ pub enum Notice {
     Stopping(String),
     /// The ranks were fed, and have used this.
     Fed(Tally),
-    /// All ranks have done their work.
+    /// All ranks that train or infer have done their work.
     Finished,
     /// A role's ranks have ended.
     Released(Role),

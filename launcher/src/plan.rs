@@ -18,14 +18,14 @@ pub const OPTION: &str = "--plan-json";
 /// A program that has no plan after this time has begun something else.
 const ANSWER_MAX: Duration = Duration::from_secs(120);
 
-/// A program's part of the plan, for the world of `MUSTER_WORLD_SIZE` ranks. Bytes are estimates of what grows with data and model.
+/// A program's part of the plan, for the world of `MUSTER_WORLD_SIZE` ranks, the last of which only evaluates if `MUSTER_EVALUATOR` is 1. Bytes are estimates of what grows with data and model.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ProgramPlan {
     /// The program's name and version.
     pub program: String,
     /// What it would do.
     pub task: Task,
-    /// Ranks it plans for.
+    /// Ranks it plans for, without an evaluator.
     pub world_size: usize,
     /// Threads of each rank.
     pub threads: usize,
@@ -47,6 +47,9 @@ pub struct ProgramPlan {
     pub server_bytes: u64,
     /// Memory of a worker, in bytes.
     pub worker_bytes: u64,
+    /// Memory of an evaluator, in bytes.
+    #[serde(default)]
+    pub evaluator_bytes: u64,
     /// Memory of each process beside its ranks, such as the data, in bytes.
     pub process_bytes: u64,
 }
@@ -83,6 +86,7 @@ pub fn ask(job: &Job) -> Result<ProgramPlan, Error> {
     let answer = tempfile::NamedTempFile::new().map_err(Error::io("create", "a temporary file"))?;
     let mut command = Command::new(&job.program[0]);
     command.args(&job.program[1..]).arg(OPTION).env("MUSTER_WORLD_SIZE", job.ranks.to_string());
+    command.env("MUSTER_EVALUATOR", if job.evaluator { "1" } else { "0" });
     let output = Output::captured(answer.reopen().map_err(Error::io("open", "a temporary file"))?);
     let mut process = Process::spawn(command, Signal::KILL, output)?;
     let deadline = Instant::now() + ANSWER_MAX;
@@ -143,17 +147,17 @@ pub fn plan(job: &Job, program: &ProgramPlan, machine: Machine) -> Plan {
     };
     for (rank, place) in places.iter().enumerate() {
         let role = Role::of(rank, job.ranks, job.evaluator);
-        let bytes = rank_bytes(program, rank, job.ranks);
+        let bytes = rank_bytes(program, rank, job);
         plan.lines.push(format!("  rank {rank:<4} {:<9} {place:<24} {}", role.name(), size(bytes)));
     }
-    if program.world_size != job.ranks {
+    let trainers = job.trainers();
+    if program.world_size != trainers {
         let other = program.world_size;
         plan.misfits.push(format!(
-            "the program plans for {other} ranks, -n says {}; leave its own option out",
-            job.ranks
+            "the program plans for {other} ranks, -n says {trainers}; leave its own option out"
         ));
     }
-    let workers = job.ranks.saturating_sub(1).max(1) as u64;
+    let workers = trainers.saturating_sub(1).max(1) as u64;
     if workers > program.micro_batches {
         plan.remarks.push(format!(
             "{} of {workers} workers have nothing to do: a batch of {} has {} micro-batches",
@@ -209,7 +213,7 @@ impl Plan {
             self.remarks.push(remark);
         }
         let processes = if job.engine == crate::engine::Engine::Threads { 1 } else { here.len() as u64 };
-        let ranks: u64 = here.iter().map(|&rank| rank_bytes(program, rank, job.ranks)).sum();
+        let ranks: u64 = here.iter().map(|&rank| rank_bytes(program, rank, job)).sum();
         let needed = ranks + processes * program.process_bytes;
         self.lines.push(format!(
             "memory           {} on this machine, {} of it for the data of {processes} processes",
@@ -227,10 +231,14 @@ impl Plan {
 }
 
 /// Memory of a rank, without that of its process.
-fn rank_bytes(program: &ProgramPlan, rank: usize, ranks: usize) -> u64 {
-    let server = if rank == 0 { program.server_bytes } else { 0 };
-    let worker = if rank > 0 || ranks == 1 { program.worker_bytes } else { 0 };
-    server + worker
+fn rank_bytes(program: &ProgramPlan, rank: usize, job: &Job) -> u64 {
+    let (server, worker) = (program.server_bytes, program.worker_bytes);
+    match Role::of(rank, job.ranks, job.evaluator) {
+        Role::Evaluator => program.evaluator_bytes,
+        _ if job.trainers() == 1 => server + worker,
+        Role::Ps => server,
+        Role::Chief | Role::Worker => worker,
+    }
 }
 
 /// Bytes for people.

@@ -5,7 +5,7 @@ use crate::control::Connection;
 use crate::error::Failure;
 use crate::feed::spec::FeedSpec;
 use crate::message::{
-    self, ClusterSpec, Node, Phase, Progress, RankStatus, Registration, Role, Task, ToRank,
+    self, ClusterSpec, Node, Phase, Program, Progress, RankStatus, Registration, Role, Task, ToRank,
 };
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -110,7 +110,10 @@ impl Roster {
         if of(first) != of(new) {
             return Some(format!("it runs {}, rank {} runs {}", of(new), first.ranks[0], of(first)));
         }
-        let what = |what: &Registration| (what.program.task, what.program.feed.clone());
+        let what = |what: &Registration| {
+            let Program { task, evaluates, feed, .. } = &what.program;
+            (*task, *evaluates, feed.clone())
+        };
         (what(first) != what(new)).then(|| "it is not about to do what the others do".to_owned())
     }
 
@@ -132,6 +135,11 @@ impl Roster {
     /// What the ranks are to be fed with, as they said; none if they read themselves, or nobody is there.
     pub fn feed(&self) -> Option<&FeedSpec> {
         self.processes.values().next()?.registration.program.feed.as_ref()
+    }
+
+    /// Whether the program says that the last rank evaluates.
+    pub fn evaluates(&self) -> bool {
+        self.processes.values().any(|process| process.registration.program.evaluates)
     }
 
     /// The cluster, once nobody is missing.
@@ -161,12 +169,12 @@ impl Roster {
         }
     }
 
-    /// Releases the processes whose turn it is; see [`Role::order`]. One with several roles has the turn of the last.
-    pub fn release(&mut self, order: usize) {
+    /// Says something to the processes of a turn; see [`Role::order`]. One with several roles has the turn of the last.
+    pub fn tell(&mut self, order: usize, message: &ToRank) {
         let (size, evaluator) = (self.seats.len(), self.evaluator);
         for process in self.processes.values_mut() {
             if process.order(size, evaluator) == order {
-                let _ = message::send(&mut process.sender, &ToRank::Release);
+                let _ = message::send(&mut process.sender, message);
             }
         }
     }
@@ -242,6 +250,11 @@ impl Roster {
         (0..self.seats.len()).all(|rank| self.is_done(rank))
     }
 
+    /// Whether every rank that trains has done its work.
+    pub fn has_trained(&self) -> bool {
+        (0..self.seats.len()).all(|rank| self.role(rank) == Role::Evaluator || self.is_done(rank))
+    }
+
     /// A process that gives no sign of life, or a rank that takes no step, for longer than `timeout`.
     pub fn overdue(&self, now: Instant, timeout: Duration) -> Option<Failure> {
         let late = |since: Instant| now.saturating_duration_since(since) > timeout;
@@ -292,15 +305,18 @@ impl Roster {
         if let Some(missing) = self.missing() {
             return format!("all wait for {missing} to register");
         }
-        let steps = || self.seats.iter().map(|seat| seat.progress.step);
-        let (Some(least), Some(most)) = (steps().min(), steps().max()) else { return String::new() };
+        // An evaluator is behind by nature.
+        let trainers = (0..self.seats.len()).filter(|&rank| self.role(rank) != Role::Evaluator);
+        let steps: Vec<(u64, usize)> =
+            trainers.map(|rank| (self.seats[rank].progress.step, rank)).collect();
+        let (Some(&(least, _)), Some(&(most, _))) = (steps.iter().min(), steps.iter().max()) else {
+            return String::new();
+        };
         if least == most {
             return String::new();
         }
-        let behind: Vec<String> = (0..self.seats.len())
-            .filter(|&rank| self.seats[rank].progress.step == least)
-            .map(|r| r.to_string())
-            .collect();
+        let behind: Vec<String> =
+            steps.iter().filter(|(step, _)| *step == least).map(|(_, rank)| rank.to_string()).collect();
         format!("ranks at step {most} wait for rank {} at step {least}", behind.join(", "))
     }
 

@@ -21,6 +21,8 @@ enum Fault {
     Dies(At),
     Hangs(At),
     Fails,
+    /// Every rank knows an evaluator.
+    Evaluates,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -33,7 +35,7 @@ enum At {
 
 type Record = Arc<Mutex<Vec<String>>>;
 
-/// Plays `fault` at rank 2 in the first attempt.
+/// Plays `fault` at the last rank in the first attempt.
 struct Recorder {
     fault: Fault,
     record: Record,
@@ -54,11 +56,12 @@ impl Executor for Recorder {
             // A fault while ranks register needs one that still is to come.
             let reserving = matches!(fault, Fault::Dies(At::Reserve) | Fault::Hangs(At::Reserve));
             let late = Duration::from_millis(if rank == 1 && reserving { 550 } else { 0 });
-            let fault = if rank == 2 { fault } else { Fault::None };
-            let (environment, killed) = (environment.clone(), killed.clone());
+            let is_faulty = rank + 1 == job.ranks || fault == Fault::Evaluates;
+            let fault = if is_faulty { fault } else { Fault::None };
+            let (environment, killed, record) = (environment.clone(), killed.clone(), self.record.clone());
             std::thread::spawn(move || {
                 std::thread::sleep(late);
-                play(environment, rank, fault, &killed).is_ok()
+                play(environment, rank, fault, (&killed, &record)).is_ok()
             })
         };
         let ranks = (0..job.ranks).map(part).collect();
@@ -89,12 +92,13 @@ impl Running for Troupe {
     }
 }
 
-fn program() -> Program {
+fn program(evaluates: bool) -> Program {
     Program {
         name: "play".into(),
         version: "1".into(),
         kernels: "none".into(),
         task: Task::Train,
+        evaluates,
         feed: None,
     }
 }
@@ -106,23 +110,35 @@ fn hang(killed: &AtomicBool) -> Result<(), Error> {
     Err(Error::Refused("killed".to_owned()))
 }
 
-fn play(environment: Environment, rank: usize, fault: Fault, killed: &AtomicBool) -> Result<(), Error> {
+fn play(
+    environment: Environment,
+    rank: usize,
+    fault: Fault,
+    (killed, record): (&AtomicBool, &Record),
+) -> Result<(), Error> {
+    let evaluates = environment.evaluator || fault == Fault::Evaluates;
+    let is_evaluator = environment.evaluator && rank == environment.trainers();
     match fault {
         Fault::NeverRegisters => return hang(killed),
         Fault::Dies(At::Reserve) | Fault::Hangs(At::Reserve) => {
             let stream = TcpStream::connect(&environment.drivers[0]).unwrap();
             let (mut sender, _receiver) =
                 channel::open(stream, &environment.key, Side::Connector, MESSAGE_MAX)?;
-            message::send(&mut sender, &Hello::Register(Box::new(registration(rank)))).unwrap();
+            message::send(&mut sender, &Hello::Register(Box::new(registration(rank, evaluates)))).unwrap();
             return if fault == Fault::Hangs(At::Reserve) { hang(killed) } else { Ok(()) };
         }
         _ => {}
     }
-    let mut agent = Agent::register(environment, vec![rank], program(), Box::new(|_| {}))?;
+    let mut agent = Agent::register(environment, vec![rank], program(evaluates), Box::new(|_| {}))?;
     for at in [At::Start, At::Train, At::Shutdown] {
         match at {
             At::Start => {}
             At::Train => agent.wait_for_start()?,
+            At::Shutdown if is_evaluator => {
+                while !agent.training_ends_within(Duration::from_millis(5))? {}
+                record.lock().unwrap().push("the last checkpoint is evaluated".to_owned());
+                agent.evaluated(10);
+            }
             At::Shutdown => work(&agent, rank),
             At::Reserve => unreachable!("it was played above"),
         }
@@ -147,29 +163,30 @@ fn work(agent: &Agent, rank: usize) {
     agent.phase(rank, Phase::Saving);
 }
 
-fn registration(rank: usize) -> Registration {
+fn registration(rank: usize, evaluates: bool) -> Registration {
     Registration {
         ranks: vec![rank],
         attempt: 0,
         host: "elsewhere".to_owned(),
         pid: 1,
         start_time: 0,
-        program: program(),
+        program: program(evaluates),
         cpu_features: Vec::new(),
         cores: 1,
         data_listeners: Vec::new(),
     }
 }
 
-fn job(restarts: u32) -> Job {
+/// Three ranks, and perhaps an evaluator.
+fn job(restarts: u32, evaluator: bool) -> Job {
     Job {
         program: vec!["play".into()],
-        ranks: 3,
+        ranks: 3 + usize::from(evaluator),
         hosts: Vec::new(),
         engine: Engine::Mpirun,
         bind: Some([127, 0, 0, 1].into()),
         ports: Ports(0, 0),
-        evaluator: false,
+        evaluator,
         input: Default::default(),
         faults: Vec::new(),
         log_dir: None,
@@ -186,8 +203,12 @@ fn job(restarts: u32) -> Job {
 
 /// The end of a job, and what happened in which order.
 fn perform(fault: Fault, restarts: u32, signal: usize) -> (Result<Outcome, Error>, Vec<String>) {
+    perform_job(&job(restarts, false), fault, signal)
+}
+
+fn perform_job(job: &Job, fault: Fault, signal: usize) -> (Result<Outcome, Error>, Vec<String>) {
     let record = Record::default();
-    let (job, interrupt) = (job(restarts), AtomicUsize::new(0));
+    let interrupt = AtomicUsize::new(0);
     let noted = record.clone();
     let mut watch = |notice: &Notice| {
         if *notice == Notice::Started {
@@ -199,7 +220,7 @@ fn perform(fault: Fault, restarts: u32, signal: usize) -> (Result<Outcome, Error
         });
     };
     let mut executor = Recorder { fault, record: record.clone() };
-    let mut driver = Driver::listen(&job, &interrupt, &mut watch).unwrap();
+    let mut driver = Driver::listen(job, &interrupt, &mut watch).unwrap();
     let end = crate::run::attempts(&mut driver, &mut executor);
     drop(driver);
     let record = record.lock().unwrap().clone();
@@ -226,11 +247,35 @@ fn the_phases_follow_each_other() {
     );
 }
 
+#[test]
+fn workers_end_before_the_evaluator_and_the_evaluator_before_the_server() {
+    let (end, record) = perform_job(&job(0, true), Fault::None, 0);
+    assert_eq!(end.unwrap(), Outcome::Finished);
+    assert_eq!(
+        record[3..],
+        [
+            "reserved 4 ranks: 1 ps, 2 workers, 1 evaluator",
+            "start",
+            "all ranks are done",
+            "worker released",
+            "the last checkpoint is evaluated",
+            "evaluator released",
+            "ps released",
+            "shut down"
+        ]
+    );
+}
+
 /// Where the record of a failed attempt ends, and what its error says.
 fn fails(fault: Fault, last: &[&str], said: &str) {
-    let (end, record) = perform(fault, 0, 0);
+    fails_in(&job(0, false), fault, last, said);
+}
+
+fn fails_in(job: &Job, fault: Fault, last: &[&str], said: &str) {
+    let (end, record) = perform_job(job, fault, 0);
     let error = end.unwrap_err().to_string();
-    assert!(error.contains("rank 2 on") && error.contains(said), "{fault:?}: {error}");
+    let rank = format!("rank {} on", job.ranks - 1);
+    assert!(error.contains(&rank) && error.contains(said), "{fault:?}: {error}");
     let end = record.iter().position(|event| event == "terminate").expect("its processes are ended");
     assert!(last.contains(&&*record[end - 1]), "{fault:?}: {record:?}");
     let hangs = matches!(fault, Fault::Hangs(_) | Fault::NeverRegisters);
@@ -256,6 +301,31 @@ fn a_rank_that_hangs_in_any_phase_ends_the_job() {
     fails(Fault::Hangs(At::Start), &["start"], "no sign of life");
     fails(Fault::Hangs(At::Train), &["start"], "no sign of life");
     fails(Fault::Hangs(At::Shutdown), &["start"], "no sign of life");
+}
+
+#[test]
+fn an_evaluator_that_dies_or_hangs_in_any_phase_ends_the_job() {
+    let (job, reserved) = (job(0, true), "reserved 4 ranks: 1 ps, 2 workers, 1 evaluator");
+    let fails = |fault, last: &[&str], said| fails_in(&job, fault, last, said);
+    fails(Fault::NeverRegisters, &["processes started"], "did not register: not within 0.6 s");
+    fails(Fault::Dies(At::Reserve), &["processes started"], "gone without a word");
+    fails(Fault::Dies(At::Start), &[reserved, "start"], "gone without a word");
+    fails(Fault::Dies(At::Train), &["start"], "gone without a word");
+    fails(Fault::Dies(At::Shutdown), &["the last checkpoint is evaluated"], "gone without a word");
+    fails(Fault::Hangs(At::Reserve), &["processes started"], "no sign of life for 0.4 s");
+    fails(Fault::Hangs(At::Train), &["worker released"], "no sign of life");
+    fails(Fault::Hangs(At::Shutdown), &["the last checkpoint is evaluated"], "no sign of life");
+    fails(Fault::Fails, &["the last checkpoint is evaluated"], "the disk is full");
+}
+
+#[test]
+fn an_evaluator_that_the_program_does_not_know_is_refused() {
+    let (record, mut watch, interrupt) = (Record::default(), |_: &Notice| {}, AtomicUsize::new(0));
+    let job = job(0, false);
+    let mut driver = Driver::listen(&job, &interrupt, &mut watch).unwrap();
+    let mut executor = Recorder { fault: Fault::Evaluates, record };
+    let error = driver.reserve(&mut executor, 0).err().unwrap().to_string();
+    assert!(error.contains("the program has an evaluator, but the job has none"), "{error}");
 }
 
 #[test]
@@ -288,7 +358,7 @@ fn a_signal_stops_in_order() {
 
 #[test]
 fn a_signal_before_the_start_ends_at_once() {
-    let (job, interrupt) = (job(0), AtomicUsize::new(15));
+    let (job, interrupt) = (job(0, false), AtomicUsize::new(15));
     let (record, mut watch) = (Record::default(), |_: &Notice| {});
     let mut driver = Driver::listen(&job, &interrupt, &mut watch).unwrap();
     let mut executor = Recorder { fault: Fault::NeverRegisters, record: record.clone() };
@@ -301,7 +371,7 @@ fn a_signal_before_the_start_ends_at_once() {
 #[test]
 fn ranks_notice_that_their_driver_is_gone() {
     let (key, listener) = (JobKey::random(), std::net::TcpListener::bind("127.0.0.1:0").unwrap());
-    let (job, interrupt, mut watch) = (job(0), AtomicUsize::new(0), |_: &Notice| {});
+    let (job, interrupt, mut watch) = (job(0, false), AtomicUsize::new(0), |_: &Notice| {});
     let mut environment = Driver::listen(&job, &interrupt, &mut watch).unwrap().environment(0);
     environment.drivers = vec![listener.local_addr().unwrap().to_string()];
     environment.key = key.clone();
@@ -309,7 +379,7 @@ fn ranks_notice_that_their_driver_is_gone() {
     let rank = std::thread::spawn(move || {
         let on_lost =
             Box::new(move |error: Option<Error>| lost.send(error.map(|error| error.to_string())).unwrap());
-        let agent = Agent::register(environment, vec![0], program(), on_lost).unwrap();
+        let agent = Agent::register(environment, vec![0], program(false), on_lost).unwrap();
         agent.wait_for_start().unwrap_err()
     });
     let (mut sender, mut receiver) =

@@ -37,6 +37,7 @@ fn program(world_size: usize) -> ProgramPlan {
         bytes_per_step: 1_628_320,
         server_bytes: 800_000,
         worker_bytes: 1_200_000,
+        evaluator_bytes: 900_000,
         process_bytes: 47_000_000,
     }
 }
@@ -57,6 +58,16 @@ fn roles_hosts_steps_and_bytes_are_told() {
         assert!(text.contains(expected), "{expected} is missing in\n{text}");
     }
     assert_eq!((plan.remarks.len(), plan.misfits.len()), (0, 0));
+}
+
+#[test]
+fn an_evaluator_is_no_worker() {
+    let job = Job { evaluator: true, ..job(4, "", &["mnist"]) };
+    let plan = plan(&job, &program(3), MACHINE);
+    let text = plan.lines.join("\n");
+    assert!(text.contains("rank 2    worker ") && text.contains("rank 3    evaluator "), "{text}");
+    assert!(text.lines().any(|line| line.contains("evaluator") && line.ends_with("900.0 kB")), "{text}");
+    assert_eq!(plan.misfits, [""; 0]);
 }
 
 #[test]

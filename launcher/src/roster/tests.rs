@@ -31,6 +31,7 @@ fn registration(ranks: &[usize]) -> Registration {
             version: "1.0.0".to_owned(),
             kernels: "wide".to_owned(),
             task: Task::Train,
+            evaluates: false,
             feed: None,
         },
         cpu_features: Vec::new(),
@@ -164,7 +165,7 @@ fn processes_are_released_in_turn_and_once() {
         })
         .collect();
     let mut released = |roster: &mut Roster, order| {
-        roster.release(order);
+        roster.tell(order, &ToRank::Release);
         let told = |receiver: &mut Receiver| matches!(message::receive(receiver), Ok(Some(ToRank::Release)));
         receivers.iter_mut().map(told).collect::<Vec<bool>>()
     };
