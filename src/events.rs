@@ -20,8 +20,13 @@ const GREY: u64 = 1;
 /// Appends the first event of a file, and that training goes on with step `first_step`: what earlier files have of this step and
 /// later ones, TensorBoard then forgets.
 pub fn begin(time: f64, first_step: u64, out: &mut Vec<u8>) {
-    event(time, 0, |event| put_bytes(3, FILE_VERSION, event), out);
+    begin_file(time, out);
     event(time, first_step, |event| put_bytes(7, &[1 << 3, 1], event), out);
+}
+
+/// Appends the first event of a file.
+pub fn begin_file(time: f64, out: &mut Vec<u8>) {
+    event(time, 0, |event| put_bytes(3, FILE_VERSION, event), out);
 }
 
 /// Values of one step.

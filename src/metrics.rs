@@ -10,16 +10,21 @@
 //! | `epoch` | an epoch is done | [`EpochEnd`] |
 //! | `end` | the training ends in order | [`Ended`] |
 //!
+//! The evaluator of a job has files of its own there; see [`EvaluationLog`].
+//!
 //! A training that goes on writes to the same file. Where it goes on from a checkpoint, the lines of steps behind that checkpoint
 //! stand there twice; [`History`] forgets the first ones.
 
+mod evaluations;
 mod growing;
 mod history;
 mod recorder;
 mod writer;
 
+pub use evaluations::{EVALUATIONS_FILE, Evaluated, EvaluationLog};
 pub use history::History;
 pub use recorder::Recorder;
+pub(crate) use recorder::now;
 
 use crate::conductor::Epoch;
 use serde::{Deserialize, Serialize};

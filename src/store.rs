@@ -21,6 +21,41 @@ use std::sync::{Arc, Mutex};
 
 mod lock;
 
+/// The model's file in a checkpoint, and that of the newest one in the model directory.
+pub const MODEL_FILE: &str = "model.safetensors";
+
+/// The steps of the checkpoints in a model directory, the newest last; nothing when there is no such directory.
+///
+/// # Errors
+/// Those of the storage.
+pub fn steps(storage: &Storage, directory: &Path) -> Result<Vec<u64>, Error> {
+    let step = |name: &String| name.strip_prefix("step-")?.parse().ok();
+    let mut steps: Vec<u64> = names(storage, &checkpoints(directory))?.iter().filter_map(step).collect();
+    steps.sort_unstable();
+    Ok(steps)
+}
+
+/// The checkpoint of so many steps in a model directory.
+pub fn checkpoint_path(directory: &Path, steps: u64) -> PathBuf {
+    checkpoints(directory).join(format!("step-{steps:010}"))
+}
+
+fn checkpoints(directory: &Path) -> PathBuf {
+    directory.join("checkpoints")
+}
+
+/// What lies in a directory; nothing when it is absent, or goes meanwhile.
+fn names(storage: &Storage, directory: &Path) -> Result<Vec<String>, Error> {
+    if storage.stat(directory)?.is_none() {
+        return Ok(Vec::new());
+    }
+    match storage.list(directory) {
+        Ok(entries) => Ok(entries.into_iter().map(|entry| entry.name).collect()),
+        Err(_) if storage.stat(directory)?.is_none() => Ok(Vec::new()),
+        Err(error) => Err(error),
+    }
+}
+
 /// A model directory, held by this process alone.
 pub struct Store {
     storage: Arc<Storage>,
@@ -42,7 +77,7 @@ impl Store {
     }
 
     fn checkpoints(&self) -> PathBuf {
-        self.directory.join("checkpoints")
+        checkpoints(&self.directory)
     }
 
     fn previous(&self) -> PathBuf {
@@ -61,10 +96,12 @@ impl Store {
     /// Removes what a run left half-written, and puts a model back that it had set aside without finishing one of its own.
     fn clean_up(&self) -> Result<(), Error> {
         let checkpoints = self.checkpoints();
-        for name in self.names(&checkpoints)?.iter().filter(|name| name.starts_with(".tmp-")) {
+        for name in names(&self.storage, &checkpoints)?.iter().filter(|name| name.starts_with(".tmp-")) {
             self.storage.delete(checkpoints.join(name))?;
         }
-        for name in self.names(&self.directory)?.iter().filter(|name| name.starts_with(".model.safetensors."))
+        for name in names(&self.storage, &self.directory)?
+            .iter()
+            .filter(|name| name.starts_with(".model.safetensors."))
         {
             self.storage.delete(self.directory.join(name))?;
         }
@@ -72,8 +109,8 @@ impl Store {
         if self.storage.stat(&previous)?.is_none() {
             return Ok(());
         }
-        if self.steps()?.is_empty() {
-            if !self.names(&checkpoints)?.is_empty() {
+        if steps(&self.storage, &self.directory)?.is_empty() {
+            if !names(&self.storage, &checkpoints)?.is_empty() {
                 return Err(Error::io("replace", &checkpoints)(io::ErrorKind::DirectoryNotEmpty.into()));
             }
             self.storage.delete(&checkpoints)?;
@@ -82,34 +119,14 @@ impl Store {
         self.storage.delete(&previous)
     }
 
-    /// What lies in a directory; nothing when it is absent.
-    fn names(&self, directory: &Path) -> Result<Vec<String>, Error> {
-        match self.storage.stat(directory)? {
-            None => Ok(Vec::new()),
-            Some(_) => Ok(self.storage.list(directory)?.into_iter().map(|entry| entry.name).collect()),
-        }
-    }
-
-    /// Checkpoints that are there, by step, the newest last.
-    fn steps(&self) -> Result<Vec<u64>, Error> {
-        let step = |name: &String| name.strip_prefix("step-")?.parse().ok();
-        let mut steps: Vec<u64> = self.names(&self.checkpoints())?.iter().filter_map(step).collect();
-        steps.sort_unstable();
-        Ok(steps)
-    }
-
-    fn path(&self, steps: u64) -> PathBuf {
-        self.checkpoints().join(format!("step-{steps:010}"))
-    }
-
     /// The newest checkpoint that is whole. `warn` is told of damaged ones.
     ///
     /// # Errors
     /// If there are checkpoints, but none is whole.
     pub fn newest(&self, mut warn: impl FnMut(&Error)) -> Result<Option<Checkpoint>, Error> {
         let mut damaged = None;
-        for &steps in self.steps()?.iter().rev() {
-            match self.read(&self.path(steps)) {
+        for &steps in steps(&self.storage, &self.directory)?.iter().rev() {
+            match self.read(&checkpoint_path(&self.directory, steps)) {
                 Ok(checkpoint) => return Ok(Some(checkpoint)),
                 Err(error) => {
                     warn(&error);
@@ -156,14 +173,14 @@ impl Store {
 
     /// Moves all checkpoints aside, until the next one is saved.
     fn set_aside(&self) -> Result<(), Error> {
-        if self.steps()?.is_empty() {
+        if steps(&self.storage, &self.directory)?.is_empty() {
             return Ok(());
         }
         self.storage.rename(self.checkpoints(), self.previous())
     }
 
     fn read(&self, checkpoint: &Path) -> Result<Checkpoint, Error> {
-        let model = read(&self.storage, &checkpoint.join("model.safetensors"))?;
+        let model = read(&self.storage, &checkpoint.join(MODEL_FILE))?;
         let state = read(&self.storage, &checkpoint.join("state.safetensors"))?;
         checkpoint::decode(&model, &state, checkpoint)
     }
@@ -174,12 +191,13 @@ impl Store {
     /// If it cannot be written; what was there before stays as it was.
     pub fn save(&self, checkpoint: &Checkpoint) -> Result<PathBuf, Error> {
         self.hold()?;
-        let (checkpoints, path) = (self.checkpoints(), self.path(checkpoint.progress.steps));
+        let (checkpoints, path) =
+            (self.checkpoints(), checkpoint_path(&self.directory, checkpoint.progress.steps));
         let temporary = checkpoints.join(format!(".tmp-{:016x}", RandomState::new().build_hasher().finish()));
         let [model, state] = [checkpoint::encode_model(checkpoint), checkpoint::encode_state(checkpoint)];
         let storage = &self.storage;
         let placed = storage
-            .create(temporary.join("model.safetensors"), &|out| out.write_all(&model))
+            .create(temporary.join(MODEL_FILE), &|out| out.write_all(&model))
             .and_then(|()| storage.create(temporary.join("state.safetensors"), &|out| out.write_all(&state)))
             // Removed meanwhile, the directory was made anew by the files above: no checkpoint appears in it without its lock.
             .and_then(|()| self.hold())
@@ -193,14 +211,16 @@ impl Store {
         if let Location::Local(checkpoints) = storage.locate(&checkpoints)? {
             file::sync_directory(&checkpoints)?;
         }
-        storage.create(self.directory.join("model.safetensors"), &|out| out.write_all(&model))?;
+        storage.create(self.directory.join(MODEL_FILE), &|out| out.write_all(&model))?;
         self.remove_old()?;
         Ok(path)
     }
 
     fn remove_old(&self) -> Result<(), Error> {
-        let steps = self.steps()?;
-        let old = steps[..steps.len().saturating_sub(self.keep)].iter().map(|&steps| self.path(steps));
+        let steps = steps(&self.storage, &self.directory)?;
+        let old = steps[..steps.len().saturating_sub(self.keep)]
+            .iter()
+            .map(|&steps| checkpoint_path(&self.directory, steps));
         old.chain([self.previous()]).try_for_each(|path| self.storage.delete(path))
     }
 }

@@ -3,8 +3,8 @@
 use clap::{Args, Parser, Subcommand};
 use muster_launcher::Error;
 use muster_launcher::control::Ports;
-use muster_launcher::engine::{Engine, EngineName};
-use muster_launcher::hosts::{self, Host};
+use muster_launcher::engine::EngineName;
+use muster_launcher::hosts;
 use muster_launcher::inject::Fault;
 use muster_launcher::job::{Input, Job, Limits};
 use std::ffi::OsString;
@@ -168,23 +168,6 @@ pub struct Place {
     pub evaluator: bool,
 }
 
-impl Place {
-    fn hosts(&self) -> Result<Vec<Host>, Error> {
-        match (&self.hosts, &self.hostfile) {
-            (Some(list), _) => hosts::from_list(list),
-            (None, None) => Ok(Vec::new()),
-            (None, Some(file)) => {
-                let content = std::fs::read_to_string(file).map_err(|cause| Error::Io {
-                    action: "read",
-                    on: file.display().to_string(),
-                    cause,
-                })?;
-                hosts::from_file(&content)
-            }
-        }
-    }
-}
-
 impl Doctor {
     /// The job that is tried: this program on every rank.
     ///
@@ -230,7 +213,7 @@ impl Run {
             log_dir: self.log_dir.clone(),
             ..self.place.job(self.program.clone())?
         };
-        job.places()?;
+        job.check()?;
         Ok(job)
     }
 }
@@ -241,15 +224,9 @@ impl Place {
     /// # Errors
     /// If the hosts are not as they should be.
     pub fn job(&self, program: Vec<OsString>) -> Result<Job, Error> {
-        let hosts = self.hosts()?;
+        let hosts = hosts::given(self.hosts.as_deref(), self.hostfile.as_deref())?;
         let engine = self.engine.engine(!hosts.is_empty());
-        if engine == Engine::Threads && !hosts.is_empty() {
-            return Err(Error::Usage {
-                what: "hosts are given, but --engine threads runs all ranks in one process".to_owned(),
-                mend: "take --engine mpirun, or leave --hosts out",
-            });
-        }
-        Ok(Job {
+        let job = Job {
             program,
             ranks: self.ranks as usize,
             hosts,
@@ -261,7 +238,9 @@ impl Place {
             faults: Vec::new(),
             log_dir: None,
             limits: Limits::default(),
-        })
+        };
+        job.check_engine()?;
+        Ok(job)
     }
 }
 

@@ -2,6 +2,7 @@
 
 use crate::error::Error;
 use std::net::{IpAddr, ToSocketAddrs};
+use std::path::Path;
 
 /// A host and its slots.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -33,6 +34,20 @@ impl Host {
         let socket = std::net::UdpSocket::bind(any).ok()?;
         socket.connect(target).ok()?;
         Some(socket.local_addr().ok()?.ip())
+    }
+}
+
+/// Those that `--hosts` or `--hostfile` names; none if neither is given.
+///
+/// # Errors
+/// If the file cannot be read, and as [`from_list`].
+pub fn given(list: Option<&str>, file: Option<&Path>) -> Result<Vec<Host>, Error> {
+    match (list, file) {
+        (Some(list), _) => from_list(list),
+        (None, None) => Ok(Vec::new()),
+        (None, Some(file)) => {
+            from_file(&std::fs::read_to_string(file).map_err(Error::io("read", file.display()))?)
+        }
     }
 }
 

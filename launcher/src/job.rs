@@ -105,6 +105,29 @@ impl Job {
         self.ranks - usize::from(self.evaluator)
     }
 
+    /// Finds out before anything is started whether it can be run as it is wanted.
+    ///
+    /// # Errors
+    /// If hosts, ranks and engine do not go together.
+    pub fn check(&self) -> Result<(), Error> {
+        self.check_engine()?;
+        self.places().map(drop)
+    }
+
+    /// Whether the engine can run ranks where they are wanted.
+    ///
+    /// # Errors
+    /// If not.
+    pub fn check_engine(&self) -> Result<(), Error> {
+        if self.engine == Engine::Threads && !self.hosts.is_empty() {
+            return Err(Error::Usage {
+                what: "hosts are given, but --engine threads runs all ranks in one process".to_owned(),
+                mend: "take --engine mpirun, or leave --hosts out",
+            });
+        }
+        Ok(())
+    }
+
     /// Whether all ranks run on this machine.
     pub fn is_local(&self) -> bool {
         self.engine == Engine::Threads

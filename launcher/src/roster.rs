@@ -307,8 +307,7 @@ impl Roster {
         }
         // An evaluator is behind by nature.
         let trainers = (0..self.seats.len()).filter(|&rank| self.role(rank) != Role::Evaluator);
-        let steps: Vec<(u64, usize)> =
-            trainers.map(|rank| (self.seats[rank].progress.step, rank)).collect();
+        let steps: Vec<(u64, usize)> = trainers.map(|rank| (self.seats[rank].progress.step, rank)).collect();
         let (Some(&(least, _)), Some(&(most, _))) = (steps.iter().min(), steps.iter().max()) else {
             return String::new();
         };

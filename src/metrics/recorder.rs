@@ -42,7 +42,7 @@ struct Open {
 }
 
 /// Seconds since 1970.
-pub(super) fn now() -> f64 {
+pub(crate) fn now() -> f64 {
     let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
     // Microseconds, which is what is worth writing down.
     since.map_or(0.0, |since| (since.as_secs_f64() * 1e6).round() / 1e6)

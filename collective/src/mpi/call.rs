@@ -120,6 +120,16 @@ impl Comm {
         }
     }
 
+    /// The ranks for which this is the same, in their order.
+    pub fn divide(self, part: bool) -> Result<Comm, Error> {
+        // SAFETY: a valid communicator; all its ranks call this.
+        unsafe {
+            let mut comm = ffi::RSMPI_COMM_NULL;
+            check("MPI_Comm_split", ffi::MPI_Comm_split(self.0, part.into(), 0, &mut comm))?;
+            Comm(comm).returning_errors()
+        }
+    }
+
     /// The ranks that can share memory with this one.
     pub fn of_node(self) -> Result<Comm, Error> {
         // SAFETY: a valid communicator; all its ranks call this.

@@ -37,6 +37,8 @@ use window::Window;
 
 /// The ranks that a launcher started, this process among them.
 pub struct World {
+    /// All that the launcher started, those that were set aside among them.
+    whole: Comm,
     comm: Comm,
     /// The ranks of this node.
     neighbours: Comm,
@@ -87,7 +89,28 @@ impl World {
             Ok((neighbours, roster, flag))
         })?;
         let watch = Watch::start(rank, roster.clone(), flag, on_loss);
-        Ok(Some(World { comm, neighbours, rank, roster, library, vigil, watch, windows: Mutex::default() }))
+        let (whole, windows) = (comm, Mutex::default());
+        Ok(Some(World { whole, comm, neighbours, rank, roster, library, vigil, watch, windows }))
+    }
+
+    /// Leaves the last `count` ranks out of everything but [`World::leave`] and [`World::abort`]: they go their own ways, and the world is
+    /// that of the others. All ranks call this together.
+    ///
+    /// # Errors
+    /// If MPI fails.
+    pub fn set_aside(self, count: usize) -> Result<World, Error> {
+        let left = self.roster.len().saturating_sub(count);
+        let (comm, neighbours) = self.set_up(|| {
+            let comm = self.comm.divide(self.rank < left)?;
+            Ok((comm, comm.of_node()?))
+        })?;
+        let roster = Arc::new(Roster::of_processes(self.roster.places()[..left].to_vec()));
+        Ok(World { comm, neighbours, roster, ..self })
+    }
+
+    /// Whether this process was set aside.
+    pub fn is_aside(&self) -> bool {
+        self.rank >= self.roster.len()
     }
 
     /// This process's rank.
@@ -287,7 +310,10 @@ impl World {
     /// If a link or its buffers still live.
     pub fn leave(self) -> Result<(), Error> {
         self.watch.announce_end();
-        self.exchange_after_work("")?;
+        self.vigil.after_work("to be done", || {
+            self.whole.roll_call(|missing| self.vigil.misses(missing))?;
+            self.whole.exchange("")
+        })?;
         let World { vigil, watch, windows, .. } = self;
         let mut windows = windows.into_inner().expect("no panic while it is held");
         windows.insert(0, watch.stop());
@@ -302,7 +328,7 @@ impl World {
     /// Ends the processes of all ranks.
     pub fn abort(&self) -> ! {
         self.watch.announce_end();
-        self.comm.abort()
+        self.whole.abort()
     }
 }
 

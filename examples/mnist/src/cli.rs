@@ -1,6 +1,7 @@
 //! The command line, with every option of TensorFlowOnSpark's MNIST scripts as spelled there.
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::builder::FalseyValueParser;
+use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 use muster::parts::Format;
 use muster_launcher::engine::EngineName;
 use std::ffi::OsString;
@@ -211,6 +212,10 @@ pub struct Cluster {
     /// Let rank 0 compute gradients too
     #[arg(long)]
     pub server_trains: bool,
+    /// Let the last rank do nothing but evaluate each checkpoint as it appears, and rank 0 not evaluate after each epoch
+    #[arg(long, action = ArgAction::SetTrue, env = "MUSTER_EVALUATOR", hide_env = true,
+          value_parser = FalseyValueParser::new())]
+    pub evaluator: bool,
     /// Seconds that a rank waits for another before it takes it for stuck
     #[arg(long, default_value_t = 60.0, value_name = "SECS", value_parser = seconds)]
     pub step_timeout: f64,
@@ -243,6 +248,12 @@ pub struct Launch {
     /// Start the ranks as `muster run` does, by this engine
     #[arg(long, value_enum)]
     pub engine: Option<EngineName>,
+    /// Hosts and how many ranks each of them takes; without --engine, mpirun starts them
+    #[arg(long, value_name = "a:2,b:2", conflicts_with = "hostfile")]
+    pub hosts: Option<String>,
+    /// A file with a line `a slots=2` for each host
+    #[arg(long, value_name = "FILE")]
+    pub hostfile: Option<PathBuf>,
     /// Whether workers read the parts themselves (direct, or tensorflow), or a driver reads and feeds them (feed, or spark)
     #[arg(long, visible_alias = "input_mode", value_enum)]
     pub input_mode: Option<InputMode>,

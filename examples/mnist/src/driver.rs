@@ -6,6 +6,7 @@ use muster_collective::launched;
 use muster_launcher::control::Ports;
 use muster_launcher::driver::Outcome;
 use muster_launcher::engine::EngineName;
+use muster_launcher::hosts;
 use muster_launcher::job::{Input, Job, Limits, Processes};
 use muster_launcher::notice::Notice;
 use std::process::ExitCode;
@@ -13,9 +14,11 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 
 /// Runs this very command on its ranks and watches it, if the options ask for that and nobody else does it already.
-pub fn run(options: &cli::Launch, ranks: usize) -> Result<Option<ExitCode>> {
+pub fn run(options: &cli::Launch, ranks: Option<usize>, evaluator: bool) -> Result<Option<ExitCode>> {
     let is_started = std::env::var_os("MUSTER_DRIVER").is_some();
-    if is_started || (options.engine.is_none() && fed::input(options)? == Input::Program) {
+    let hosts = hosts::given(options.hosts.as_deref(), options.hostfile.as_deref())?;
+    let is_alone = options.engine.is_none() && hosts.is_empty() && fed::input(options)? == Input::Program;
+    if is_started || is_alone {
         return Ok(None);
     }
     if launched::Launched::here().is_some() {
@@ -23,20 +26,21 @@ pub fn run(options: &cli::Launch, ranks: usize) -> Result<Option<ExitCode>> {
     }
     let mut program = vec![std::env::current_exe()?.into_os_string()];
     program.extend(std::env::args_os().skip(1));
-    let engine = options.engine.unwrap_or(EngineName::Auto).engine(false);
+    let engine = options.engine.unwrap_or(EngineName::Auto).engine(!hosts.is_empty());
     let job = Job {
         program,
-        ranks,
-        hosts: Vec::new(),
+        ranks: ranks.unwrap_or(1 + usize::from(evaluator)),
+        hosts,
         engine,
         bind: None,
         ports: Ports(0, 0),
-        evaluator: false,
+        evaluator,
         input: Input::Program,
         faults: Vec::new(),
         log_dir: options.log_dir.clone(),
         limits: Limits { restarts: options.max_restarts, ..Limits::default() },
     };
+    job.check()?;
     let interrupt = console::interrupts(Arc::new(AtomicUsize::new(0)))?;
     let mut watch = |notice: &Notice| match notice {
         Notice::Fed(_) | Notice::Refused(_) | Notice::Restarting(_) | Notice::Waiting(_) => {

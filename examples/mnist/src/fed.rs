@@ -75,7 +75,7 @@ pub fn inference(options: &cli::Inference) -> Result<Option<ExitCode>> {
     let goal = Goal::Inference { output: options.output.clone(), overwrite: options.overwrite };
     let Some(spec) = spec(&options.data, input(&options.launch)?, 0, goal)? else { return Ok(None) };
     let kernels = Kernels::select()?;
-    let launched = Launched::register(Task::Inference, kernels, Some(spec))?;
+    let launched = Launched::register(Task::Inference, false, kernels, Some(spec))?;
     let done = classify(options, kernels, &launched);
     launched.finish(done).map(Some)
 }

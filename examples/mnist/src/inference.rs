@@ -27,14 +27,14 @@ const STOPPED_MAX: Duration = Duration::from_secs(60);
 /// share the parts.
 pub fn run(options: &cli::Inference) -> Result<ExitCode> {
     options.seed_mode.check("inference")?;
-    if let Some(code) = driver::run(&options.launch, options.cluster_size.unwrap_or(1))? {
+    if let Some(code) = driver::run(&options.launch, options.cluster_size, false)? {
         return Ok(code);
     }
     if let Some(code) = fed::inference(options)? {
         return Ok(code);
     }
-    ranks::run(STOPPED_MAX, |world| {
-        let launched = Launched::register(Task::Inference, Kernels::select()?, None)?;
+    ranks::run((STOPPED_MAX, 0), |world| {
+        let launched = Launched::register(Task::Inference, false, Kernels::select()?, None)?;
         let done = run_rank(options, world, &launched);
         launched.finish(done)
     })
@@ -42,7 +42,7 @@ pub fn run(options: &cli::Inference) -> Result<ExitCode> {
 
 /// One process's part: all of it, or, of a world, that of its rank.
 fn run_rank(options: &cli::Inference, world: Option<&World>, launched: &Launched) -> Result<ExitCode> {
-    let size = ranks::size(options.cluster_size, world);
+    let size = ranks::size(options.cluster_size, 0, world);
     let (rank, storage) = (world.map_or(0, World::rank), Storage::from_environment()?);
     let fills_cache = options.data.data.is_none() && options.data.images.is_none();
     let work = ranks::in_turn(world, fills_cache, || Work::prepare(options, rank, &storage))?;

@@ -11,18 +11,25 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
+use std::time::Duration;
 
 /// The launcher's side, if there is one.
 pub struct Launched(Option<Agent>);
 
 impl Launched {
     /// Registers with the launcher, if it has started this process.
-    pub fn register(task: Task, kernels: &Kernels, feed: Option<FeedSpec>) -> Result<Launched> {
+    pub fn register(
+        task: Task,
+        evaluates: bool,
+        kernels: &Kernels,
+        feed: Option<FeedSpec>,
+    ) -> Result<Launched> {
         let program = Program {
             name: "mnist".to_owned(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             kernels: kernels.backend().name().to_owned(),
             task,
+            evaluates,
             feed,
         };
         Ok(Launched(Agent::of_this_process(program)?))
@@ -31,10 +38,6 @@ impl Launched {
     /// Waits for the start, if this process runs as many ranks as it was started for.
     pub fn start(&self, ranks_here: usize) -> Result<()> {
         let Some(agent) = &self.0 else { return Ok(()) };
-        ensure!(
-            !agent.environment().evaluator,
-            "mnist has no rank that only evaluates yet; leave --evaluator out (rank 0 evaluates after each epoch)"
-        );
         let (wanted, engine) = (agent.ranks().len(), agent.environment().engine.name());
         ensure!(
             wanted == ranks_here,
@@ -42,6 +45,11 @@ impl Launched {
              give the number of ranks to `muster run -n` only, and take --engine threads where mnist is built without MPI"
         );
         agent.wait_for_start().context("no order to start came")
+    }
+
+    /// Whether a launcher has started this process and watches it.
+    pub fn is_watched(&self) -> bool {
+        self.0.is_some()
     }
 
     /// The ranks of this process.
@@ -79,6 +87,19 @@ impl Launched {
         if let Some(agent) = &self.0 {
             agent.step(rank, steps);
         }
+    }
+
+    /// The evaluator has evaluated the model of so many steps.
+    pub fn evaluated(&self, steps: u64) {
+        if let Some(agent) = &self.0 {
+            agent.evaluated(steps);
+        }
+    }
+
+    /// Waits so long for the end of the training; see [`Agent::training_ends_within`].
+    pub fn training_ends_within(&self, time: Duration) -> Result<bool> {
+        let agent = self.0.as_ref().context("nobody watches this process")?;
+        Ok(agent.training_ends_within(time)?)
     }
 
     /// Tells the launcher how the work has ended, and waits until all others have ended theirs.

@@ -4,6 +4,7 @@ mod cli;
 mod console;
 mod doctor;
 mod driver;
+mod evaluator;
 mod fabric;
 mod fed;
 mod fetch;

@@ -40,7 +40,8 @@ impl Material {
         world: Option<&World>,
         fed: Option<&Fed>,
     ) -> Result<Material> {
-        let world_size = ranks::size(options.cluster.cluster_size, world)?;
+        let world_size =
+            ranks::size(options.cluster.cluster_size, ranks::evaluators(&options.cluster), world)?;
         let threads = options.cluster.threads.unwrap_or(1);
         ensure!(threads <= 1024, "--threads {threads}; at most 1024 are possible");
         let remark: &(dyn Fn(&str) + Sync) = &|text| {
@@ -58,8 +59,7 @@ impl Material {
             }
         };
         let source::Training { train, test, name: dataset } = training;
-        let hidden = options.hidden.clone().map_or(vec![HIDDEN], |hidden| hidden.0);
-        let model = Model::new(&[&[train.width()], &hidden[..], &[source::CLASSES]].concat());
+        let model = model(options, train.width());
         let (recipe, records) = (recipe::recipe(&options.recipe), train.len());
         let batch = recipe.batch_size;
         ensure!(
@@ -74,6 +74,23 @@ impl Material {
         let reading_seconds = start.elapsed().as_secs_f64();
         Ok(Material { dataset, train, test, model, recipe, world_size, reading_seconds })
     }
+}
+
+/// What an evaluator needs that has a process of its own: the model's shape, and the records to evaluate on, if there are any.
+pub fn of_evaluator(options: &cli::Train, storage: &Storage) -> Result<(Model, Option<Records>)> {
+    let test = match (&options.data.images, &options.test_images) {
+        (None, _) => source::open(options.data.data.as_deref(), &|_| ())?.into_training()?.test,
+        (Some(_), None) => None,
+        (Some(_), Some(images)) => Some(parts::test(storage, images, options)?),
+    };
+    let width = test.as_ref().map_or(1, Records::width);
+    Ok((model(options, width), test))
+}
+
+/// A model of records of `width` features.
+fn model(options: &cli::Train, width: usize) -> Model {
+    let hidden = options.hidden.clone().map_or(vec![HIDDEN], |hidden| hidden.0);
+    Model::new(&[&[width], &hidden[..], &[source::CLASSES]].concat())
 }
 
 /// Threads of this process's rank, or of each of its ranks: the usable cores, divided by the workers that share them.

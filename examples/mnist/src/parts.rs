@@ -53,6 +53,16 @@ pub fn training(
     Training::of_parts(train, test.transpose()?)
 }
 
+/// Reads the digits that `--test-images` and its companion name.
+///
+/// # Errors
+/// When they cannot be found or read.
+pub fn test(storage: &Storage, images: &Path, options: &cli::Train) -> Result<Records> {
+    let (data, left) = (&options.data, options.cache_mib.saturating_mul(1 << 20));
+    let source = find(storage, data.format(), (images, options.test_labels.as_deref()), true)?;
+    Ok(Records::of_parts(images, source, SCALE, left, pool(data.readers)?)?)
+}
+
 /// Checks that the model at `model_path` takes the records of a data set: `width` features, from `path`.
 ///
 /// # Errors

@@ -64,6 +64,8 @@ fn of(job: &Job, dataset: &str, steps: u64) -> ProgramPlan {
         },
         server_bytes,
         worker_bytes,
+        // The file's bytes, its weights, and these as the kernels want them.
+        evaluator_bytes: gradient.saturating_mul(3),
         process_bytes: std::iter::once(job.train).chain(job.test).map(Records::bytes).sum(),
     }
 }

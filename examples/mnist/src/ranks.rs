@@ -13,10 +13,17 @@ use sha2::Digest;
 use std::process::ExitCode;
 use std::time::Duration;
 
-/// Runs `work` in the world that a launcher started this process in, or alone. An error of one rank ends all of them, and so does one
-/// that is stopped for longer than `limit`.
-pub fn run(limit: Duration, work: impl FnOnce(Option<&World>) -> Result<ExitCode>) -> Result<ExitCode> {
-    let world = match World::join(limit, die) {
+/// Runs `work` in the world that a launcher started this process in, or alone; `evaluators` ranks are set aside in it. An error of one
+/// rank ends all of them, and so does one that is stopped for longer than `limit`.
+pub fn run(
+    (limit, evaluators): (Duration, usize),
+    work: impl FnOnce(Option<&World>) -> Result<ExitCode>,
+) -> Result<ExitCode> {
+    let joined = World::join(limit, die).and_then(|world| match world {
+        Some(world) if evaluators > 0 => world.set_aside(evaluators).map(Some),
+        world => Ok(world),
+    });
+    let world = match joined {
         Ok(world) => world,
         // They are all in the same position; the first of them says so, before the launcher ends it for this one's end.
         Err(_) if Launched::here().is_some_and(|launched| launched.rank != 0) => {
@@ -67,20 +74,30 @@ fn die(reason: &str) -> ! {
     std::process::exit(1)
 }
 
-/// The size of the job: that of the world, or what `-n` says.
-pub fn size(wanted: Option<usize>, world: Option<&World>) -> Result<usize> {
+/// Ranks of the job beside its evaluators: those of the world, or what `-n` says.
+pub fn size(wanted: Option<usize>, evaluators: usize, world: Option<&World>) -> Result<usize> {
+    let least = 1 + evaluators;
     let Some(world) = world else {
-        let size = wanted.unwrap_or(1);
+        let size = wanted.unwrap_or(least);
         ensure!(size <= 1024, "--cluster-size {size} in one process; at most 1024 ranks are possible");
-        return Ok(size);
+        ensure!(
+            size >= least,
+            "--evaluator takes a rank of its own, and --cluster-size {size} leaves none to train; choose at least {least}"
+        );
+        return Ok(size - evaluators);
     };
-    let size = world.roster().len();
+    let size = world.roster().len() + evaluators;
     let wanted = wanted.unwrap_or(size);
     ensure!(
         wanted == size,
         "--cluster-size {wanted} in a world of {size} processes; leave it out, or start {wanted} processes"
     );
-    Ok(size)
+    Ok(size - evaluators)
+}
+
+/// Ranks that only evaluate.
+pub fn evaluators(options: &cli::Cluster) -> usize {
+    usize::from(options.evaluator)
 }
 
 /// Threads that this process may run at once, by affinity and cgroup.

@@ -8,12 +8,13 @@ use crate::material::{Material, threads};
 use crate::recipe::{follows, last_step, recipe};
 use crate::settings::settings;
 use crate::tensorboard::{self, TensorBoard};
-use crate::{driver, fed, plan, ranks, source};
-use anyhow::{Context, Result, bail};
+use crate::{driver, evaluator, fed, plan, ranks, source};
+use anyhow::{Context, Result, bail, ensure};
 use muster::agree::Facts;
 use muster::checkpoint::{self, Checkpoint, Identity};
 use muster::cluster::RankTimes;
 use muster::conductor::{Conductor, End, Event, Step};
+use muster::evaluator::Evaluator;
 use muster::metrics::{self, REPORT_FILE, Recorder};
 use muster::mistakes::{self, Mistakes};
 use muster::records::Records;
@@ -34,17 +35,26 @@ use std::time::Duration;
 pub fn run(options: &cli::Train) -> Result<ExitCode> {
     options.seed_mode.check("train")?;
     if !options.plan_json
-        && let Some(code) = driver::run(&options.launch, options.cluster.cluster_size.unwrap_or(1))?
+        && let Some(code) =
+            driver::run(&options.launch, options.cluster.cluster_size, options.cluster.evaluator)?
     {
         return Ok(code);
     }
-    ranks::run(ranks::step_timeout(&options.cluster), |world| {
+    let evaluators = ranks::evaluators(&options.cluster);
+    ranks::run((ranks::step_timeout(&options.cluster), evaluators), |world| {
         let recipe = recipe(&options.recipe);
         let is_plan = options.plan_json;
         let feed = if is_plan { None } else { fed::training(options, &recipe)? };
         // Told within the world: a rank that fails ends all of them, and would have no time to say why.
-        let launched = Launched::register(Task::Train, Kernels::select()?, feed)?;
-        let done = run_rank(options, world, &launched);
+        let launched = Launched::register(Task::Train, evaluators > 0, Kernels::select()?, feed)?;
+        ensure!(
+            evaluators == 0 || world.is_none() || launched.is_watched(),
+            "--evaluator needs somebody who tells it when the training has ended; start these ranks with `muster run --evaluator`"
+        );
+        let done = match world {
+            Some(world) if world.is_aside() => evaluator::run_rank(options, &launched),
+            _ => run_rank(options, world, &launched),
+        };
         launched.finish(done)
     })
 }
@@ -53,7 +63,11 @@ pub fn run(options: &cli::Train) -> Result<ExitCode> {
 fn run_rank(options: &cli::Train, world: Option<&World>, launched: &Launched) -> Result<ExitCode> {
     let rank = world.map_or(0, World::rank);
     let storage = Arc::new(Storage::from_environment()?);
-    let ranks_here = if world.is_some() { 1 } else { ranks::size(options.cluster.cluster_size, world)? };
+    let evaluators = ranks::evaluators(&options.cluster);
+    let ranks_here = match world {
+        Some(_) => 1,
+        None => ranks::size(options.cluster.cluster_size, evaluators, world)? + evaluators,
+    };
     let is_fed = launched.is_fed();
     if is_fed {
         launched.start(ranks_here)?;
@@ -69,7 +83,8 @@ fn run_rank(options: &cli::Train, world: Option<&World>, launched: &Launched) ->
         model: &material.model,
         kernels,
         train: &material.train,
-        test: material.test.as_ref(),
+        // With an evaluator no other rank evaluates while it trains.
+        test: material.test.as_ref().filter(|_| options.plan_json || evaluators == 0),
         recipe: &material.recipe,
         world_size: material.world_size,
         threads: options.cluster.threads.unwrap_or_else(|| threads(&material, world, cluster.server_trains)),
@@ -79,6 +94,7 @@ fn run_rank(options: &cli::Train, world: Option<&World>, launched: &Launched) ->
     if options.plan_json {
         return plan::print(&job, material.dataset, last_step(options, &job));
     }
+    let evaluates = if evaluators > 0 { Some(evaluator::records(material.test.as_ref())?) } else { None };
     let found = Found::here(&options.cluster.fabric, cluster.world)?;
     if !is_fed {
         launched.start(ranks_here)?;
@@ -99,9 +115,23 @@ fn run_rank(options: &cli::Train, world: Option<&World>, launched: &Launched) ->
         console::remark(format!("warning: {warning}"));
     })?;
     let last_step = last_step(options, &job);
-    let logs = log_dir.map(|directory| (&storage, directory));
-    let dataset = material.dataset;
-    let run = Run { options, job, store, start, last_step, dataset, report_to, logs, launched, found };
+    let (storage, dataset, test) = (&storage, material.dataset, material.test.as_ref());
+    let evaluates = evaluates.filter(|_| world.is_none());
+    let run = Run {
+        options,
+        job,
+        storage,
+        store,
+        start,
+        last_step,
+        dataset,
+        test,
+        evaluates,
+        report_to,
+        log_dir,
+        launched,
+        found,
+    };
     run.train()
 }
 
@@ -138,13 +168,17 @@ fn agree(
 struct Run<'a> {
     options: &'a cli::Train,
     job: Job<'a>,
+    storage: &'a Arc<Storage>,
     store: Store,
     start: Checkpoint,
     last_step: u64,
     dataset: &'static str,
+    /// The test set, which is looked at when all is done.
+    test: Option<&'a Records>,
+    /// The same, if a thread of this process is the evaluator.
+    evaluates: Option<&'a Records>,
     report_to: Option<&'a Path>,
-    /// The log directory and what it lies on.
-    logs: Option<(&'a Arc<Storage>, &'a Path)>,
+    log_dir: Option<&'a Path>,
     launched: &'a Launched,
     found: Found,
 }
@@ -174,15 +208,25 @@ impl Run<'_> {
             &interrupt,
             &mut observer,
         );
-        conductor.histograms = self.logs.is_some();
-        let outcome = muster::train::train(job, start, &mut conductor);
+        conductor.histograms = self.log_dir.is_some();
+        let mut train = || muster::train::train(job, start, &mut conductor);
+        let outcome = match self.evaluator()? {
+            None => train().map_err(anyhow::Error::from),
+            Some(evaluator) => {
+                let trained = evaluator::beside(evaluator, (&console, self.launched), &interrupt, train);
+                trained.and_then(|outcome| Ok(outcome?))
+            }
+        };
         let (progress, train_seconds) = (conductor.progress.clone(), conductor.train_seconds);
         console.clear();
         let Outcome { weights, end, times, staleness } = match outcome {
             Ok(outcome) => outcome,
             Err(error) => {
-                warn(&console, recorder.and_then(|recorder| recorder.end(&format!("failed: {error}"), &[])));
-                return Err(error.into());
+                warn(
+                    &console,
+                    recorder.and_then(|recorder| recorder.end(&format!("failed: {error:#}"), &[])),
+                );
+                return Err(error);
             }
         };
         let fabric_counters = self.found.change(self.job.cluster.world.map(|(world, _)| world))?;
@@ -195,9 +239,9 @@ impl Run<'_> {
             let json = serde_json::to_vec_pretty(&report)?;
             file::write_atomic(path, |out| out.write_all(&json))?;
         }
-        if let Some((storage, directory)) = self.logs {
+        if let Some(directory) = self.log_dir {
             let json = serde_json::to_vec_pretty(&report)?;
-            let done = storage.create(directory.join(REPORT_FILE), &|out| out.write_all(&json));
+            let done = self.storage.create(directory.join(REPORT_FILE), &|out| out.write_all(&json));
             warn(&console, done.err().map(|error| format!("no report: {error}")));
         }
         self.summarize(&console, &report, first);
@@ -211,7 +255,7 @@ impl Run<'_> {
 
     /// What writes metrics, if they are wanted.
     fn recorder(&self) -> Result<Option<Recorder>> {
-        let Some((storage, directory)) = self.logs else { return Ok(None) };
+        let Some(directory) = self.log_dir else { return Ok(None) };
         let run = metrics::Run {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             first_step: self.start.progress.steps,
@@ -223,16 +267,23 @@ impl Run<'_> {
             options: settings(self.options, &self.job, self.dataset, self.last_step),
             ..Default::default()
         };
-        let recorder = Recorder::begin(storage, directory, run);
+        let recorder = Recorder::begin(self.storage, directory, run);
         recorder.context("cannot begin to write metrics; choose another --log-dir").map(Some)
+    }
+
+    /// What evaluates in this process, if anything does.
+    fn evaluator(&self) -> Result<Option<Evaluator<'_>>> {
+        let Some(test) = self.evaluates else { return Ok(None) };
+        let (place, of) = ((&**self.storage, &*self.options.model), (self.job.model, self.job.kernels));
+        evaluator::logged(Evaluator::new(place, of, test, 1), self.storage, self.log_dir).map(Some)
     }
 
     /// TensorBoard on the log directory, if it is wanted.
     fn tensorboard(&self) -> Result<Option<TensorBoard>> {
-        let Some((storage, directory)) = self.logs.filter(|_| self.options.tensorboard) else {
+        let Some(directory) = self.log_dir.filter(|_| self.options.tensorboard) else {
             return Ok(None);
         };
-        let Location::Local(directory) = storage.locate(directory)? else {
+        let Location::Local(directory) = self.storage.locate(directory)? else {
             bail!(
                 "TensorBoard reads directories of this machine only, not {}; choose another --log-dir",
                 directory.display()
@@ -323,7 +374,7 @@ impl Run<'_> {
     ) -> Result<Report> {
         let (job, schedule) = (&self.job, self.job.schedule());
         let records = schedule.records_until(progress.steps);
-        let mistakes = job.test.map(|test| find_mistakes(job, test, weights)).transpose()?;
+        let mistakes = self.test.map(|test| find_mistakes(job, test, weights)).transpose()?;
         let records_now = records - schedule.records_until(self.start.progress.steps);
         Ok(Report {
             version: env!("CARGO_PKG_VERSION"),
