@@ -2,6 +2,7 @@
 
 use crate::dataset::{Content, Dataset};
 use crate::error::Error;
+use crate::records::Records;
 use serde::{Deserialize, Serialize};
 
 /// What is known beforehand of all the records that a feed brings; see [`crate::records::Records::fed`].
@@ -20,14 +21,14 @@ pub struct Facts {
 }
 
 impl Facts {
-    /// Those of a data set that others get step by step.
-    pub fn of(dataset: &Dataset) -> Facts {
+    /// Those of records that others get step by step.
+    pub fn of(records: &Records) -> Facts {
         Facts {
-            records: dataset.len(),
-            shape: dataset.shape().to_vec(),
-            classes: dataset.classes(),
-            content: *dataset.content(),
-            is_sparse: dataset.sparse_scale().is_some(),
+            records: records.len(),
+            shape: records.shape().to_vec(),
+            classes: records.classes(),
+            content: *records.content(),
+            is_sparse: records.sparse_scale().is_some(),
         }
     }
 }

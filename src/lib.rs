@@ -4,7 +4,7 @@
 //! The line of data, in order:
 //! - [`storage`]: where bytes lie; [`format`](mod@format): bytes ⇄ records; [`parts`]: directories of parts ⇄ records.
 //! - [`dataset`]: records in memory; [`blocks`]: records that are read again and again, [`windows`] at a time; [`feed`]: records that come
-//!   from outside; [`records`]: any of them.
+//!   from outside; [`records`]: any of them; [`sequence`]: any of them, batch after batch, for a driver that feeds others.
 //! - [`batch`]: the global order of records and who gets which of them; [`random`]: its random numbers.
 //! - [`model`]: layers and where their parameters lie; [`pass`]: forward and backward; [`gradient`]: one rank's share of a step.
 //! - [`optimizer`]: update rules; [`train`]: the loop, with [`server`] (or [`asynchronous`]) and [`worker`] for worlds of several ranks.
@@ -42,6 +42,7 @@ pub mod pass;
 pub mod random;
 pub mod records;
 pub mod report;
+pub mod sequence;
 pub mod server;
 pub mod storage;
 pub mod store;

@@ -106,6 +106,15 @@ impl Blocks {
         slot
     }
 
+    /// Records of the windows that have been read and are still there.
+    pub(crate) fn held(&self) -> usize {
+        let shelf = self.shelf.0.lock().expect("no panic while it is held");
+        let rows = |slot: &Slot| {
+            slot.get().and_then(|read| read.as_ref().ok()?.rows.as_ref()).map_or(0, Dataset::len)
+        };
+        shelf.iter().map(|(_, slot)| rows(slot)).sum()
+    }
+
     fn read_window(&self, key: Key) -> Result<Window> {
         let Key { reading, epoch, window } = key;
         let order = Order::new(reading.seed, epoch, self.len());

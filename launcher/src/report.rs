@@ -17,7 +17,7 @@ pub mod tables;
 use crate::error::Error;
 use chart::{Chart, Series};
 use curve::Point;
-use muster::metrics::Steps;
+use muster::metrics::{Evaluated, Steps};
 use muster::storage::Storage;
 use run::RunDirectory;
 use std::path::PathBuf;
@@ -72,6 +72,13 @@ fn charts(runs: &[RunDirectory]) -> Vec<String> {
             Series::dots(run.series_name("test"), colour, points.collect())
         }
     };
+    let evaluator = |value: fn(&Evaluated) -> f64| {
+        move |(at, run): (usize, &RunDirectory)| {
+            let points = run.evaluations.iter().map(|e| Point { x: e.step as f64, y: value(e) }).collect();
+            let colour = if run.is_alone { 2 } else { at };
+            Series::dots(run.series_name("evaluator"), colour, points)
+        }
+    };
     let of = |series: &dyn Fn((usize, &RunDirectory)) -> Series| {
         runs.iter().enumerate().map(series).collect::<Vec<_>>()
     };
@@ -79,14 +86,20 @@ fn charts(runs: &[RunDirectory]) -> Vec<String> {
         Chart {
             title: "Loss",
             unit: "mean over the records, by step",
-            series: [of(&steps(|s| s.loss.into())), of(&test(|e| e.test_loss))].concat(),
+            series: [of(&steps(|s| s.loss.into())), of(&test(|e| e.test_loss)), of(&evaluator(|e| e.loss))]
+                .concat(),
             is_log: true,
             top: None,
         },
         Chart {
             title: "Accuracy",
             unit: "share of the records classified rightly, by step",
-            series: [of(&steps(|s| s.accuracy.into())), of(&test(|e| e.test_accuracy))].concat(),
+            series: [
+                of(&steps(|s| s.accuracy.into())),
+                of(&test(|e| e.test_accuracy)),
+                of(&evaluator(|e| e.accuracy)),
+            ]
+            .concat(),
             is_log: false,
             top: Some(1.0),
         },

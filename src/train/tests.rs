@@ -308,11 +308,7 @@ impl crate::feed::Feed for Sent<'_> {
 #[test]
 fn records_that_are_sent_give_the_same_weights_until_no_more_come() {
     let (data, model, recipe) = (clouds(100), Model::new(&[20, 40, 3]), recipe(MOMENTUM));
-    let facts = match &data {
-        Records::Memory(data) => Facts::of(data),
-        _ => panic!("clouds are in memory"),
-    };
-    let elsewhere = Records::fed(Path::new("clouds"), facts, 1.0);
+    let elsewhere = Records::fed(Path::new("clouds"), Facts::of(&data), 1.0);
     let whole = run(&job_of(&model, &data, &recipe, 1), None, 30, None).unwrap();
     let part = run(&job_of(&model, &data, &recipe, 1), None, 20, None).unwrap();
     for (world_size, server_trains) in [(1, false), (2, false), (4, false), (3, true), (7, false)] {

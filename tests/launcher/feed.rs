@@ -88,6 +88,18 @@ fn uneven_and_empty_parts_change_nothing() {
     assert_eq!(fed(&sandbox, "-n 3", options), (expected, TRAIN as u64));
 }
 
+/// The driver keeps an index of what does not fit into `--cache-mib`, and reads it anew in every epoch.
+#[test]
+fn records_that_do_not_fit_into_the_driver_s_memory_are_fed_all_the_same() {
+    let sandbox = prepared("csv2");
+    let expected = direct(&sandbox, "-e 2 -n 1");
+    for options in ["", "--cache-mib 0", "--cache-mib 0 --async --max-staleness 0 -n 2"] {
+        let options = format!("-e 2 -f csv2 --images parts/train {options}");
+        let launch = if options.ends_with("-n 2") { "-n 2" } else { "-n 3" };
+        assert_eq!(fed(&sandbox, launch, &options), (expected.clone(), 2 * TRAIN as u64), "{options}");
+    }
+}
+
 #[test]
 fn steps_that_are_done_end_the_feeding_at_once() {
     let sandbox = prepared("csv");

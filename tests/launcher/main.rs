@@ -1,6 +1,7 @@
 //! mnist under `muster run`: the same weights as on its own, whatever happens on the way.
 
 mod doctor;
+mod evaluator;
 mod feed;
 mod own_program;
 

@@ -45,12 +45,17 @@ pub fn training(options: &cli::Train, recipe: &Recipe) -> Result<Option<FeedSpec
     spec(
         &options.data,
         input,
-        first_rank,
+        (first_rank, options.cache_mib.saturating_mul(1 << 20)),
         Goal::Train(Course { seed, batch_size, micro_batch, asynchronous }),
     )
 }
 
-fn spec(data: &cli::Data, input: Input, first_rank: usize, goal: Goal) -> Result<Option<FeedSpec>> {
+fn spec(
+    data: &cli::Data,
+    input: Input,
+    (first_rank, cache_bytes): (usize, u64),
+    goal: Goal,
+) -> Result<Option<FeedSpec>> {
     if input == Input::Program {
         return Ok(None);
     }
@@ -65,6 +70,7 @@ fn spec(data: &cli::Data, input: Input, first_rank: usize, goal: Goal) -> Result
         classes: CLASSES,
         is_bytes: true,
         first_rank,
+        cache_bytes,
         follow: input == Input::Follow,
         goal,
     }))
@@ -73,7 +79,7 @@ fn spec(data: &cli::Data, input: Input, first_rank: usize, goal: Goal) -> Result
 /// `mnist inference` in feed mode: a line for each record, which the driver writes; none if it is not fed.
 pub fn inference(options: &cli::Inference) -> Result<Option<ExitCode>> {
     let goal = Goal::Inference { output: options.output.clone(), overwrite: options.overwrite };
-    let Some(spec) = spec(&options.data, input(&options.launch)?, 0, goal)? else { return Ok(None) };
+    let Some(spec) = spec(&options.data, input(&options.launch)?, (0, 0), goal)? else { return Ok(None) };
     let kernels = Kernels::select()?;
     let launched = Launched::register(Task::Inference, false, kernels, Some(spec))?;
     let done = classify(options, kernels, &launched);

@@ -8,6 +8,9 @@ use muster::train::Recipe;
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 
+/// What a driver keeps of the records, if a program does not say.
+const CACHE_BYTES: u64 = 4 << 30;
+
 /// The records, and what becomes of them; the same on all ranks.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FeedSpec {
@@ -25,6 +28,9 @@ pub struct FeedSpec {
     pub is_bytes: bool,
     /// The first rank that takes records in a world of more than one.
     pub first_rank: usize,
+    /// Bytes of records that the driver may keep. Those to train on that take more are read again in every epoch, some windows of their
+    /// order at a time.
+    pub cache_bytes: u64,
     /// Whether parts may be added while the job runs: it goes on until it is stopped.
     pub follow: bool,
     /// What becomes of the records.
@@ -78,6 +84,7 @@ impl FeedSpec {
             classes,
             is_bytes: false,
             first_rank: 1,
+            cache_bytes: CACHE_BYTES,
             follow: false,
             goal: Goal::Train(Course { seed, batch_size, micro_batch, asynchronous: false }),
         }

@@ -115,7 +115,7 @@ impl<'a> Stream<'a> {
                 continue;
             }
             let length = rows.len() * part.feature_bytes(0).len();
-            let bytes = encode(part, rows);
+            let bytes = encode(rows.map(|row| (part, row)));
             features.extend_from_slice(&bytes[..length]);
             labels.extend_from_slice(&bytes[length..]);
         }

@@ -5,10 +5,12 @@ use super::spec::{Course, FeedSpec, Goal};
 use super::stream::{Stream, is_early};
 use super::{Feeder, Portion, Progress, Tally};
 use crate::error::Error;
-use muster::batch::shuffle;
+use muster::batch::{Batch, Schedule};
 use muster::dataset::{Content, Dataset, Features};
 use muster::feed::Facts;
 use muster::gradient::Share;
+use muster::records::Records;
+use muster::sequence::Sequence;
 use muster::storage::Storage;
 use std::ops::Range;
 use std::path::Path;
@@ -22,8 +24,8 @@ pub struct Supply {
     spec: FeedSpec,
     storage: Storage,
     facts: Facts,
-    /// All of them, to train on in an order that needs all.
-    records: Option<Dataset>,
+    /// Those to train on in an order that needs all of them.
+    records: Option<Records>,
 }
 
 impl Supply {
@@ -83,7 +85,7 @@ impl Supply {
         'steps: for step in first_step.. {
             let batch = schedule.batch(step);
             let (begin, count) = (schedule.records_until(step), batch.positions.len());
-            if !batches.reach(begin + count as u64, feeder)? {
+            if !batches.reach((step, &batch), feeder)? {
                 break;
             }
             for worker in 0..workers {
@@ -108,8 +110,10 @@ impl Supply {
         let never = AtomicBool::new(false);
         let (mut batches, mut first) = (self.batches(course, &never), u64::MAX);
         while let Some((worker, step)) = feeder.wanted()? {
-            let (begin, count) = (schedule.records_until(step), schedule.batch(step).positions.len());
+            let batch = schedule.batch(step);
+            let (begin, count) = (schedule.records_until(step), batch.positions.len());
             first = first.min(begin);
+            batches.reach((step, &batch), feeder)?;
             let bytes = batches.bytes(begin..begin + count as u64);
             feeder.push(Portion { first: begin, count: count as u32, worker: Some(worker), bytes })?;
         }
@@ -117,9 +121,12 @@ impl Supply {
     }
 
     fn batches<'a>(&'a self, course: &'a Course, stop: &'a AtomicBool) -> Batches<'a> {
+        let schedule = course.schedule(self.facts.records);
         match &self.records {
-            Some(records) => Batches::Shuffled { records, seed: course.seed, epoch: None, order: Vec::new() },
-            None => Batches::Arriving(Box::new(Stream::new(&self.spec, &self.storage, stop))),
+            Some(records) => {
+                Batches::Shuffled(Box::new(Sequence::new(records, course.seed, schedule)), schedule)
+            }
+            None => Batches::Arriving(Box::new(Stream::new(&self.spec, &self.storage, stop)), schedule),
         }
     }
 
@@ -140,7 +147,12 @@ impl Supply {
                 let rows = first..count.min(first + INFERENCE_RECORDS);
                 let part = part.as_ref().expect("it has records");
                 let (first, count) = (begin + first as u64, rows.len() as u32);
-                feeder.push(Portion { first, count, worker: None, bytes: encode(part, rows) })?;
+                feeder.push(Portion {
+                    first,
+                    count,
+                    worker: None,
+                    bytes: encode(rows.map(|row| (part, row))),
+                })?;
             }
             records += count as u64;
             results.expect(name, begin..records);
@@ -167,58 +179,68 @@ fn shape(spec: &FeedSpec, storage: &Storage) -> Result<Vec<usize>, Error> {
     }
 }
 
-/// Reads all records.
-fn read(spec: &FeedSpec, storage: &Storage) -> Result<Dataset, Error> {
-    let source = spec.find(storage)?;
-    let (features, labels) = if spec.is_bytes {
-        let rows = source.read_all::<u8>()?;
-        (Features::U8 { bytes: rows.features.into(), scale: 1.0 }, rows.labels)
-    } else {
-        let rows = source.read_all::<f32>()?;
-        (Features::F32(rows.features), rows.labels)
+/// The records to train on: in memory, or, where they take too much of it, an index of them.
+fn read(spec: &FeedSpec, storage: &Storage) -> Result<Records, Error> {
+    let (source, limit) = (spec.find(storage)?, spec.cache_bytes);
+    if spec.is_bytes {
+        let pool = rayon::ThreadPoolBuilder::new().build();
+        let pool = pool.map_err(|error| muster::Error::Reading { text: error.to_string() })?;
+        return Ok(Records::of_parts(&spec.features, source, 1.0, limit, pool)?);
+    }
+    let Some(rows) = source.read_within::<f32>(limit)? else {
+        let (path, limit) = (spec.features.display(), limit >> 20);
+        return Err(Error::Usage {
+            what: format!(
+                "the records of {path} are numbers of four bytes, and take more than the {limit} MiB that the driver may keep"
+            ),
+            mend: "let the program allow it more, or read its records itself; only records of bytes are fed without keeping all of them",
+        });
     };
-    let records = Dataset::from_features(&spec.features, features, source.shape(), spec.classes)?;
-    Ok(records.with_labels(spec.labels.as_deref().unwrap_or(&spec.features), labels)?)
+    let records =
+        Dataset::from_features(&spec.features, Features::F32(rows.features), source.shape(), spec.classes)?;
+    let path = spec.labels.as_deref().unwrap_or(&spec.features);
+    Ok(records.with_labels(path, rows.labels)?.into())
 }
 
 /// The bytes of records: the features of all of them, then, where there are labels, those, as `u32` in little endian.
-pub(super) fn encode(records: &Dataset, numbers: impl ExactSizeIterator<Item = usize> + Clone) -> Vec<u8> {
-    let mut bytes = Vec::with_capacity(numbers.len() * (records.feature_bytes(0).len() + 4));
-    numbers.clone().for_each(|record| bytes.extend_from_slice(records.feature_bytes(record)));
-    numbers.filter_map(|record| records.label(record)).for_each(|label| bytes.extend(label.to_le_bytes()));
+pub(super) fn encode<'d>(records: impl ExactSizeIterator<Item = (&'d Dataset, usize)> + Clone) -> Vec<u8> {
+    let length = records.clone().next().map_or(0, |(dataset, row)| dataset.feature_bytes(row).len() + 4);
+    let mut bytes = Vec::with_capacity(records.len() * length);
+    records.clone().for_each(|(dataset, row)| bytes.extend_from_slice(dataset.feature_bytes(row)));
+    let labels = records.filter_map(|(dataset, row)| dataset.label(row));
+    labels.for_each(|label| bytes.extend(label.to_le_bytes()));
     bytes
 }
 
 /// The records of a training by their places in it.
 enum Batches<'a> {
     /// In each epoch's order.
-    Shuffled { records: &'a Dataset, seed: u64, epoch: Option<u64>, order: Vec<u32> },
+    Shuffled(Box<Sequence<'a>>, Schedule),
     /// In the order in which they arrive.
-    Arriving(Box<Stream<'a>>),
+    Arriving(Box<Stream<'a>>, Schedule),
 }
 
 impl Batches<'_> {
-    /// Waits for all records before `end`; false if they will never come.
-    fn reach(&mut self, end: u64, feeder: &mut Feeder) -> Result<bool, Error> {
+    /// Waits for all records of a step; false if they will never come.
+    fn reach(&mut self, (step, batch): (u64, &Batch), feeder: &mut Feeder) -> Result<bool, Error> {
         match self {
-            Batches::Shuffled { .. } => Ok(true),
-            Batches::Arriving(stream) => stream.reach(end, feeder),
+            Batches::Shuffled(sequence, _) => {
+                sequence.prepare(batch)?;
+                Ok(true)
+            }
+            Batches::Arriving(stream, schedule) => stream.reach(schedule.records_until(step + 1), feeder),
         }
     }
 
     /// The bytes of the records at `places`, all of one step that has been reached.
     fn bytes(&mut self, places: Range<u64>) -> Vec<u8> {
         match self {
-            Batches::Shuffled { records, seed, epoch, order } => {
-                let now = places.start / records.len() as u64;
-                if epoch.replace(now) != Some(now) {
-                    shuffle(*seed, now, records.len(), order);
-                }
-                let from = (places.start - now * records.len() as u64) as usize;
-                let numbers = &order[from..from + (places.end - places.start) as usize];
-                encode(records, numbers.iter().map(|&record| record as usize))
+            Batches::Shuffled(sequence, schedule) => {
+                let in_epoch = |place| (place % schedule.records as u64) as usize;
+                let first = in_epoch(places.start);
+                encode((first..first + (places.end - places.start) as usize).map(|at| sequence.row(at)))
             }
-            Batches::Arriving(stream) => stream.bytes(places),
+            Batches::Arriving(stream, _) => stream.bytes(places),
         }
     }
 }

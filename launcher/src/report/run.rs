@@ -3,7 +3,7 @@
 use crate::error::Error;
 use muster::cluster::RankTimes;
 use muster::conductor::Epoch;
-use muster::metrics::{FILE, History, REPORT_FILE};
+use muster::metrics::{EVALUATIONS_FILE, Evaluated, FILE, History, REPORT_FILE};
 use muster::mistakes::Mistake;
 use muster::storage::Storage;
 use serde::Deserialize;
@@ -19,6 +19,8 @@ pub struct RunDirectory {
     pub directory: String,
     /// What `metrics.jsonl` says; empty without one.
     pub history: History,
+    /// What `evaluations.jsonl` says, as far as no later run has gone back behind it, by step.
+    pub evaluations: Vec<Evaluated>,
     /// What `report.json` says.
     pub results: Option<Results>,
     /// What is odd about it, as sentences.
@@ -78,13 +80,18 @@ impl RunDirectory {
             Ok(None) => return Err(no_run("there is no such directory".to_owned(), "check the path")),
             Err(error) => return Err(no_run(error.to_string(), "check the path")),
         }
-        let (metrics, report) = (file(FILE)?, file(REPORT_FILE)?);
+        let (metrics, report, evaluations) = (file(FILE)?, file(REPORT_FILE)?, file(EVALUATIONS_FILE)?);
         let mut run = RunDirectory { directory: directory.display().to_string(), ..Default::default() };
         if let Some(metrics) = &metrics {
             run.history = History::parse(metrics, &directory.join(FILE))
                 .map_err(|error| no_run(error.to_string(), "a newer muster can show it"))?;
             run.remarks.append(&mut run.history.remarks);
         }
+        run.evaluations = Evaluated::parse(&evaluations.unwrap_or_default());
+        let runs = &run.history.runs;
+        let holds = |e: &Evaluated| !runs.iter().any(|run| run.time > e.time && run.first_step < e.step);
+        run.evaluations.retain(holds);
+        run.evaluations.sort_by_key(|evaluated| evaluated.step);
         match report.as_deref().map(serde_json::from_slice::<Results>) {
             Some(Ok(results)) => run.results = Some(results),
             Some(Err(error)) => {
