@@ -14,7 +14,7 @@ FRAGMENTS := $(wildcard tests/*/*.mk)
 PARTS := test-workspace $(if $(FRAGMENTS),$(shell sed -n 's/^\(test-[a-z-]*\):.*/\1/p' $(FRAGMENTS))) test-default-run
 include $(FRAGMENTS)
 
-.PHONY: help test test-plain test-workspace test-default-run lint fetch bench man soak tools absent-hardware
+.PHONY: help test test-plain test-workspace test-default-run lint fetch bench man soak soak-kills tools absent-hardware
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | sed -E 's/:.*## /\t/' | expand -t 16
@@ -73,13 +73,22 @@ man: ## manual pages of muster and mnist into target/man, and completions for ba
 	done
 
 SOAK_MINUTES ?= 30
-soak: soak-mpi ## Open MPI 5 and srun; then kill and resume, over and over, for SOAK_MINUTES (30)
+SOAK_KILLS ?= 200
+soak: soak-mpi soak-kills ## Open MPI 5 and srun; SOAK_KILLS (200) kills of ranks; kill and resume for SOAK_MINUTES (30)
 	@end=$$(( $$(date +%s) + 60 * $(SOAK_MINUTES) )); rounds=0; \
 	while [ $$(date +%s) -lt $$end ]; do \
 		MUSTER_SOAK_ROUND=$$rounds $(CARGO) test -q -p muster-tests --test seams -- interruptions model_directory disks; \
 		rounds=$$((rounds + 1)); \
 	done; \
 	echo "soak: $$rounds rounds passed"
+
+# Ranks killed at random steps under --max-restarts, by each engine: always the same weights.
+soak-kills: $(MPI_KINDS:%=mpi-build-%)
+	MUSTER_KILL_ROUNDS=$(SOAK_KILLS) $(CARGO) test -p muster-tests --test launcher -- the_launcher_changes_no_bit
+	@for kind in $(MPI_KINDS); do \
+		MUSTER_KILL_ROUNDS=$(SOAK_KILLS) MUSTER_TEST_MPI=$$kind MUSTER_TEST_MNIST=$(TARGET)/mpi/mnist-$$kind \
+			$(CARGO) test -p muster-tests --test mpi -- --test-threads 1 a_kill_of_any_rank || exit 1; \
+	done
 
 # What the tests run besides cargo. Debian's packages; sudo is used for apt-get alone.
 tools:

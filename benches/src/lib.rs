@@ -6,7 +6,7 @@
 //! - [`products`] and [`kernels`]: the kernels on the shapes of training, under the roofline
 //! - [`trainer`] and [`training`]: records a second, on one thread and on all
 //! - [`exchange`]: push and pull of a model's weights; [`world`]: the same, and training, under mpirun
-//! - [`reading`]: csv and TFRecord, on this machine and on HDFS; [`launch`]: a job from start to end
+//! - [`reading`]: csv and TFRecord, on this machine and on HDFS; [`launch`]: [`job`]s from start to end
 //!
 //! How:
 //! - [`options`]: the command line; [`suite`]: all of the above in turns, round after round
@@ -19,6 +19,7 @@
 pub mod compare;
 pub mod error;
 pub mod exchange;
+pub mod job;
 pub mod kernels;
 pub mod launch;
 pub mod limits;

@@ -114,6 +114,9 @@ pub enum Unit {
     /// Seconds.
     #[serde(rename = "s")]
     Seconds,
+    /// Millions of bytes.
+    #[serde(rename = "MB")]
+    Mbytes,
 }
 
 impl Group {
@@ -143,12 +146,13 @@ impl Unit {
             Unit::Records => "records/s",
             Unit::Micros => "µs",
             Unit::Seconds => "s",
+            Unit::Mbytes => "MB",
         }
     }
 
-    /// Whether more of it is better; of times less is.
+    /// Whether more of it is better; of time and memory less is.
     pub fn is_rate(self) -> bool {
-        !matches!(self, Unit::Micros | Unit::Seconds)
+        !matches!(self, Unit::Micros | Unit::Seconds | Unit::Mbytes)
     }
 }
 

@@ -30,7 +30,7 @@ use crate::feed::{Fed, Inlet};
 use crate::hosts::this_host;
 use crate::inject::Fault;
 use crate::job::Input;
-use crate::message::{self, ClusterSpec, Hello, Phase, Program, Progress, Registration, ToRank};
+use crate::message::{self, ClusterSpec, Hello, Phase, Program, Progress, Registration, Score, ToRank};
 use crate::process::start_time;
 use muster::feed::Facts;
 use rustix::process::Signal;
@@ -132,6 +132,7 @@ impl Agent {
             progress: Mutex::new(vec![Progress::default(); ranks.len()]),
             ranks,
             stop: Arc::default(),
+            score: Mutex::default(),
             closing: AtomicBool::new(false),
         });
         let (order, orders) = mpsc::channel();
@@ -241,6 +242,12 @@ impl Agent {
             Err(mpsc::RecvTimeoutError::Timeout) => Ok(false),
             Err(mpsc::RecvTimeoutError::Disconnected) => Err(self.lost()),
         }
+    }
+
+    /// So many more labelled records were classified, and so many of them rightly. The driver is told at the end.
+    pub fn classified(&self, labelled: u64, right: u64) {
+        let mut score = self.uplink.score.lock().expect("no panic while it is held");
+        *score = Score { labelled: score.labelled + labelled, right: score.right + right };
     }
 
     /// A rank does something else now.

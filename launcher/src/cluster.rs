@@ -7,7 +7,7 @@ use crate::error::Error;
 use crate::feeding::Feeding;
 use crate::hosts::this_host;
 use crate::job::Input;
-use crate::message::{self, Hello, Registration, Role, Status, ToDriver, ToRank};
+use crate::message::{self, Hello, Registration, Role, Score, Status, ToDriver, ToRank};
 use crate::notice::Notice;
 use crate::process::{Exit, Running, kill_exactly};
 use crate::roster::Roster;
@@ -56,6 +56,8 @@ pub struct Cluster<'d, 'a> {
     local: Vec<(u32, u64)>,
     /// What the ranks are fed with, if they are.
     feeding: Option<Feeding>,
+    /// How right the ranks were that have done their work.
+    pub score: Score,
     over: bool,
 }
 
@@ -82,6 +84,7 @@ impl<'d, 'a> Cluster<'d, 'a> {
             released: 0,
             local: Vec::new(),
             feeding: None,
+            score: Score::default(),
             over: false,
         }
     }
@@ -187,7 +190,9 @@ impl<'d, 'a> Cluster<'d, 'a> {
                 self.roster.beat(connection, &progress);
                 Ok(())
             }
-            Event::Heard(connection, ToDriver::Done { rank, result }) => {
+            Event::Heard(connection, ToDriver::Done { rank, result, score }) => {
+                self.score.labelled += score.labelled;
+                self.score.right += score.right;
                 self.roster.done(connection, rank, result).map_err(Error::Rank)
             }
             Event::Closed(connection, reason) => {

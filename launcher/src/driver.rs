@@ -157,6 +157,10 @@ impl<'d, 'a> Started<'d, 'a> {
         self.0.enter(doing);
         self.0.wait(|cluster| cluster.roster.has_trained() && cluster.has_fed())?;
         self.0.notify(&Notice::Finished);
+        let score = self.0.score;
+        if score.labelled > 0 {
+            self.0.notify(&Notice::Scored(score));
+        }
         Ok(Finished(self.0))
     }
 }

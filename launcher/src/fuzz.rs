@@ -53,7 +53,7 @@ pub fn connection(bytes: &[u8]) -> usize {
 mod tests {
     use super::*;
     use crate::feed::Tally;
-    use crate::message::{ClusterSpec, Node, Phase, Progress, Role};
+    use crate::message::{ClusterSpec, Node, Phase, Progress, Role, Score};
     use rand_chacha::ChaCha8Rng;
     use rand_chacha::rand_core::{Rng, SeedableRng};
 
@@ -78,7 +78,11 @@ mod tests {
             registration.as_bytes().to_vec(),
             json(&Hello::Status),
             json(&ToDriver::Beat(vec![progress; 3])),
-            json(&ToDriver::Done { rank: 2, result: Err("the disk is full \u{1f4be}".to_owned()) }),
+            json(&ToDriver::Done {
+                rank: 2,
+                result: Err("the disk is full \u{1f4be}".to_owned()),
+                score: Score { labelled: 9, right: 7 },
+            }),
             json(&ToRank::Reserved(ClusterSpec { nodes: vec![node; 2] })),
             json(&Status {
                 phase: "x".to_owned(),

@@ -6,6 +6,7 @@ use crate::environment::Environment;
 use crate::error::Error;
 use crate::hosts::Host;
 use crate::inject::Fault;
+use crate::logs::Logs;
 use crate::output::Output;
 use crate::process::{Process, Running};
 use rustix::process::Signal;
@@ -190,6 +191,8 @@ pub trait Executor {
 pub struct Processes {
     starter: Starter,
     mpirun: OsString,
+    /// Of all attempts, from the first one on.
+    logs: Option<Logs>,
 }
 
 impl Processes {
@@ -199,7 +202,7 @@ impl Processes {
     /// If it is not there.
     pub fn find(engine: Engine) -> Result<Processes, Error> {
         let mpirun = std::env::var_os("MUSTER_MPIRUN").unwrap_or("mpirun".into());
-        Ok(Processes { starter: Starter::find(engine, &mpirun)?, mpirun })
+        Ok(Processes { starter: Starter::find(engine, &mpirun)?, mpirun, logs: None })
     }
 }
 
@@ -219,8 +222,10 @@ impl Executor for Processes {
     fn spawn(&mut self, job: &Job, environment: &Environment) -> Result<Box<dyn Running>, Error> {
         let mut command = self.starter.command(&self.mpirun, job.ranks, &job.hosts, &job.program);
         command.envs(environment.variables());
-        let logs = job.log_dir.as_ref().map(|directory| directory.join("logs"));
-        let output = Output::new(self.starter, logs.as_deref())?;
+        if let (None, Some(directory)) = (&self.logs, &job.log_dir) {
+            self.logs = Some(Logs::open(directory)?);
+        }
+        let output = Output::new(self.starter, self.logs.as_ref().map(Logs::directory));
         // `mpirun` and `srun` end their ranks, on all hosts, when they are asked to end; the program just ends.
         let orphaned = if self.starter == Starter::Direct { Signal::KILL } else { Signal::TERM };
         Ok(Box::new(Process::spawn(command, orphaned, output)?))

@@ -35,6 +35,7 @@ pub mod inject;
 pub mod job;
 pub mod job_file;
 pub mod key;
+mod logs;
 pub mod memory;
 pub mod message;
 pub mod notice;

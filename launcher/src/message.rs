@@ -191,7 +191,19 @@ pub enum ToDriver {
         rank: usize,
         /// How it ended.
         result: Result<(), String>,
+        /// What it has classified.
+        #[serde(default)]
+        score: Score,
     },
+}
+
+/// How right an inference was, as far as its records had labels.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Score {
+    /// Records with a label.
+    pub labelled: u64,
+    /// Those that were given theirs.
+    pub right: u64,
 }
 
 /// From the driver to a process.

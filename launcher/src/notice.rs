@@ -1,7 +1,7 @@
 //! What a person is told while a job runs.
 
 use crate::feed::Tally;
-use crate::message::{ClusterSpec, Role};
+use crate::message::{ClusterSpec, Role, Score};
 use std::fmt;
 use std::net::SocketAddr;
 
@@ -30,6 +30,8 @@ pub enum Notice {
     Fed(Tally),
     /// All ranks that train or infer have done their work.
     Finished,
+    /// How right they were, where there were labels.
+    Scored(Score),
     /// A role's ranks have ended.
     Released(Role),
     /// All processes have ended.
@@ -66,6 +68,10 @@ impl fmt::Display for Notice {
             Notice::Stopping(reason) => write!(f, "stopping: {reason}"),
             Notice::Fed(tally) => write!(f, "fed {} records, digest {}", tally.records, tally.hex()),
             Notice::Finished => f.write_str("all ranks are done"),
+            Notice::Scored(Score { labelled, right }) => {
+                let share = 100.0 * *right as f64 / *labelled as f64;
+                write!(f, "accuracy {share:.2} %: {right} of {labelled} records")
+            }
             Notice::Released(role) => write!(f, "{} released", role.name()),
             Notice::Ended => f.write_str("shut down"),
             Notice::Restarting(reason) => write!(f, "restarting: {reason}"),

@@ -1,7 +1,6 @@
 //! The ranks' output: each line goes to the terminal with its rank before it, and to the rank's log.
 
 use crate::engine::Starter;
-use crate::error::Error;
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 use std::fs::File;
@@ -49,14 +48,8 @@ struct State {
 impl Output {
     /// Lines marked as `starter` does it, to the terminal and, if there is one, into `directory`:
     /// `rank-N.log`, and `engine.log` for what no rank has written.
-    ///
-    /// # Errors
-    /// If the directory cannot be made.
-    pub fn new(starter: Starter, directory: Option<&Path>) -> Result<Output, Error> {
-        if let Some(directory) = directory {
-            std::fs::create_dir_all(directory).map_err(Error::io("create", directory.display()))?;
-        }
-        Ok(Output::of(starter, Screen::Terminal, directory.map(Path::to_owned)))
+    pub fn new(starter: Starter, directory: Option<&Path>) -> Output {
+        Output::of(starter, Screen::Terminal, directory.map(Path::to_owned))
     }
 
     /// Standard output goes into a file.

@@ -192,10 +192,43 @@ fn who_does_not_register_is_named_with_the_reason() {
         other.args(["run", "-n", "2", "--", "sh", "-c", "echo no such data >&2; exit 3"]).output().unwrap();
     let line = last_line(&output);
     assert!(line.contains("rank 0 on") && line.ends_with("ended with exit code 3: no such data"), "{line}");
+}
+
+#[test]
+fn fewer_hosts_than_ranks_are_refused_before_anything_starts() {
     let fewer =
         Command::new(MUSTER).args(["run", "-n", "5", "--hosts", "a:2,b:2", "--", "true"]).output().unwrap();
     assert_eq!(fewer.status.code(), Some(2));
     assert!(last_line(&fewer).contains("5 ranks, but 4 slots (a:2, b:2)"));
+    assert!(!text(&fewer.stderr).contains("processes started"));
+}
+
+#[test]
+fn a_port_that_is_taken_is_named_and_the_next_of_a_range_is_used() {
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = taken.local_addr().unwrap().port();
+    let run = |ports: &str| {
+        let mut command = muster(("threads", None), "-n 2", "5");
+        command.env("MUSTER_SERVER_PORT", ports).output().unwrap()
+    };
+    let refused = run(&port.to_string());
+    assert!(!refused.status.success() && last_line(&refused).contains(&port.to_string()), "{refused:?}");
+    let next = run(&format!("{port}-{}", port.saturating_add(50).max(port)));
+    assert!(next.status.success(), "{next:?}");
+}
+
+/// Before all ranks have registered nobody has a connection yet whose end would be seen.
+#[test]
+fn nothing_outlives_a_driver_that_is_killed_while_ranks_register() {
+    for (engine, number) in engines().into_iter().zip(60..) {
+        let count = mark(number);
+        let mut driver = muster(engine, "-n 3", &format!("{count} 10 silent"));
+        let mut driver = driver.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        wait_for("the processes", || alive(&count) > 1);
+        signal(&driver, "KILL");
+        driver.wait().unwrap();
+        wait_for("the ranks' end", || alive(&count) == 0);
+    }
 }
 
 #[test]

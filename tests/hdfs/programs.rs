@@ -21,6 +21,7 @@ pub const TESTS: &[Test] = &[
     ("what_is_there_is_replaced_only_on_request", what_is_there_is_replaced_only_on_request),
     ("metrics_grow_on_hdfs_and_are_reported_from_there", metrics_grow_on_hdfs_and_are_reported_from_there),
     ("the_driver_feeds_uneven_and_empty_parts", the_driver_feeds_uneven_and_empty_parts),
+    ("logs_and_evaluations_of_a_launched_job_go_there", logs_and_evaluations_of_a_launched_job_go_there),
 ];
 
 /// `mnist` whose paths without a scheme lie on HDFS.
@@ -113,6 +114,25 @@ fn the_driver_feeds_uneven_and_empty_parts(cluster: &Cluster) {
         let lines = text(&storage, &format!("/fed/out/part-{part:05}"));
         assert_eq!(lines.lines().filter(|line| line.starts_with("Label: ")).count(), size, "part {part}");
     }
+}
+
+fn logs_and_evaluations_of_a_launched_job_go_there(cluster: &Cluster) {
+    let (sandbox, storage) = (Sandbox::new(), cluster.storage());
+    let muster = |options: &str| {
+        let arguments = "train --data data --hidden 20 -e 2 -m /logged/model";
+        let mut command = sandbox.muster(&format!("run -n 3 --evaluator --log-dir {options}"), arguments);
+        run(command.env("HADOOP_CONF_DIR", cluster.conf_dir()))
+    };
+    let outcome = muster("/logged/run").succeeds();
+    let log = text(&storage, "/logged/run/logs/engine.log");
+    assert!(log.contains("===== Stop") && log.contains("evaluator: step "), "{outcome:?}");
+    assert!(text(&storage, "/logged/run/evaluations.jsonl").contains("\"accuracy\":"), "{outcome:?}");
+    assert!(text(&storage, "/logged/run/report.json").contains("weights_sha256"));
+    assert!(!sandbox.path("logged").exists());
+    let outcome = muster("hdfs://127.0.0.1:1/run");
+    assert!(!outcome.status.success() && !outcome.stdout.contains("==== Start"), "{outcome:?}");
+    let last = outcome.stderr.lines().last().unwrap_or_default();
+    assert!(last.contains("hdfs://127.0.0.1:1"), "{outcome:?}");
 }
 
 fn a_training_is_resumed_from_hdfs(cluster: &Cluster) {

@@ -57,10 +57,21 @@ fn fed_direct_and_idx_have_the_same_weights() {
             "{launch} {options}"
         );
     }
-    let own = run(&mut sandbox
-        .mnist(&format!("train {RECIPE} --no-resume -e 2 -n 3 {CSV} --input_mode spark --rdma False")));
-    assert_eq!(used(&own.succeeds()), 2 * TRAIN as u64);
-    assert_eq!(sandbox.json("r.json")["weights_sha256"], expected.as_str());
+}
+
+/// TensorFlowOnSpark's `--rdma False` meant yes: any text was true.
+#[test]
+fn rdma_false_means_no_in_every_input_mode() {
+    let sandbox = prepared("csv");
+    let expected = direct(&sandbox, "-e 2 -n 1");
+    for mode in ["spark", "tensorflow"] {
+        let options = format!("-e 2 -n 3 {CSV} --input_mode {mode} --rdma False");
+        let own = run(&mut sandbox.mnist(&format!("train {RECIPE} --no-resume {options}"))).succeeds();
+        assert_eq!(sandbox.json("r.json")["weights_sha256"], expected.as_str(), "{mode}");
+        if mode == "spark" {
+            assert_eq!(used(&own), 2 * TRAIN as u64);
+        }
+    }
 }
 
 /// Parts as Spark leaves them: of any size, many of them empty.
@@ -101,7 +112,7 @@ fn records_that_do_not_fit_into_the_driver_s_memory_are_fed_all_the_same() {
 }
 
 #[test]
-fn steps_that_are_done_end_the_feeding_at_once() {
+fn an_early_stop_with_much_data_left_ends_the_feeding_at_once() {
     let sandbox = prepared("csv");
     let expected = direct(&sandbox, "--steps 7 -n 1");
     let (hash, used) = fed(&sandbox, "-n 3", &format!("--steps 7 -e 100000 {CSV}"));
@@ -176,9 +187,14 @@ fn inference_gives_a_line_for_each_record_part_for_part() {
     sandbox.train("--hidden 20 -e 1").succeeds();
     uneven(&sandbox, "test");
     let options = "inference -f csv2 --images parts/test";
-    run(&mut sandbox.mnist(&format!("{options} -o direct"))).succeeds();
+    let direct = run(&mut sandbox.mnist(&format!("{options} -o direct"))).succeeds();
     let outcome = run(&mut sandbox.muster("run --feed -n 3", &format!("{options} -o fed"))).succeeds();
     assert_eq!(used(&outcome), TEST as u64);
+    let accuracy =
+        direct.stdout.lines().find(|line| line.starts_with("accuracy ")).expect("there are labels");
+    let said = outcome.stderr.lines().find_map(|line| line.strip_prefix("muster: accuracy ")).unwrap();
+    assert!(said.starts_with(accuracy.trim_start_matches("accuracy ")), "{said} and {accuracy}");
+    assert!(said.ends_with(&format!(" of {TEST} records")), "{said}");
     for part in 0..8 {
         let read =
             |directory| fs::read_to_string(sandbox.path(&format!("{directory}/part-{part:05}"))).unwrap();

@@ -6,14 +6,9 @@ mod feed;
 mod own_program;
 
 use muster_tests::digits::Noise;
-use muster_tests::program::{Outcome, Sandbox, run, start};
+use muster_tests::program::{Outcome, Sandbox, kill_rounds, run, start};
 
 const OPTIONS: &str = "train --data data --hidden 32 -b 30 --micro-batch 8 -e 20 --threads 1";
-
-/// `make soak` counts its rounds, so that each kills at other steps.
-fn soak_round() -> u64 {
-    std::env::var("MUSTER_SOAK_ROUND").map_or(0, |round| round.parse::<u64>().expect("a number"))
-}
 
 /// The hash that a training of three ranks by the launcher prints, with the model directory `model`.
 fn hash(sandbox: &Sandbox, model: &str, options: &str) -> (String, Outcome) {
@@ -34,13 +29,16 @@ fn the_launcher_changes_no_bit_and_neither_does_a_kill() {
     let (undisturbed, _) = hash(&sandbox, "undisturbed", "");
     assert_eq!(undisturbed, direct);
     let steps = sandbox.json("report-of-a-test.json")["steps"].as_u64().unwrap();
-    let mut noise = Noise::new(7 + soak_round());
-    for (round, kind) in ["kill", "kill", "drop"].into_iter().enumerate() {
-        let (rank, step) = (noise.below(3), 1 + noise.below(steps as usize - 1));
+    let (mut noise, rounds) = (Noise::new(7), kill_rounds());
+    for round in 0..rounds {
+        let kind = ["kill", "kill", "drop"][round % 3];
+        let (rank, step) = (round % 3, 1 + noise.below(steps as usize - 1));
         let options = format!("--max-restarts 1 --inject {kind}:rank={rank},step={step}");
-        let (after, outcome) = hash(&sandbox, &format!("{kind}-{round}"), &options);
+        let model = format!("{kind}-{round}");
+        let (after, outcome) = hash(&sandbox, &model, &options);
         assert!(outcome.stderr.contains("muster: restarting: rank "), "{options}: {outcome:?}");
         assert_eq!(after, direct, "{options}");
+        std::fs::remove_dir_all(sandbox.path(&model)).unwrap();
     }
 }
 

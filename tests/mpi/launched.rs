@@ -1,7 +1,9 @@
 //! Ranks under mpirun under the launcher: each of them says how far it is, may be lost, and is fed.
 
+use crate::namespaces::Nodes;
 use crate::{Mpi, mpi};
-use muster_tests::program::{Outcome, launcher, run};
+use muster_tests::digits::Noise;
+use muster_tests::program::{Outcome, eventually, kill_rounds, launcher, run, start};
 use std::process::Command;
 
 /// `muster run --engine mpirun -n 3 LAUNCH -- PROGRAM ARGUMENTS`, in the sandbox.
@@ -37,16 +39,80 @@ fn hash(mpi: &Mpi) -> String {
 }
 
 #[test]
-fn a_kill_of_any_rank_changes_no_bit() {
+fn a_kill_of_any_rank_at_any_step_changes_no_bit() {
     let Some(mpi) = mpi() else { return };
     let expected = mpi.alone(&format!("{RECIPE} -n 1 --no-resume"))["weights_sha256"].clone();
-    for rank in 0..3 {
-        let launch = format!("--max-restarts 1 --inject kill:rank={rank},step={}", 60 + 40 * rank);
-        let outcome = train(&mpi, &launch, &format!("--data data -m killed-{rank} --checkpoint-secs 0.02"));
+    let mut noise = Noise::new(11);
+    for round in 0..kill_rounds() {
+        let (rank, step) = (round % 3, 1 + noise.below(400));
+        let launch = format!("--max-restarts 1 --inject kill:rank={rank},step={step}");
+        let model = format!("killed-{round}");
+        let outcome = train(&mpi, &launch, &format!("--data data -m {model} --checkpoint-secs 0.02"));
         let restart = outcome.stderr.lines().find(|line| line.contains("restarting: "));
-        assert!(restart.is_some_and(|line| line.contains(&format!("rank {rank} "))), "{outcome:?}");
-        assert_eq!(expected, hash(&mpi), "rank {rank}");
+        assert!(restart.is_some_and(|line| line.contains(&format!("rank {rank} "))), "{launch}: {outcome:?}");
+        assert_eq!(expected, hash(&mpi), "{launch}");
+        std::fs::remove_dir_all(mpi.sandbox.path(&model)).unwrap();
     }
+}
+
+/// A rank that evaluates is one more process, and changes no bit; not even when it is killed.
+#[test]
+fn an_evaluator_has_a_rank_of_its_own_and_may_be_lost() {
+    let Some(mpi) = mpi() else { return };
+    let expected = mpi.alone(&format!("{RECIPE} -n 1 --no-resume"))["weights_sha256"].clone();
+    let options = "--evaluator --log-dir logs --max-restarts 1 --inject kill:rank=2,step=1";
+    let outcome = train(&mpi, options, "--data data -m evaluated --keep 100 --checkpoint-secs 0.02");
+    assert_eq!(expected, hash(&mpi), "{outcome:?}");
+    let restart = outcome.stderr.lines().find(|line| line.contains("restarting: "));
+    assert!(restart.is_some_and(|line| line.contains("rank 2 ")), "{outcome:?}");
+    assert!(outcome.stderr.contains("1 ps, 1 workers, 1 evaluator"), "{outcome:?}");
+    let place = |part: &str| outcome.stderr.find(part).unwrap_or_else(|| panic!("no {part}: {outcome:?}"));
+    let turns = ["worker released", "evaluator released", "ps released", "shut down"].map(place);
+    assert!(turns.is_sorted(), "{outcome:?}");
+    assert!(outcome.stdout.lines().any(|line| line.starts_with("[2] evaluator: step ")), "{outcome:?}");
+    let lines = std::fs::read_to_string(mpi.sandbox.path("logs/evaluations.jsonl")).unwrap();
+    let steps: Vec<u64> = lines
+        .lines()
+        .map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap()["step"].as_u64().unwrap())
+        .collect();
+    assert_eq!(steps, mpi.sandbox.checkpoints("evaluated"), "each of them, and each once");
+    let alone = run(mpi.launcher(&mpi.kind).args(["-n", "2"]).arg(&mpi.mnist).args([
+        "train",
+        "--data",
+        "data",
+        "--evaluator",
+    ]));
+    assert!(crate::said(&alone, &["--evaluator needs somebody", "muster run --evaluator"]), "{alone:?}");
+}
+
+/// Two namespaces are two hosts; the cable between them is cut.
+#[test]
+fn a_host_that_is_cut_off_ends_the_job_on_both_sides() {
+    // MPICH's hydra does not start its proxies across these namespaces.
+    let Some(mpi) = mpi().filter(|mpi| mpi.kind == "openmpi") else { return };
+    let Some(nodes) = Nodes::new("c") else { return };
+    let (mut command, hosts) = nodes.enter(&mpi);
+    command.arg(launcher()).args(["run", "-n", "3", "--heartbeat-timeout", "2", "--hosts", &hosts, "--"]);
+    let endless =
+        format!("train --hidden 32 -e 1000000 --threads 1 --data data -m cut-{}", std::process::id());
+    command.arg(&mpi.mnist).args(endless.split_whitespace());
+    let mut job =
+        start(command.env("MUSTER_MPIRUN", "mpirun.openmpi").env("XDG_RUNTIME_DIR", mpi.sandbox.path(".")));
+    job.says("plan:");
+    nodes.cut();
+    let outcome = job.ends();
+    assert_eq!(outcome.status.code(), Some(1), "{outcome:?}");
+    let last = outcome.stderr.lines().last().unwrap_or_default();
+    assert!(last.starts_with("muster: rank 2 on muster-c") && last.contains("for 2 s"), "{outcome:?}");
+    let mark = format!("cut-{}", std::process::id());
+    eventually("the end of both sides", || !is_alive(&mark));
+}
+
+/// Whether a process has this in its arguments.
+fn is_alive(mark: &str) -> bool {
+    let processes = std::fs::read_dir("/proc").unwrap().flatten();
+    let lines = processes.filter_map(|entry| std::fs::read(entry.path().join("cmdline")).ok());
+    lines.into_iter().any(|line| line.windows(mark.len()).any(|part| part == mark.as_bytes()))
 }
 
 #[test]

@@ -9,14 +9,14 @@ use std::os::unix::fs::PermissionsExt;
 use std::process::{Command, Output};
 
 /// Two namespaces with one cable between them, removed at the end.
-struct Nodes {
+pub struct Nodes {
     names: [String; 2],
     addresses: [String; 2],
 }
 
 impl Nodes {
     /// None where this machine does not permit them, which CI does.
-    fn new(mark: &str) -> Option<Nodes> {
+    pub fn new(mark: &str) -> Option<Nodes> {
         // Tests of several checkouts may run at the same time.
         let number = std::process::id();
         let names = ["a", "b"].map(|side| format!("muster-{mark}{number}{side}"));
@@ -68,6 +68,26 @@ impl Nodes {
         write("agent", agent);
     }
 
+    /// A command that another one in the first namespace is to be added to, with what makes Open MPI's mpirun start ranks in both; and the
+    /// hosts as `--hosts` takes them, the second with one rank.
+    pub fn enter(&self, mpi: &Mpi) -> (Command, String) {
+        self.write_scripts(mpi);
+        let mut command = Command::new(mpi.sandbox.path("enter"));
+        command.arg(&self.names[0]).current_dir(mpi.sandbox.path("."));
+        let agent = mpi.sandbox.path("agent").display().to_string();
+        for (name, value) in mca(&agent) {
+            command.env(format!("OMPI_MCA_{name}"), value);
+        }
+        let [a, b] = &self.addresses;
+        (command, format!("{a}:2,{b}:1"))
+    }
+
+    /// Cuts the cable.
+    pub fn cut(&self) {
+        let output = ip(&format!("-n {} link set cable down", self.names[1])).expect("ip runs");
+        assert!(output.status.success(), "{output:?}");
+    }
+
     /// The launcher in the first namespace, with so many ranks on each node, placed as `order` says.
     fn launcher(&self, mpi: &Mpi, ranks: usize, order: &str) -> Command {
         self.write_scripts(mpi);
@@ -85,10 +105,7 @@ impl Nodes {
         }
         command.args(["-n", &(2 * ranks).to_string()]);
         command.args(["--host", &hosts.join(","), "--map-by", order]);
-        let names = ["plm_rsh_agent", "btl_tcp_if_include", "oob_tcp_if_include", "btl", "osc"];
-        // Its windows over TCP have to be asked for.
-        let values = [&agent[..], "cable", "cable", "self,vader,tcp", "sm,pt2pt"];
-        for (name, value) in names.into_iter().zip(values) {
+        for (name, value) in mca(&agent) {
             command.args(["--mca", name, value]);
         }
         command
@@ -101,6 +118,17 @@ impl Drop for Nodes {
             let _ = ip(&format!("netns delete {name}"));
         }
     }
+}
+
+/// Open MPI's parameters for ranks in both namespaces. Its windows over TCP have to be asked for.
+fn mca(agent: &str) -> [(&'static str, &str); 5] {
+    [
+        ("plm_rsh_agent", agent),
+        ("btl_tcp_if_include", "cable"),
+        ("oob_tcp_if_include", "cable"),
+        ("btl", "self,vader,tcp"),
+        ("osc", "sm,pt2pt"),
+    ]
 }
 
 fn ip(arguments: &str) -> std::io::Result<Output> {

@@ -14,6 +14,11 @@ use tempfile::TempDir;
 /// The longest time that a test waits for something; more than a busy machine ever needs.
 const PATIENCE: Duration = Duration::from_secs(120);
 
+/// How often a test kills ranks: 3 times, or as `make soak` says.
+pub fn kill_rounds() -> usize {
+    std::env::var("MUSTER_KILL_ROUNDS").map_or(3, |rounds| rounds.parse().expect("a number"))
+}
+
 /// The root of the workspace.
 pub fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("tests/ lies in the workspace")

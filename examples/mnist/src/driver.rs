@@ -43,7 +43,11 @@ pub fn run(options: &cli::Launch, ranks: Option<usize>, evaluator: bool) -> Resu
     job.check()?;
     let interrupt = console::interrupts(Arc::new(AtomicUsize::new(0)))?;
     let mut watch = |notice: &Notice| match notice {
-        Notice::Fed(_) | Notice::Refused(_) | Notice::Restarting(_) | Notice::Waiting(_) => {
+        Notice::Fed(_)
+        | Notice::Scored(_)
+        | Notice::Refused(_)
+        | Notice::Restarting(_)
+        | Notice::Waiting(_) => {
             console::remark(format_args!("mnist: {notice}"));
         }
         _ => {}

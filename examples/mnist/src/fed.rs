@@ -38,7 +38,8 @@ pub fn training(options: &cli::Train, recipe: &Recipe) -> Result<Option<FeedSpec
     let asynchronous = ranks::mode(options) != Mode::Sync;
     ensure!(
         !(asynchronous && input == Input::Follow),
-        "--follow is possible in synchronous training only; leave --async out"
+        "--follow is possible in synchronous training only: asynchronous workers are given steps ahead, and those whose records never \
+         come could not be taken back; leave --async out"
     );
     let Recipe { seed, batch_size, micro_batch, .. } = *recipe;
     let first_rank = usize::from(!options.cluster.server_trains);
@@ -94,6 +95,10 @@ fn classify(options: &cli::Inference, kernels: &Kernels, launched: &Launched) ->
     parts::check_model(&model, (records.width(), records.path()), &options.model)?;
     let classify = |records: &muster::dataset::Dataset| {
         let predictions = predict(&model, kernels, &weights, records);
+        if let Some(labels) = records.labels() {
+            let right = predictions.iter().zip(labels).filter(|(prediction, label)| prediction == label);
+            launched.classified(labels.len() as u64, right.count() as u64);
+        }
         let label = |record| records.label(record).map_or("-".to_owned(), |label| label.to_string());
         let line = |(record, class)| format!("Label: {}, Prediction: {class}\n", label(record));
         Ok(predictions.iter().enumerate().map(line).collect())

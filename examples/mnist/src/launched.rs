@@ -89,6 +89,13 @@ impl Launched {
         }
     }
 
+    /// So many more labelled records were classified, and so many of them rightly.
+    pub fn classified(&self, labelled: u64, right: u64) {
+        if let Some(agent) = &self.0 {
+            agent.classified(labelled, right);
+        }
+    }
+
     /// The evaluator has evaluated the model of so many steps.
     pub fn evaluated(&self, steps: u64) {
         if let Some(agent) = &self.0 {

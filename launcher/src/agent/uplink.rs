@@ -5,7 +5,7 @@ use crate::channel::{self, Receiver, Sender, Side};
 use crate::environment::Environment;
 use crate::error::Error;
 use crate::inject::Kind;
-use crate::message::{self, MESSAGE_MAX, Phase, Progress, ToDriver, ToRank};
+use crate::message::{self, MESSAGE_MAX, Phase, Progress, Score, ToDriver, ToRank};
 use rustix::process::Signal;
 use std::net::{TcpStream, ToSocketAddrs};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -26,6 +26,8 @@ pub(super) struct Uplink {
     /// In the order of `ranks`.
     pub progress: Mutex<Vec<Progress>>,
     pub stop: Arc<AtomicUsize>,
+    /// Of all of them.
+    pub score: Mutex<Score>,
     /// From then on the end of the connection is no surprise.
     pub closing: AtomicBool,
 }
@@ -78,8 +80,10 @@ impl Uplink {
             progress.clone()
         };
         self.send(&ToDriver::Beat(progress));
+        // That of the process counts once.
+        let mut score = std::mem::take(&mut *self.score.lock().expect("no panic while it is held"));
         for &rank in &self.ranks {
-            self.send(&ToDriver::Done { rank, result: result.clone() });
+            self.send(&ToDriver::Done { rank, result: result.clone(), score: std::mem::take(&mut score) });
         }
     }
 

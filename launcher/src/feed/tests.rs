@@ -107,7 +107,7 @@ fn die_early(worker: usize, inlet: &mut Inlet) -> Result<Vec<u64>, Error> {
 }
 
 #[test]
-fn what_a_lost_worker_has_not_used_goes_to_another_one() {
+fn a_part_that_is_retried_by_another_worker_is_used_once() {
     let key = JobKey::random();
     let (addresses, threads) = workers(&key, 2, die_early);
     let mut feeder = Feeder::connect(&key, &addresses, false, PATIENCE).unwrap();
