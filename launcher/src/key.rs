@@ -30,6 +30,11 @@ impl JobKey {
         mac
     }
 
+    /// What makes the tag of a frame under this key.
+    pub(crate) fn frame_tag(&self) -> blake3::Hasher {
+        blake3::Hasher::new_keyed(&self.0)
+    }
+
     /// A key of its own for one purpose.
     pub(crate) fn derive(&self, parts: &[&[u8]]) -> JobKey {
         JobKey(self.mac(parts).finalize().into_bytes().into())

@@ -76,8 +76,8 @@ fn receive_raw(limit: usize, frames: impl FnOnce(&mut Seal) -> Vec<u8>) -> Vec<i
 
 fn frame(seal: &mut Seal, payload: &[u8]) -> Vec<u8> {
     let length = (payload.len() as u32).to_le_bytes();
-    let tag = seal.next(length, payload).finalize().into_bytes();
-    [&length[..], payload, &tag].concat()
+    let tag = seal.next(length, payload);
+    [&length[..], payload, tag.as_bytes()].concat()
 }
 
 #[test]

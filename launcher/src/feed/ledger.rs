@@ -1,7 +1,6 @@
 //! Which records of an epoch are with whom, and which have been used.
 
 use crate::error::Error;
-use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
 
 /// How many records, and which: the sum without order of their portions' digests.
@@ -26,10 +25,11 @@ impl Tally {
     }
 }
 
-/// SHA-256 of a portion's place and bytes.
+/// BLAKE3 of a portion's bytes and place.
 pub fn digest(first: u64, count: u32, bytes: &[u8]) -> [u8; 32] {
-    let hash = Sha256::new().chain_update(first.to_le_bytes()).chain_update(count.to_le_bytes());
-    hash.chain_update(bytes).finalize().into()
+    let mut hash = blake3::Hasher::new();
+    hash.update(bytes).update(&first.to_le_bytes()).update(&count.to_le_bytes());
+    hash.finalize().into()
 }
 
 /// A portion that a worker holds.
