@@ -8,8 +8,7 @@ use crate::hosts::Host;
 use crate::inject::Fault;
 use crate::logs::Logs;
 use crate::output::Output;
-use crate::process::{Process, Running};
-use rustix::process::Signal;
+use crate::process::{Orphaned, Process, Running};
 use std::ffi::OsString;
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
@@ -227,7 +226,7 @@ impl Executor for Processes {
         }
         let output = Output::new(self.starter, self.logs.as_ref().map(Logs::directory));
         // `mpirun` and `srun` end their ranks, on all hosts, when they are asked to end; the program just ends.
-        let orphaned = if self.starter == Starter::Direct { Signal::KILL } else { Signal::TERM };
+        let orphaned = if self.starter == Starter::Direct { Orphaned::Killed } else { Orphaned::Asked };
         Ok(Box::new(Process::spawn(command, orphaned, output)?))
     }
 }

@@ -6,8 +6,7 @@ use crate::job::Job;
 use crate::memory;
 use crate::message::{Role, Task};
 use crate::output::Output;
-use crate::process::{Process, Running};
-use rustix::process::Signal;
+use crate::process::{Orphaned, Process, Running};
 use serde::{Deserialize, Serialize};
 use std::path::Path;
 use std::process::Command;
@@ -88,7 +87,7 @@ pub fn ask(job: &Job) -> Result<ProgramPlan, Error> {
     command.args(&job.program[1..]).arg(OPTION).env("MUSTER_WORLD_SIZE", job.ranks.to_string());
     command.env("MUSTER_EVALUATOR", if job.evaluator { "1" } else { "0" });
     let output = Output::captured(answer.reopen().map_err(Error::io("open", "a temporary file"))?);
-    let mut process = Process::spawn(command, Signal::KILL, output)?;
+    let mut process = Process::spawn(command, Orphaned::Killed, output)?;
     let deadline = Instant::now() + ANSWER_MAX;
     let exit = loop {
         match process.try_wait() {

@@ -4,6 +4,7 @@
 use crate::error::Error;
 use crate::output::Output;
 use rustix::process::{Pid, Signal};
+use std::io::Write;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{Child, Command, ExitStatus, Stdio};
 
@@ -28,27 +29,61 @@ pub trait Running {
     fn last_words(&self, rank: Option<usize>) -> Option<String>;
 }
 
+/// What the engine's process gets when this one is gone.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Orphaned {
+    /// SIGKILL, from the kernel, at the end of the *thread* that has started it: a process that is a rank itself.
+    Killed,
+    /// SIGTERM, once, at the end of this process: an engine that ends its ranks when it is asked to. From the kernel it would come again and
+    /// again, as one thread of this process after the other dies, and a second one makes Open MPI's mpirun leave its ranks behind.
+    Asked,
+}
+
 /// A process and its output.
 pub struct Process {
     child: Child,
     pid: Pid,
     output: Output,
     exit: Option<Exit>,
+    guard: Option<Guard>,
+}
+
+/// Asks an engine to end when this process is gone: a shell that waits for a line, or for the end of all lines.
+struct Guard(Child);
+
+impl Guard {
+    fn over(pid: Pid) -> Result<Guard, Error> {
+        let mut command = Command::new("sh");
+        command.args(["-c", "read line || kill -TERM \"$0\"", &pid.as_raw_nonzero().to_string()]);
+        command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null()).process_group(0);
+        command.spawn().map(Guard).map_err(Error::io("start", "sh"))
+    }
+
+    /// The engine has ended; its number may be another process's soon.
+    fn dismiss(mut self) {
+        let line = self.0.stdin.take().map(|mut lines| lines.write_all(b"\n"));
+        if !line.is_some_and(|written| written.is_ok()) {
+            let _ = self.0.kill();
+        }
+        let _ = self.0.wait();
+    }
 }
 
 impl Process {
-    /// Starts a command. When the *thread* that calls this ends, or its process in whatever way, the new process gets
-    /// `orphaned` as a signal. It has a process group of its own, so that Ctrl-C reaches this process alone, which then
+    /// Starts a command. When this process ends in whatever way, the new one does as `orphaned` says. It has a process group of its own, so that Ctrl-C reaches this process alone, which then
     /// ends the job in order.
     ///
     /// # Errors
     /// If it cannot be started.
-    pub fn spawn(mut command: Command, orphaned: Signal, output: Output) -> Result<Process, Error> {
+    pub fn spawn(mut command: Command, orphaned: Orphaned, output: Output) -> Result<Process, Error> {
         let name = command.get_program().display().to_string();
         let parent = rustix::process::getpid();
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
         let prepare = move || {
-            rustix::process::set_parent_process_death_signal(Some(orphaned))?;
+            if orphaned == Orphaned::Asked {
+                return Ok(());
+            }
+            rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
             // The parent may have died before the signal was asked for.
             if rustix::process::getppid() == Some(parent) {
                 Ok(())
@@ -60,9 +95,10 @@ impl Process {
         unsafe { command.pre_exec(prepare) };
         let mut child = command.spawn().map_err(Error::io("start", name))?;
         let pid = Pid::from_child(&child);
+        let guard = (orphaned == Orphaned::Asked).then(|| Guard::over(pid)).transpose()?;
         output.follow(child.stdout.take().expect("it is piped"), false);
         output.follow(child.stderr.take().expect("it is piped"), true);
-        Ok(Process { child, pid, output, exit: None })
+        Ok(Process { child, pid, output, exit: None, guard })
     }
 }
 
@@ -71,6 +107,7 @@ impl Running for Process {
         if self.exit.is_none()
             && let Ok(Some(status)) = self.child.try_wait()
         {
+            self.guard.take().into_iter().for_each(Guard::dismiss);
             self.output.finish();
             self.exit = Some(Exit { success: status.success(), status: words(status) });
         }
@@ -142,12 +179,16 @@ mod tests {
 
     #[test]
     fn an_end_is_told_in_words_with_the_last_line() {
-        let mut process =
-            Process::spawn(shell("echo one >&2; echo two >&2; exit 3"), Signal::KILL, Output::discarded())
-                .unwrap();
+        let mut process = Process::spawn(
+            shell("echo one >&2; echo two >&2; exit 3"),
+            Orphaned::Killed,
+            Output::discarded(),
+        )
+        .unwrap();
         assert_eq!(wait(&mut process), Exit { success: false, status: "exit code 3".to_owned() });
         assert_eq!(process.last_words(None).as_deref(), Some("two"));
-        let mut process = Process::spawn(shell("exec sleep 60"), Signal::KILL, Output::discarded()).unwrap();
+        let mut process =
+            Process::spawn(shell("exec sleep 60"), Orphaned::Killed, Output::discarded()).unwrap();
         process.terminate();
         assert_eq!(wait(&mut process).status, "signal 15");
     }
@@ -156,7 +197,7 @@ mod tests {
     fn what_ignores_the_request_is_killed_with_its_children() {
         let mut process = Process::spawn(
             shell("trap '' TERM; echo $$; sleep 60 & wait; sleep 60"),
-            Signal::KILL,
+            Orphaned::Killed,
             Output::discarded(),
         )
         .unwrap();
@@ -170,9 +211,28 @@ mod tests {
 
     #[test]
     fn it_ends_with_the_thread_that_started_it() {
-        let spawn = || Process::spawn(shell("exec sleep 60"), Signal::KILL, Output::discarded()).unwrap();
+        let spawn = || Process::spawn(shell("exec sleep 60"), Orphaned::Killed, Output::discarded()).unwrap();
         let mut process = std::thread::spawn(spawn).join().unwrap();
         assert_eq!(wait(&mut process).status, "signal 9");
+    }
+
+    /// A driver that is gone has closed the guard's lines, as one that drops it has.
+    #[test]
+    fn an_engine_is_asked_once_to_end_when_its_guard_hears_nothing_more() {
+        let script =
+            "trap 'echo asked >&2; n=1' TERM; while [ -z \"$n\" ]; do sleep 0.05; done; sleep 0.5; exit 7";
+        let mut process = Process::spawn(shell(script), Orphaned::Asked, Output::discarded()).unwrap();
+        std::thread::sleep(Duration::from_millis(200));
+        assert_eq!(process.try_wait(), None);
+        let Guard(mut guard) = process.guard.take().unwrap();
+        drop(guard.stdin.take());
+        assert!(guard.wait().unwrap().success());
+        assert_eq!(wait(&mut process).status, "exit code 7");
+        assert_eq!(process.last_words(None).as_deref(), Some("asked"));
+        // One that has ended is not looked after any more.
+        let mut process = Process::spawn(shell("exit 0"), Orphaned::Asked, Output::discarded()).unwrap();
+        assert!(wait(&mut process).success);
+        assert!(process.guard.is_none());
     }
 
     #[test]
