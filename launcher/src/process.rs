@@ -5,6 +5,7 @@ use crate::error::Error;
 use crate::output::Output;
 use rustix::process::{Pid, Signal};
 use std::io::Write;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{Child, Command, ExitStatus, Stdio};
 
@@ -48,15 +49,22 @@ pub struct Process {
     guard: Option<Guard>,
 }
 
-/// Asks an engine to end when this process is gone: a shell that waits for a line, or for the end of all lines.
+/// Asks an engine to end when this process is gone: a shell that reads the engine's number, and then waits for a line, or for the end of
+/// all lines.
 struct Guard(Child);
 
 impl Guard {
-    fn over(pid: Pid) -> Result<Guard, Error> {
+    fn start() -> Result<Guard, Error> {
         let mut command = Command::new("sh");
-        command.args(["-c", "read line || kill -TERM \"$0\"", &pid.as_raw_nonzero().to_string()]);
+        command.args(["-c", "read pid && { read line || kill -TERM \"$pid\"; }"]);
         command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null()).process_group(0);
         command.spawn().map(Guard).map_err(Error::io("start", "sh"))
+    }
+
+    /// Where the engine writes its number.
+    fn lines(&self) -> Result<OwnedFd, Error> {
+        let lines = self.0.stdin.as_ref().expect("it is piped").as_fd().try_clone_to_owned();
+        lines.map_err(Error::io("use a pipe of", "sh"))
     }
 
     /// The engine has ended; its number may be another process's soon.
@@ -69,6 +77,18 @@ impl Guard {
     }
 }
 
+/// The number of this process and the end of a line, in memory that is there already.
+fn announcement(number: &mut [u8; 12]) -> &[u8] {
+    let (mut rest, mut at) = (rustix::process::getpid().as_raw_nonzero().get(), number.len() - 1);
+    number[at] = b'\n';
+    while rest > 0 {
+        at -= 1;
+        number[at] = b'0' + (rest % 10) as u8;
+        rest /= 10;
+    }
+    &number[at..]
+}
+
 impl Process {
     /// Starts a command. When this process ends in whatever way, the new one does as `orphaned` says. It has a process group of its own, so that Ctrl-C reaches this process alone, which then
     /// ends the job in order.
@@ -79,9 +99,12 @@ impl Process {
         let name = command.get_program().display().to_string();
         let parent = rustix::process::getpid();
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
+        let guard = (orphaned == Orphaned::Asked).then(Guard::start).transpose()?;
+        let lines = guard.as_ref().map(Guard::lines).transpose()?;
         let prepare = move || {
-            if orphaned == Orphaned::Asked {
-                return Ok(());
+            if let Some(lines) = &lines {
+                // Told by the engine itself before it runs, the guard knows it whenever this process dies.
+                return rustix::io::write(lines, announcement(&mut [0; 12])).map(drop).map_err(Into::into);
             }
             rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
             // The parent may have died before the signal was asked for.
@@ -91,11 +114,10 @@ impl Process {
                 Err(rustix::io::Errno::SRCH.into())
             }
         };
-        // SAFETY: between fork and exec only two system calls are made: nothing is allocated, no lock is taken.
+        // SAFETY: between fork and exec only two system calls are made, or one: nothing is allocated, no lock is taken.
         unsafe { command.pre_exec(prepare) };
         let mut child = command.spawn().map_err(Error::io("start", name))?;
         let pid = Pid::from_child(&child);
-        let guard = (orphaned == Orphaned::Asked).then(|| Guard::over(pid)).transpose()?;
         output.follow(child.stdout.take().expect("it is piped"), false);
         output.follow(child.stderr.take().expect("it is piped"), true);
         Ok(Process { child, pid, output, exit: None, guard })
@@ -233,6 +255,12 @@ mod tests {
         let mut process = Process::spawn(shell("exit 0"), Orphaned::Asked, Output::discarded()).unwrap();
         assert!(wait(&mut process).success);
         assert!(process.guard.is_none());
+    }
+
+    #[test]
+    fn a_number_is_written_without_an_allocation() {
+        let number = format!("{}\n", std::process::id());
+        assert_eq!(announcement(&mut [0; 12]), number.as_bytes());
     }
 
     #[test]

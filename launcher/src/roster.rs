@@ -268,7 +268,10 @@ impl Roster {
         let follows = self.feed().is_some_and(|feed| feed.follow);
         let stuck = |&rank: &usize| {
             let Seat { progress, changed, .. } = &self.seats[rank];
-            progress.phase == Phase::Training && !follows && changed.is_some_and(late)
+            // Of a process that has fallen silent its steps are not known: it is found by its silence.
+            let is_heard = |process: &Process| now.saturating_duration_since(process.heard) < timeout / 2;
+            let is_late = progress.phase == Phase::Training && !follows && changed.is_some_and(late);
+            is_late && self.process_of(rank).is_some_and(is_heard)
         };
         // Whoever waits for others is as late as they are: the one with the fewest steps is to blame.
         let rank = (0..self.seats.len()).filter(stuck).min_by_key(|&rank| self.seats[rank].progress.step)?;

@@ -175,7 +175,6 @@ fn what_cannot_be_fed_is_said_before_the_start() {
     };
     fails("--feed", "train --images nowhere", &["nowhere"]);
     fails("--feed", "train --data data", &["--images"]);
-    fails("--evaluator", "train --data data", &["--evaluator"]);
     fails("--feed", "train -f csv2 --images parts/train --input-mode direct", &["--input-mode direct"]);
     fs::write(sandbox.path("parts/train/part-00002"), "3|0,1\n").unwrap();
     fails("--feed", "train -f csv2 --images parts/train", &["part-00002"]);
