@@ -44,7 +44,7 @@ fn a_kill_of_any_rank_at_any_step_changes_no_bit() {
     let expected = mpi.alone(&format!("{RECIPE} -n 1 --no-resume"))["weights_sha256"].clone();
     let mut noise = Noise::new(11);
     for round in 0..kill_rounds() {
-        let (rank, step) = (round % 3, 1 + noise.below(400));
+        let (rank, step) = (round % 3, 1 + noise.below(219));
         let launch = format!("--max-restarts 1 --inject kill:rank={rank},step={step}");
         let model = format!("killed-{round}");
         let outcome = train(&mpi, &launch, &format!("--data data -m {model} --checkpoint-secs 0.02"));

@@ -2,8 +2,7 @@
 
 use anyhow::{Context, Result, anyhow, bail};
 use muster_launcher::output::Output;
-use muster_launcher::process::{Process, Running};
-use rustix::process::Signal;
+use muster_launcher::process::{Orphaned, Process, Running};
 use std::net::{Ipv4Addr, TcpListener};
 use std::path::Path;
 use std::process::Command;
@@ -34,7 +33,7 @@ impl TensorBoard {
         let mut command = Command::new("tensorboard");
         command.arg("--logdir").arg(directory).args(["--host", "localhost", "--port", &port.to_string()]);
         let discarded = Output::captured(tempfile::tempfile().context("cannot start TensorBoard")?);
-        let process = Process::spawn(command, Signal::KILL, discarded).map_err(|error| {
+        let process = Process::spawn(command, Orphaned::Killed, discarded).map_err(|error| {
             anyhow!("{error}; install it with `pip install tensorboard`, or leave --tensorboard out")
         })?;
         let mut tensorboard = TensorBoard(process);
