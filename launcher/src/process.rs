@@ -70,7 +70,7 @@ impl Guard {
     /// The engine has ended; its number may be another process's soon.
     fn dismiss(mut self) {
         let line = self.0.stdin.take().map(|mut lines| lines.write_all(b"\n"));
-        if !line.is_some_and(|written| written.is_ok()) {
+        if line.is_none_or(|written| written.is_err()) {
             let _ = self.0.kill();
         }
         let _ = self.0.wait();
