@@ -14,7 +14,7 @@ FRAGMENTS := $(wildcard tests/*/*.mk)
 PARTS := test-workspace $(if $(FRAGMENTS),$(shell sed -n 's/^\(test-[a-z-]*\):.*/\1/p' $(FRAGMENTS))) test-default-run
 include $(FRAGMENTS)
 
-.PHONY: help test test-plain test-workspace test-default-run lint fetch bench man soak tools absent-hardware
+.PHONY: help test test-plain test-workspace test-default-run lint fetch bench man soak soak-fuzz tools absent-hardware
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | sed -E 's/:.*## /\t/' | expand -t 16
@@ -73,13 +73,25 @@ man: ## manual pages of muster and mnist into target/man, and completions for ba
 	done
 
 SOAK_MINUTES ?= 30
-soak: soak-mpi ## Open MPI 5 and srun; then kill and resume, over and over, for SOAK_MINUTES (30)
+soak: soak-mpi soak-fuzz ## Open MPI 5 and srun; fuzzing; then kill and resume, over and over, for SOAK_MINUTES (30)
 	@end=$$(( $$(date +%s) + 60 * $(SOAK_MINUTES) )); rounds=0; \
 	while [ $$(date +%s) -lt $$end ]; do \
 		MUSTER_SOAK_ROUND=$$rounds $(CARGO) test -q -p muster-tests --test seams -- interruptions model_directory disks; \
 		rounds=$$((rounds + 1)); \
 	done; \
 	echo "soak: $$rounds rounds passed"
+
+FUZZ_SECONDS ?= 120
+soak-fuzz: ## libFuzzer on every reader of bytes, FUZZ_SECONDS (120) each
+	@PATH="$(TARGET)/tools/bin:$$PATH"; \
+	command -v cargo-fuzz >/dev/null || $(CARGO) install --locked --root $(TARGET)/tools cargo-fuzz; \
+	targets=$$($(CARGO) run -q -p muster-fuzz --bin seeds $(TARGET)/fuzz/corpus); \
+	for target in $$targets; do \
+		echo "== $$target"; \
+		MUSTER_FUZZ=$$target $(CARGO) fuzz run --features libfuzzer -s none any $(TARGET)/fuzz/corpus/$$target -- \
+			-max_total_time=$(FUZZ_SECONDS) -timeout=10 -max_len=65536 -print_final_stats=1 -verbosity=0 \
+			-artifact_prefix=$(TARGET)/fuzz/$$target-; \
+	done
 
 # What the tests run besides cargo. Debian's packages; sudo is used for apt-get alone.
 tools:

@@ -7,6 +7,7 @@ use std::process::Command;
 use muster::metrics::History;
 use muster::storage::Storage;
 use muster_tests::hdfs::{Cluster, NAMENODE};
+use muster_tests::manifest;
 use muster_tests::program::{Sandbox, eventually, launcher, run, start};
 
 use crate::Test;
@@ -91,7 +92,10 @@ fn resize(storage: &Storage, set: &str, sizes: [usize; 3]) -> Vec<usize> {
         storage.create(path(part), &|out| out.write_all(part_text.as_bytes())).unwrap();
         part_text.lines().count()
     };
-    sizes.into_iter().chain([usize::MAX]).enumerate().map(|(part, size)| write(part, size)).collect()
+    let sizes =
+        sizes.into_iter().chain([usize::MAX]).enumerate().map(|(part, size)| write(part, size)).collect();
+    manifest::rewrite(storage, set);
+    sizes
 }
 
 fn the_driver_feeds_uneven_and_empty_parts(cluster: &Cluster) {
