@@ -58,8 +58,8 @@ fetch: ## get MNIST into the cache
 	$(CARGO) build -p mnist -p muster-launcher
 	$(TARGET)/debug/mnist fetch
 
-bench: ## muster bench, then kernels and training beside their peers (MKL and OpenBLAS from PyPI)
-	sh benches/peers.sh
+bench: ## muster bench, then kernels, training and csv beside their peers (MKL, OpenBLAS, polars, pyarrow from PyPI)
+	sh benches/peers/install.sh
 	$(CARGO) build --release -p muster-launcher -p mnist
 	$(TARGET)/release/muster bench --json $(TARGET)/bench.json --html $(TARGET)/bench.html
 	$(CARGO) run --release -p muster-benches --features peers -- $(TARGET)/bench-peers.json

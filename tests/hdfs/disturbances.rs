@@ -88,8 +88,8 @@ fn an_inference_outlives_a_datanode(cluster: &Cluster) {
 
 /// Checkpoint after checkpoint, while one DataNode after the other dies and comes back.
 fn checkpoints_outlive_a_datanode(cluster: &Cluster) {
-    let (sandbox, options) = (Sandbox::new(), "train --data data --hidden 20 -e 3000 --checkpoint-secs 0.05");
-    let hash = sandbox.hash("--hidden 20 -e 3000 -m direct");
+    let (sandbox, options) = (Sandbox::new(), "train --data data --hidden 20 -e 2000 --checkpoint-secs 0.3");
+    let hash = sandbox.hash("--hidden 20 -e 2000 -m direct");
     let train = format!("{options} -m /kept/model --report r.json");
     let mut training = start(&mut mnist(cluster, &sandbox, &train));
     let storage = cluster.storage();
