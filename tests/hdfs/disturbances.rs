@@ -20,7 +20,7 @@ pub const TESTS: &[Test] = &[
 ];
 
 /// So many that writing them takes a while.
-const LARGE: usize = 40_000;
+const LARGE: usize = 12_000;
 
 /// Two more files of IDX, in `large/`.
 fn large(sandbox: &Sandbox) {
@@ -58,19 +58,19 @@ fn a_preparation_outlives_a_datanode(cluster: &Cluster) {
     large(&sandbox);
     for format in ["csv2", "pickle"] {
         let parts = if format == "pickle" { "/train/images" } else { "/train" };
-        let prepare = format!("prepare --data large -n 40 -v -f {format} -o /killed/{format}");
+        let prepare = format!("prepare --data large -n 30 -v -f {format} -o /killed/{format}");
         let program = start(&mut mnist(cluster, &sandbox, &prepare));
         killed_while_writing(cluster, program, "/killed", format, parts);
         let read = format!("prepare -r -v -f {format} -o /killed/{format}");
         let outcome = run(&mut mnist(cluster, &sandbox, &read)).succeeds();
-        assert!(outcome.stdout.contains(&format!("{LARGE} records in 40 parts")), "{outcome:?}");
+        assert!(outcome.stdout.contains(&format!("{LARGE} records in 30 parts")), "{outcome:?}");
     }
 }
 
 fn an_inference_outlives_a_datanode(cluster: &Cluster) {
     let (sandbox, storage) = (Sandbox::new(), cluster.storage());
     large(&sandbox);
-    run(&mut mnist(cluster, &sandbox, "prepare --data large -n 150 -f tfr -o /classified/data")).succeeds();
+    run(&mut mnist(cluster, &sandbox, "prepare --data large -n 60 -f tfr -o /classified/data")).succeeds();
     let local = format!("file://{}", sandbox.path("").display());
     let inference = |data: &str, out: &str| {
         mnist(cluster, &sandbox, &format!("inference -m {local}/model {data} -o {out}"))
@@ -81,7 +81,7 @@ fn an_inference_outlives_a_datanode(cluster: &Cluster) {
     let program = start(&mut inference("-f tfr -i /classified/data/train -r 1", "/classified/out"));
     killed_while_writing(cluster, program, "/classified", "out", "");
     let all: String =
-        (0..150).map(|part| text(&storage, &format!("/classified/out/part-{part:05}"))).collect();
+        (0..60).map(|part| text(&storage, &format!("/classified/out/part-{part:05}"))).collect();
     assert!(all == fs::read_to_string(sandbox.path("expected/part-00000")).unwrap());
     assert!(storage.stat("/classified/out/_SUCCESS").unwrap().is_some());
 }
@@ -111,7 +111,9 @@ fn checkpoints_outlive_a_datanode(cluster: &Cluster) {
 /// Writes over the middle of every block of some DataNodes that holds `content`; gives how many there were.
 fn damage(cluster: &Cluster, nodes: &[&str], content: &[u8]) -> usize {
     let blocks = nodes.iter().flat_map(|node| cluster.block_files(node));
-    let replicas = blocks.filter(|block| fs::read(block).is_ok_and(|found| found == content));
+    let of_length =
+        blocks.filter(|block| fs::metadata(block).is_ok_and(|found| found.len() == content.len() as u64));
+    let replicas = of_length.filter(|block| fs::read(block).is_ok_and(|found| found == content));
     let damaged = replicas.map(|block| {
         let middle = content.len() as u64 / 2;
         OpenOptions::new()
@@ -140,7 +142,7 @@ fn a_training_reads_damaged_blocks_elsewhere(cluster: &Cluster) {
             let mut all = 0;
             eventually("both replicas", || {
                 all += damaged();
-                all == 2
+                all >= 2
             });
         }
         let options = format!(

@@ -124,7 +124,7 @@ pub struct Train {
     #[arg(long, value_name = "DIR", requires = "test_images", help_heading = "Data")]
     pub test_labels: Option<PathBuf>,
     /// MiB of memory in each process for decoded parts. What does not fit is read anew in every epoch, 65,536 records at a time and
-    /// the next of them ahead
+    /// the next of them ahead. IDX files need none: raw ones are mapped, and the system keeps of them what it has room for
     #[arg(long, default_value_t = 4096, value_name = "MIB", requires = "images", help_heading = "Data")]
     pub cache_mib: u64,
 
