@@ -58,9 +58,13 @@ fetch: ## get MNIST into the cache
 	$(CARGO) build -p mnist -p muster-launcher
 	$(TARGET)/debug/mnist fetch
 
-bench: ## muster bench, then kernels, training and csv beside their peers (MKL, OpenBLAS, polars, pyarrow from PyPI)
+bench: ## muster bench, with an HDFS of its own where Java is, then kernels, training and csv beside their peers (MKL, OpenBLAS, polars, pyarrow from PyPI)
 	sh benches/peers/install.sh
 	$(CARGO) build --release -p muster-launcher -p mnist
+	@run=$(TARGET)/hdfs/bench; \
+	if [ -z "$$HADOOP_CONF_DIR" ] && tests/hdfs/cluster up $$run; then \
+		trap "tests/hdfs/cluster down $$run" EXIT; export HADOOP_CONF_DIR=$$run/conf; \
+	fi; \
 	$(TARGET)/release/muster bench --json $(TARGET)/bench.json --html $(TARGET)/bench.html
 	$(CARGO) run --release -p muster-benches --features peers -- $(TARGET)/bench-peers.json
 
