@@ -160,8 +160,8 @@ fn probes(
         probes.push(probe(&format!("{format}{from}"), unit, Some(limit), sample));
     }
     let written = write_records(bench, sets.clone());
-    probes.push(probe(&format!("csv written{from}, all cores"), Unit::Records, None, written));
-    let place = if from.is_empty() { " from files" } else { from };
+    let (to, place) = if from.is_empty() { ("", " from files") } else { (" to HDFS", from) };
+    probes.push(probe(&format!("csv written{to}, all cores"), Unit::Records, None, written));
     probes.extend(trainings(bench, sets, place)?);
     Ok(probes)
 }
