@@ -3,7 +3,7 @@
 
 mod sets;
 
-use muster::format::{Rows, idx, sequence_file};
+use muster::format::{Rows, sequence_file};
 use muster_tests::program::{Sandbox, run};
 use sets::*;
 use std::collections::BTreeSet;

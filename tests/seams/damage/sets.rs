@@ -151,8 +151,9 @@ impl Set {
         }
         if format.starts_with("idx") {
             let labels = [idx::header(idx::Element::U8, &[6]), vec![1; 6]].concat();
-            let files = [("images", idx_images(6, 6)), ("labels", labels)];
-            files.map(|(name, file)| set.write(name, &if format == "idx" { file } else { gzip(&file) }));
+            for (name, file) in [("images", idx_images(6, 6)), ("labels", labels)] {
+                set.write(name, &if format == "idx" { file } else { gzip(&file) });
+            }
         }
         set
     }
