@@ -14,7 +14,7 @@ FRAGMENTS := $(wildcard tests/*/*.mk)
 PARTS := test-workspace $(if $(FRAGMENTS),$(shell sed -n 's/^\(test-[a-z-]*\):.*/\1/p' $(FRAGMENTS))) test-default-run
 include $(FRAGMENTS)
 
-.PHONY: help test test-plain test-workspace test-default-run lint fetch bench man soak soak-kills tools absent-hardware
+.PHONY: help test test-plain test-workspace test-default-run lint fetch bench man soak soak-kills soak-fuzz tools absent-hardware
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | sed -E 's/:.*## /\t/' | expand -t 16
@@ -58,9 +58,13 @@ fetch: ## get MNIST into the cache
 	$(CARGO) build -p mnist -p muster-launcher
 	$(TARGET)/debug/mnist fetch
 
-bench: ## muster bench, then kernels and training beside their peers (MKL and OpenBLAS from PyPI)
-	sh benches/peers.sh
+bench: ## muster bench, with an HDFS of its own where Java is, then kernels, training and csv beside their peers (MKL, OpenBLAS, polars, pyarrow from PyPI)
+	sh benches/peers/install.sh
 	$(CARGO) build --release -p muster-launcher -p mnist
+	@run=$(TARGET)/hdfs/bench; \
+	if [ -z "$$HADOOP_CONF_DIR" ] && tests/hdfs/cluster up $$run; then \
+		trap "tests/hdfs/cluster down $$run" EXIT; export HADOOP_CONF_DIR=$$run/conf; \
+	fi; \
 	$(TARGET)/release/muster bench --json $(TARGET)/bench.json --html $(TARGET)/bench.html
 	$(CARGO) run --release -p muster-benches --features peers -- $(TARGET)/bench-peers.json
 
@@ -74,7 +78,7 @@ man: ## manual pages of muster and mnist into target/man, and completions for ba
 
 SOAK_MINUTES ?= 30
 SOAK_KILLS ?= 200
-soak: soak-mpi soak-kills ## Open MPI 5 and srun; SOAK_KILLS (200) kills of ranks; kill and resume for SOAK_MINUTES (30)
+soak: soak-mpi soak-fuzz soak-kills ## Open MPI 5 and srun; fuzzing; SOAK_KILLS (200) kills of ranks; kill and resume for SOAK_MINUTES (30)
 	@end=$$(( $$(date +%s) + 60 * $(SOAK_MINUTES) )); rounds=0; \
 	while [ $$(date +%s) -lt $$end ]; do \
 		MUSTER_SOAK_ROUND=$$rounds $(CARGO) test -q -p muster-tests --test seams -- interruptions model_directory disks; \
@@ -88,6 +92,18 @@ soak-kills: $(MPI_KINDS:%=mpi-build-%)
 	@for kind in $(MPI_KINDS); do \
 		MUSTER_KILL_ROUNDS=$(SOAK_KILLS) MUSTER_TEST_MPI=$$kind MUSTER_TEST_MNIST=$(TARGET)/mpi/mnist-$$kind \
 			$(CARGO) test -p muster-tests --test mpi -- --test-threads 1 a_kill_of_any_rank || exit 1; \
+	done
+
+FUZZ_SECONDS ?= 120
+soak-fuzz: ## libFuzzer on every reader of bytes, FUZZ_SECONDS (120) each
+	@PATH="$(TARGET)/tools/bin:$$PATH"; \
+	command -v cargo-fuzz >/dev/null || $(CARGO) install --locked --root $(TARGET)/tools cargo-fuzz; \
+	targets=$$($(CARGO) run -q -p muster-fuzz --bin seeds $(TARGET)/fuzz/corpus); \
+	for target in $$targets; do \
+		echo "== $$target"; \
+		MUSTER_FUZZ=$$target $(CARGO) fuzz run --features libfuzzer -s none any $(TARGET)/fuzz/corpus/$$target -- \
+			-max_total_time=$(FUZZ_SECONDS) -timeout=10 -max_len=65536 -print_final_stats=1 -verbosity=0 \
+			-artifact_prefix=$(TARGET)/fuzz/$$target-; \
 	done
 
 # What the tests run besides cargo. Debian's packages; sudo is used for apt-get alone.

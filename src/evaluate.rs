@@ -10,12 +10,14 @@ use crate::team::{self, Member};
 use muster_collective::Shared;
 use muster_kernels::Kernels;
 use std::ops::Range;
+use std::panic::resume_unwind;
 use std::sync::Mutex;
+use std::thread;
 
 /// Records of a chunk: a multiple of every kernel's tile, few enough for the second-level cache.
 pub const CHUNK: usize = 224;
 
-/// Chunks that are read at once where the records lie in parts: seven whole blocks.
+/// Chunks that are read at once, while as many are used, where the records lie in parts: seven whole blocks.
 const CHUNKS_READ: usize = 32;
 
 /// Chunks in a data set of `records` records.
@@ -76,12 +78,24 @@ pub fn forward_share(
         Records::Blocks(blocks) => blocks,
         Records::Fed { .. } => unreachable!("what is fed is trained on"),
     };
-    for run in team.share(all.div_ceil(CHUNKS_READ)) {
-        let chunks = run * CHUNKS_READ..all.min((run + 1) * CHUNKS_READ);
-        let dataset = blocks.read_range(chunks.start * CHUNK..records.len().min(chunks.end * CHUNK))?;
-        forward(of, &dataset, 0..chunks.len(), |chunk, pass| each(&dataset, chunk, chunks.start, pass));
-    }
-    Ok(())
+    let (runs, records) = (team.share(all.div_ceil(CHUNKS_READ)), records.len());
+    let chunks_of = |run: usize| run * CHUNKS_READ..all.min((run + 1) * CHUNKS_READ);
+    thread::scope(|scope| {
+        // The next run is read during the forward passes over this one.
+        let read = |run| {
+            let chunks = chunks_of(run);
+            scope.spawn(move || blocks.read_range(chunks.start * CHUNK..records.min(chunks.end * CHUNK)))
+        };
+        let mut ahead = runs.clone().next().map(read);
+        for run in runs.clone() {
+            let reading = ahead.take().expect("the first run, and each after one, is read ahead");
+            let dataset = reading.join().unwrap_or_else(|panic| resume_unwind(panic))?;
+            ahead = Some(run + 1).filter(|next| runs.contains(next)).map(read);
+            let chunks = chunks_of(run);
+            forward(of, &dataset, 0..chunks.len(), |chunk, pass| each(&dataset, chunk, chunks.start, pass));
+        }
+        Ok(())
+    })
 }
 
 /// The score of a model on a labelled data set, found by a team.

@@ -16,6 +16,7 @@
 //!
 //! With the cargo feature `peers`: [`peers`], what a user would pick instead.
 
+pub mod bare_hdfs;
 pub mod compare;
 pub mod error;
 pub mod exchange;

@@ -1,9 +1,10 @@
-//! `muster-benches [FILE]`: kernels and training beside their peers, in one run; a table, and JSON into FILE.
+//! `muster-benches [FILE]`: kernels, training and reading csv beside their peers, in one run; a table, and JSON into FILE.
 
 use muster_benches::measure::median;
 use muster_benches::peers::blas::Blas;
 use muster_benches::peers::c_trainer::CTrainer;
 use muster_benches::peers::products::{Product, measure};
+use muster_benches::peers::readers;
 use muster_benches::products::SHAPES;
 use muster_benches::trainer::{Trainer, random_images};
 use muster_kernels::Kernels;
@@ -15,6 +16,8 @@ const ROUNDS: usize = 15;
 const STEPS: u64 = 600;
 /// As many images as MNIST's training set has.
 const IMAGES: usize = 60_000;
+/// Images that are written as csv: some megabytes of text.
+const CSV_IMAGES: usize = 10_000;
 const PIXELS: usize = 784;
 const CLASSES: usize = 10;
 
@@ -26,8 +29,9 @@ fn main() {
         println!("{}: {}", blas.name, blas.version);
     }
     if blas.len() < 2 {
-        println!("not on this machine: MKL or OpenBLAS (benches/peers.sh installs both)");
+        println!("not on this machine: MKL or OpenBLAS (benches/peers/install.sh installs both)");
     }
+    let reading = read_beside_peers();
     println!("\nmatrix products on one thread, % of the FMA peak");
     let products: Vec<Value> = SHAPES
         .into_iter()
@@ -35,9 +39,25 @@ fn main() {
         .collect();
     let training = train_beside_peers(kernels, &blas);
     if let Some(file) = std::env::args_os().nth(1) {
-        let report = json!({ "products": products, "training": training });
+        let report = json!({ "reading": reading, "products": products, "training": training });
         std::fs::write(&file, format!("{report:#}\n")).unwrap_or_else(|e| panic!("{}: {e}", file.display()));
     }
+}
+
+/// Gigabytes of csv a second of our reader and of its peers.
+fn read_beside_peers() -> Value {
+    let (images, _) = mnist();
+    let images = &images[..CSV_IMAGES * PIXELS];
+    let reading = readers::measure(images, PIXELS, ROUNDS).unwrap_or_else(|error| panic!("{error}"));
+    print!("\ncsv on one thread, GB/s (times ours / theirs):");
+    for (name, rate) in &reading.rates {
+        print!("  {name} {rate:.3} (×{:.1})", reading.ours_by_theirs[name]);
+    }
+    println!();
+    if reading.rates.len() == 1 {
+        println!("not on this machine: polars or pyarrow (benches/peers/install.sh installs both)");
+    }
+    json!({ "csv_gb_per_second": reading.rates, "ours_by_theirs": reading.ours_by_theirs })
 }
 
 fn print_product(product: &Product) -> Value {

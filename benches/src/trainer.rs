@@ -53,8 +53,13 @@ impl Trainer {
         let data = Dataset::from_features(Path::new("images"), features, &[pixels], classes)?;
         let data =
             data.with_labels(Path::new("labels"), labels.iter().map(|&label| label.into()).collect())?;
-        let widths = [&[pixels], hidden, &[classes]].concat();
-        Ok(Trainer { kernels, model: Model::new(&widths), data: data.into() })
+        Ok(Trainer::over(kernels, hidden, data.into()))
+    }
+
+    /// The same over records that are there already.
+    pub fn over(kernels: &'static Kernels, hidden: &[usize], data: Records) -> Trainer {
+        let model = Model::new(&[&[data.width()], hidden, &[data.classes()]].concat());
+        Trainer { kernels, model, data }
     }
 
     /// Trains `steps` steps on `threads` threads; returns images a second, order and batch assembly included.

@@ -1,5 +1,6 @@
 //! `_manifest.json`: the shape of a record; rows, bytes and SHA-256 of each part.
 
+use std::collections::BTreeMap;
 use std::io::{self, Read, Write};
 use std::path::Path;
 
@@ -7,10 +8,13 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use crate::error::{Error, Result};
-use crate::storage::Storage;
+use crate::storage::{Entry, Storage};
 
 /// The manifest's name, which readers of data sets skip.
 pub const MANIFEST: &str = "_manifest.json";
+
+/// A record with more features than this is taken for damage; whatever reads one makes room for all of it.
+const WIDTH_MAX: usize = 1 << 26;
 
 /// What a directory of parts holds.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -46,9 +50,53 @@ impl Manifest {
         let Some(entry) = storage.stat(&path)? else { return Ok(None) };
         let mut text = Vec::new();
         storage.open(&path, 0..entry.bytes)?.read_to_end(&mut text).map_err(Error::io("read", &path))?;
-        serde_json::from_slice(&text)
-            .map(Some)
-            .map_err(|error| Error::Invalid(error.to_string()).in_file(&path))
+        Manifest::parse(&text).map(Some).map_err(|error| error.in_file(&path))
+    }
+
+    /// The manifest in the content of its file.
+    ///
+    /// # Errors
+    /// Says what was expected, when it is none, or its records have a shape that none can have.
+    pub fn parse(text: &[u8]) -> Result<Manifest> {
+        let invalid =
+            |what: String| Error::Invalid(format!("{what}: prepare the data again, or delete the file"));
+        let manifest: Manifest = serde_json::from_slice(text)
+            .map_err(|error| invalid(format!("expected rows, shape and parts as JSON: {error}")))?;
+        let width = manifest.shape.iter().try_fold(1_usize, |width, &dim| width.checked_mul(dim));
+        if !width.is_some_and(|width| (1..=WIDTH_MAX).contains(&width)) {
+            let shape = &manifest.shape;
+            return Err(invalid(format!("expected a shape of 1 to {WIDTH_MAX} features, found {shape:?}")));
+        }
+        if let Some(part) = manifest.parts.iter().find(|part| part.name.contains('/')) {
+            return Err(invalid(format!("expected the names of files, found `{}`", part.name)));
+        }
+        Ok(manifest)
+    }
+
+    /// Compares names and lengths with those of the parts in `dir`: a listing tells what is missing or cut off before anything is read.
+    /// Until a directory `is_whole`, parts may still come.
+    ///
+    /// # Errors
+    /// Names the first part that is not as it was written.
+    pub fn check(&self, dir: &Path, listed: &[Entry], is_whole: bool) -> Result<()> {
+        let wrong = |name: &str, expected: String, found: String| {
+            let what = format!(
+                "expected {expected}, as {MANIFEST} says, found {found}; prepare the data again, or delete the manifest"
+            );
+            Err(Error::Invalid(what).in_file(&dir.join(name)))
+        };
+        let mut listed: BTreeMap<&str, u64> =
+            listed.iter().map(|entry| (entry.name.as_str(), entry.bytes)).collect();
+        for PartEntry { name, bytes, .. } in &self.parts {
+            match listed.remove(name.as_str()) {
+                Some(found) if found == *bytes => {}
+                Some(found) => return wrong(name, format!("{bytes} bytes"), found.to_string()),
+                None if !is_whole => {}
+                None => return wrong(name, format!("a part of {bytes} bytes"), "none".to_owned()),
+            }
+        }
+        let other = listed.into_keys().next().filter(|_| is_whole);
+        other.map_or(Ok(()), |name| wrong(name, "no such part".to_owned(), "one".to_owned()))
     }
 
     /// Reads every part in `dir` again and compares its bytes with the manifest.

@@ -20,6 +20,9 @@ use std::str::FromStr;
 
 use crate::error::{Error, Result};
 
+/// The file that says that all parts of its directory are there.
+const SUCCESS: &str = "_SUCCESS";
+
 /// A format of data sets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Format {

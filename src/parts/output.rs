@@ -7,13 +7,12 @@ use std::sync::Mutex;
 use rayon::prelude::*;
 
 use super::manifest::{Checksum, MANIFEST, Manifest, PartEntry};
-use super::{Format, split};
+use super::{Format, SUCCESS, split};
 use crate::error::{Error, Result};
 use crate::format::{Element, RowSchema, RowsView, csv, example, pickle};
 use crate::storage::{Fill, Storage, owner};
 
 /// Says that all parts are there.
-const SUCCESS: &str = "_SUCCESS";
 /// The end of the name of a directory on its way.
 const PARTIAL: &str = ".partial";
 /// Says in such a directory whose it is.

@@ -7,11 +7,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use flate2::read::MultiGzDecoder;
 use rayon::prelude::*;
 
-use super::Format;
 use super::manifest::Manifest;
+use super::{Format, SUCCESS};
 use crate::error::{Error, Result};
 use crate::format::{Element, Position, ReadRows, RowSchema, Rows, csv, example, pickle, sequence_file};
-use crate::storage::Storage;
+use crate::storage::{Entry, Storage};
 
 /// Records between two looks at the memory they take.
 const ROWS_AT_ONCE: usize = 1024;
@@ -253,6 +253,7 @@ fn part_files(storage: &Storage, dir: &Path) -> Result<(Vec<PartFile>, Option<Ma
         return Ok((vec![PartFile { path: dir.into(), bytes: entry.bytes }], None));
     }
     let mut entries = storage.list(dir)?;
+    let is_whole = entries.iter().any(|entry| entry.name == SUCCESS);
     entries.retain(|entry| !entry.is_dir && entry.name.starts_with("part-") && !entry.name.ends_with(".crc"));
     entries.sort_by_cached_key(|entry| (part_number(&entry.name), entry.name.clone()));
     if entries.is_empty() {
@@ -261,11 +262,10 @@ fn part_files(storage: &Storage, dir: &Path) -> Result<(Vec<PartFile>, Option<Ma
             dir.display()
         )));
     }
-    let files = entries
-        .into_iter()
-        .map(|entry| PartFile { path: dir.join(entry.name), bytes: entry.bytes })
-        .collect();
-    Ok((files, Manifest::read(storage, dir)?))
+    let manifest = Manifest::read(storage, dir)?;
+    manifest.as_ref().map_or(Ok(()), |manifest| manifest.check(dir, &entries, is_whole))?;
+    let file = |entry: Entry| PartFile { path: dir.join(entry.name), bytes: entry.bytes };
+    Ok((entries.into_iter().map(file).collect(), manifest))
 }
 
 /// The number in `part-00012` and in `part-r-00012`.

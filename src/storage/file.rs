@@ -24,16 +24,23 @@ pub fn map(path: &Path) -> Result<Bytes, Error> {
     try_map(path).map_err(Error::io("read", path))
 }
 
-pub(super) fn try_map(path: &Path) -> io::Result<Bytes> {
+fn try_map(path: &Path) -> io::Result<Bytes> {
+    open_regular(path).and_then(|file| map_open(&file))
+}
+
+pub(super) fn open_regular(path: &Path) -> io::Result<File> {
     // Asked before it is opened: opening a pipe waits for a writer.
     if !fs::metadata(path)?.is_file() {
         return Err(io::Error::other("it is not a regular file"));
     }
-    let file = File::open(path)?;
+    File::open(path)
+}
+
+pub(super) fn map_open(file: &File) -> io::Result<Bytes> {
     // SAFETY: the map is private to this process and read-only. What remains is another process that writes
-    // or truncates the file meanwhile; the documentation above makes that the caller's contract, as no system
+    // or truncates the file meanwhile; the documentation of `map` makes that the caller's contract, as no system
     // call can prevent it.
-    let map = unsafe { memmap2::Mmap::map(&file) }?;
+    let map = unsafe { memmap2::Mmap::map(file) }?;
     Ok(Bytes::from_owner(map))
 }
 

@@ -1,13 +1,18 @@
 //! The file system of this machine.
 
-use std::fs;
-use std::io::{self, BufRead};
+use std::fs::{self, File};
+use std::io::{self, BufRead, BufReader, Read};
 use std::ops::Range;
+use std::os::unix::fs::FileExt;
 use std::path::Path;
+use std::sync::Arc;
 
-use bytes::{Buf, Bytes};
+use bytes::Bytes;
 
 use super::{Entry, FileSystem, Fill, Source, file};
+
+/// Readers of records have windows of this size, which their reads then go to directly.
+const BUFFER_BYTES: usize = 256 << 10;
 
 /// Paths as the operating system knows them.
 pub(super) struct Local;
@@ -25,7 +30,9 @@ impl FileSystem for Local {
     }
 
     fn open(&self, path: &Path) -> io::Result<Box<dyn Source>> {
-        file::try_map(path).map(|map| Box::new(map) as Box<dyn Source>)
+        let file = file::open_regular(path)?;
+        let map = file::map_open(&file)?;
+        Ok(Box::new(LocalFile { file: Arc::new(file), map }))
     }
 
     fn create(&self, path: &Path, fill: &Fill) -> io::Result<()> {
@@ -58,21 +65,42 @@ fn entry_of(path: &Path) -> io::Result<Entry> {
     Ok(Entry { name, bytes: if found.is_dir() { 0 } else { found.len() }, is_dir: found.is_dir() })
 }
 
-/// A whole file, mapped.
-impl Source for Bytes {
+/// An open file. Ranges that are asked for at once are parts of a map; streams are read, so that a file which is cut off meanwhile, as
+/// data may be and a model never is, ends them with an error and not the process with SIGBUS.
+struct LocalFile {
+    file: Arc<File>,
+    map: Bytes,
+}
+
+impl Source for LocalFile {
     fn length(&self) -> u64 {
-        self.len() as u64
+        self.map.len() as u64
     }
 
     fn bytes(&self, range: Range<u64>) -> io::Result<Bytes> {
         if range.end > self.length() || range.start > range.end {
             return Err(super::beyond_the_end(&range, self.length()));
         }
-        Ok(self.slice(range.start as usize..range.end as usize))
+        Ok(self.map.slice(range.start as usize..range.end as usize))
     }
 
     fn reader(&self, range: Range<u64>) -> Box<dyn BufRead + Send> {
-        let end = range.end.min(self.length()) as usize;
-        Box::new(self.slice((range.start as usize).min(end)..end).reader())
+        let stream = Stream { file: self.file.clone(), range: range.start..range.end.min(self.length()) };
+        Box::new(BufReader::with_capacity(BUFFER_BYTES, stream))
+    }
+}
+
+/// What is left to be read of a file.
+struct Stream {
+    file: Arc<File>,
+    range: Range<u64>,
+}
+
+impl Read for Stream {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let wanted = buffer.len().min(self.range.end.saturating_sub(self.range.start) as usize);
+        let count = self.file.read_at(&mut buffer[..wanted], self.range.start)?;
+        self.range.start += count as u64;
+        Ok(count)
     }
 }

@@ -2,6 +2,7 @@
 
 mod calm;
 mod datanodes;
+mod disturbances;
 mod doctor;
 mod namenode;
 mod programs;
@@ -19,9 +20,16 @@ type Test = (&'static str, fn(&Cluster));
 fn main() {
     let mut arguments = Arguments::from_args();
     arguments.test_threads = Some(1);
-    let tests =
-        [calm::TESTS, datanodes::TESTS, doctor::TESTS, namenode::TESTS, programs::TESTS, refusals::TESTS]
-            .concat();
+    let tests = [
+        calm::TESTS,
+        datanodes::TESTS,
+        disturbances::TESTS,
+        doctor::TESTS,
+        namenode::TESTS,
+        programs::TESTS,
+        refusals::TESTS,
+    ]
+    .concat();
     let cluster = (!arguments.list).then(|| Arc::new(Cluster::start()));
     let trials = tests.into_iter().map(|(name, test)| {
         let cluster = cluster.clone();

@@ -7,6 +7,7 @@ use std::process::Command;
 use muster::metrics::History;
 use muster::storage::Storage;
 use muster_tests::hdfs::{Cluster, NAMENODE};
+use muster_tests::manifest;
 use muster_tests::program::{Sandbox, eventually, launcher, run, start};
 
 use crate::Test;
@@ -25,13 +26,13 @@ pub const TESTS: &[Test] = &[
 ];
 
 /// `mnist` whose paths without a scheme lie on HDFS.
-fn mnist(cluster: &Cluster, sandbox: &Sandbox, arguments: &str) -> Command {
+pub fn mnist(cluster: &Cluster, sandbox: &Sandbox, arguments: &str) -> Command {
     let mut command = sandbox.mnist(arguments);
     command.env("HADOOP_CONF_DIR", cluster.conf_dir());
     command
 }
 
-fn text(storage: &Storage, path: &str) -> String {
+pub fn text(storage: &Storage, path: &str) -> String {
     let mut text = String::new();
     storage.open(path, 0..u64::MAX).unwrap().read_to_string(&mut text).unwrap();
     text
@@ -54,13 +55,22 @@ fn every_format_goes_through_hdfs(cluster: &Cluster) {
             }
             _ => format!("--{prefix}images /{format}/data/{set}"),
         };
-        for (ranks, readers, cache) in [(1, 2, ""), (3, 1, ""), (3, 2, "--cache-mib 0 --no-resume")] {
+        let runs = [
+            // The second run of a model goes on where the first has ended.
+            (1, 2, 1, ""),
+            (1, 2, 2, ""),
+            (3, 1, 1, "--cache-mib 0"),
+            (3, 2, 2, ""),
+            (3, 2, 2, "--cache-mib 0 --no-resume"),
+        ];
+        for (ranks, readers, epochs, options) in runs {
             mnist(&format!(
-                "train --hidden 20 -e 2 -n {ranks} -r {readers} {cache} -f {format} -m /{format}/model{ranks} {} {} --report r.json",
+                "train --hidden 20 -e {epochs} -n {ranks} -r {readers} {options} -f {format} -m /{format}/model{ranks} {} {} --report r.json",
                 named("train", ""),
                 named("test", "test-")
             ));
-            assert_eq!(sandbox.json("r.json")["weights_sha256"], hash.as_str(), "{format}, {ranks} ranks");
+            let report = sandbox.json("r.json");
+            assert_eq!(report["weights_sha256"] == hash.as_str(), epochs == 2, "{format}, {ranks} ranks");
         }
         let outcome = mnist(&format!(
             "inference -f {format} -m /{format}/model3 -o /{format}/out {}",
@@ -92,7 +102,10 @@ fn resize(storage: &Storage, set: &str, sizes: [usize; 3]) -> Vec<usize> {
         storage.create(path(part), &|out| out.write_all(part_text.as_bytes())).unwrap();
         part_text.lines().count()
     };
-    sizes.into_iter().chain([usize::MAX]).enumerate().map(|(part, size)| write(part, size)).collect()
+    let sizes =
+        sizes.into_iter().chain([usize::MAX]).enumerate().map(|(part, size)| write(part, size)).collect();
+    manifest::rewrite(storage, set);
+    sizes
 }
 
 fn the_driver_feeds_uneven_and_empty_parts(cluster: &Cluster) {
@@ -216,13 +229,20 @@ fn what_hdfs_refuses_is_said(cluster: &Cluster) {
     let prepare = "prepare --data data -n 2 -f tfr -o";
     run(&mut mnist(cluster, &sandbox, &format!("{prepare} /full/data")))
         .refuses(&["quota", "free some space"]);
-    for program in [&format!("{prepare} /theirs/data"), "train --data data -e 1 -m /theirs/model"] {
+    run(&mut mnist(cluster, &sandbox, "train --data data --hidden none -e 1 -m /full/model"))
+        .refuses(&["quota", "free some space"]);
+    run(&mut mnist(cluster, &sandbox, "train --data data --hidden none -e 1 -m /theirs-to-read/model"))
+        .succeeds();
+    let inference = "inference --data data -m /theirs-to-read/model -o /theirs/out";
+    for program in [&format!("{prepare} /theirs/data"), "train --data data -e 1 -m /theirs/model", inference]
+    {
         let mut command = mnist(cluster, &sandbox, program);
         run(command.env("HADOOP_USER_NAME", "bob")).refuses(&["user=bob", "check the permissions"]);
     }
-    for directory in ["/full", "/theirs"] {
-        assert_eq!(storage.list(directory).unwrap().len(), 1, "{directory}: something is left over");
-    }
+    let left =
+        ["/full", "/full/model", "/theirs"].map(|directory| storage.list(directory).unwrap_or_default());
+    let files = left.iter().flatten().filter(|entry| !entry.is_dir).map(|entry| entry.name.as_str());
+    assert_eq!(files.collect::<Vec<_>>(), ["file", "file"], "something is left over");
 }
 
 fn what_is_there_is_replaced_only_on_request(cluster: &Cluster) {
@@ -236,6 +256,11 @@ fn what_is_there_is_replaced_only_on_request(cluster: &Cluster) {
     let names: Vec<String> =
         cluster.storage().list("/there/test").unwrap().into_iter().map(|entry| entry.name).collect();
     assert_eq!(names, ["_SUCCESS", "_manifest.json", "part-r-00000", "part-r-00001", "part-r-00002"]);
+    run(&mut mnist(cluster, &sandbox, "train --data data --hidden none -e 1 -m /there-model")).succeeds();
+    let inference = "inference -m /there-model -f tfr -i /there/test -o /there-out";
+    run(&mut mnist(cluster, &sandbox, inference)).succeeds();
+    run(&mut mnist(cluster, &sandbox, inference)).refuses(&["/there-out", "--overwrite"]);
+    run(&mut mnist(cluster, &sandbox, &format!("{inference} --overwrite"))).succeeds();
 }
 
 /// A training writes its metrics to HDFS, goes on with them, and `muster report` reads them there.

@@ -1,7 +1,9 @@
 //! Feed mode: the weights and the predictions of direct mode, every record used exactly once.
 
 use crate::last_line;
+use muster::storage::{HadoopConfig, Storage};
 use muster_tests::digits::{TEST, TRAIN};
+use muster_tests::manifest;
 use muster_tests::program::{Outcome, Sandbox, eventually, launcher, run, start};
 use std::fs;
 use std::process::Command;
@@ -88,6 +90,7 @@ fn uneven(sandbox: &Sandbox, set: &str) {
         let text: String = lines.by_ref().take(size).map(|line| line + "\n").collect();
         fs::write(part(number), text).unwrap();
     }
+    manifest::rewrite(&Storage::new(HadoopConfig::default()), sandbox.path(&format!("parts/{set}")));
 }
 
 #[test]
@@ -177,6 +180,7 @@ fn what_cannot_be_fed_is_said_before_the_start() {
     fails("--feed", "train --data data", &["--images"]);
     fails("--feed", "train -f csv2 --images parts/train --input-mode direct", &["--input-mode direct"]);
     fs::write(sandbox.path("parts/train/part-00002"), "3|0,1\n").unwrap();
+    manifest::rewrite(&Storage::new(HadoopConfig::default()), sandbox.path("parts/train"));
     fails("--feed", "train -f csv2 --images parts/train", &["part-00002"]);
 }
 

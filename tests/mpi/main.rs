@@ -65,7 +65,7 @@ impl Mpi {
             }
             command.args(["-n", &ranks.to_string()]).arg(&self.mnist).args(["train", "--threads", "1"]);
             command.args(options.split_whitespace());
-            if !options.contains("--data ") {
+            if !options.contains("--data ") && !options.contains("--images ") {
                 command.args(["--data", "data"]);
             }
         }

@@ -1,6 +1,8 @@
 //! The same weights on any number of processes and by any transport.
 
 use crate::mpi;
+use muster_tests::program::run;
+use std::process::Command;
 
 const TRANSPORTS: [&str; 4] = ["shared", "messages", "leaders", "rma"];
 
@@ -22,6 +24,21 @@ fn worlds_of_any_size_and_transport_end_with_the_weights_of_one_process() {
         }
         let report = mpi.report(3, &format!("-e 2 --server-trains --transport {transport}"));
         assert_eq!(report["weights_sha256"], expected, "a server that trains, by {transport}");
+    }
+}
+
+/// Each process reads its own share of the parts, window by window, anew in every epoch.
+#[test]
+fn parts_that_are_read_anew_in_every_epoch_give_the_weights_of_one_process() {
+    let Some(mpi) = mpi() else { return };
+    let expected = mpi.alone("-n 1 -e 3 --no-resume")["weights_sha256"].clone();
+    for (format, ranks) in [("csv2", 3), ("tfr", 4)] {
+        let mut prepare = Command::new(&mpi.mnist);
+        prepare.args(["prepare", "--data", "data", "-n", "5", "-f", format, "-o", format]);
+        run(prepare.current_dir(mpi.sandbox.path("."))).succeeds();
+        let parts = format!("-f {format} --images {format}/train --test-images {format}/test");
+        let report = mpi.report(ranks, &format!("-e 3 --cache-mib 0 -r 2 {parts}"));
+        assert_eq!(report["weights_sha256"], expected, "{format} on {ranks} ranks");
     }
 }
 

@@ -5,6 +5,7 @@ mod bad_data;
 mod bench;
 mod checkpoints;
 mod console;
+mod damage;
 mod default_run;
 mod disks;
 mod documents;

@@ -1,6 +1,8 @@
 //! Directories of parts: written from IDX, read back, trained on to the same weights, classified part for part.
 
+use muster::storage::{HadoopConfig, Storage};
 use muster_tests::digits::{TEST, TRAIN, pictures};
+use muster_tests::manifest;
 use muster_tests::program::{Outcome, Sandbox, run};
 use std::fs;
 
@@ -254,6 +256,7 @@ fn damaged_parts() {
         let mut bytes = fs::read(sandbox.path(path)).unwrap();
         damage(&mut bytes);
         fs::write(sandbox.path(path), bytes).unwrap();
+        manifest::rewrite(&Storage::new(HadoopConfig::default()), sandbox.path(path).parent().unwrap());
         let data = named(format, "train", "");
         let outcome = run(&mut sandbox.mnist(&format!("train --hidden none -s 2 -f {format} {data}")));
         outcome.refuses(parts).refuses(&[path]);

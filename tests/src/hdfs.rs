@@ -27,9 +27,41 @@ impl Cluster {
     /// When it does not start; the message has the reason.
     #[must_use]
     pub fn start() -> Cluster {
+        Cluster::up("up")
+    }
+
+    /// The same, with Kerberos and encrypted data.
+    ///
+    /// # Panics
+    /// As [`Cluster::start`].
+    #[must_use]
+    pub fn start_secure() -> Cluster {
+        Cluster::up("secure")
+    }
+
+    fn up(verb: &str) -> Cluster {
         let cluster = Cluster { directory: tempfile::tempdir().expect("a temporary directory") };
-        cluster.script("up", &[&std::process::id().to_string()]);
+        cluster.script(verb, &[&std::process::id().to_string()]);
         cluster
+    }
+
+    /// Makes `command` a client of this cluster; of a secure one as the principal of the ticket that [`Cluster::kinit`] got.
+    pub fn client<'a>(&self, command: &'a mut Command) -> &'a mut Command {
+        command
+            .env("HADOOP_CONF_DIR", self.conf_dir())
+            .env("KRB5_CONFIG", self.home().join("krb5.conf"))
+            .env("KRB5CCNAME", self.home().join("ticket"))
+    }
+
+    /// Gets a ticket for one of the principals of a secure cluster.
+    ///
+    /// # Panics
+    /// When there is none to be had.
+    pub fn kinit(&self, principal: &str) {
+        let mut kinit = Command::new("kinit");
+        kinit.arg("-kt").arg(self.home().join("hdfs.keytab")).arg(principal);
+        let output = self.client(&mut kinit).output().expect("kinit runs");
+        assert!(output.status.success(), "{output:?}");
     }
 
     /// The directory to be named by `HADOOP_CONF_DIR`.

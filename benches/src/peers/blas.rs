@@ -42,7 +42,7 @@ pub struct Blas {
 }
 
 impl Blas {
-    /// Intel's, from the loader's path or where `benches/peers.sh` installs it.
+    /// Intel's, from the loader's path or where `benches/peers/install.sh` installs it.
     pub fn mkl() -> Option<Blas> {
         let library = load(&["libmkl_rt.so.3", "libmkl_rt.so.2"], "venv/lib")?;
         // SAFETY: the types are those of MKL's headers; with the LP64 default its integers are C's.
@@ -61,7 +61,7 @@ impl Blas {
         }
     }
 
-    /// OpenBLAS, from the loader's path or where `benches/peers.sh` installs it.
+    /// OpenBLAS, from the loader's path or where `benches/peers/install.sh` installs it.
     pub fn openblas() -> Option<Blas> {
         let names = ["libopenblas.so.0", "libscipy_openblas.so"];
         let library = load(&names, "openblas/scipy_openblas32/lib")?;

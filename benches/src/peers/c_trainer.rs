@@ -234,7 +234,7 @@ mod tests {
     #[test]
     fn it_learns_what_the_brightest_pixel_says() {
         let Some(blas) = Blas::mkl().or_else(Blas::openblas) else {
-            eprintln!("not on this machine: MKL or OpenBLAS (benches/peers.sh installs them)");
+            eprintln!("not on this machine: MKL or OpenBLAS (benches/peers/install.sh installs them)");
             return;
         };
         let labels: Vec<u8> = (0..200).map(|i| (i % 10) as u8).collect();

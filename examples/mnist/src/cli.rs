@@ -1,11 +1,18 @@
 //! The command line, with every option of TensorFlowOnSpark's MNIST scripts as spelled there.
 
+mod recipe;
+mod values;
+
 use clap::builder::FalseyValueParser;
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 use muster::parts::Format;
 use muster_launcher::engine::EngineName;
 use std::ffi::OsString;
 use std::path::PathBuf;
+
+pub use recipe::{OptimizerName, RecipeArgs, RecipeName, ReductionName};
+pub use values::{FabricName, Hidden};
+use values::{boolean, fabric, format, hidden, positive, seconds};
 
 /// Trains and serves classifiers of handwritten digits.
 #[derive(Parser, Debug)]
@@ -92,15 +99,6 @@ pub struct FabricArgs {
     pub rdma: Option<bool>,
 }
 
-/// What has to carry messages.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum FabricName {
-    /// Whatever MPI has selected.
-    Auto,
-    /// Something that goes by this name.
-    Require(String),
-}
-
 impl FabricArgs {
     /// Everything that has to carry the messages.
     pub fn required(&self) -> impl Iterator<Item = &str> {
@@ -125,7 +123,7 @@ pub struct Train {
     #[arg(long, value_name = "DIR", requires = "test_images", help_heading = "Data")]
     pub test_labels: Option<PathBuf>,
     /// MiB of memory in each process for decoded parts. What does not fit is read anew in every epoch, 65,536 records at a time and
-    /// the next of them ahead
+    /// the next of them ahead. IDX files need none: raw ones are mapped, and the system keeps of them what it has room for
     #[arg(long, default_value_t = 4096, value_name = "MIB", requires = "images", help_heading = "Data")]
     pub cache_mib: u64,
 
@@ -280,39 +278,6 @@ pub enum InputMode {
     Feed,
 }
 
-/// What decides the weights.
-#[derive(Args, Debug)]
-#[command(next_help_heading = "Training")]
-pub struct RecipeArgs {
-    /// Records of a global batch [default: 100]
-    #[arg(short, long, visible_alias = "batch_size", value_name = "N", value_parser = positive::<usize>)]
-    pub batch_size: Option<usize>,
-    /// The most records of a micro-batch: the leaves of the tree in which gradients are added
-    #[arg(long, default_value_t = 32, value_name = "N", value_parser = positive::<usize>)]
-    pub micro_batch: usize,
-    /// Update rule [default: sgd]
-    #[arg(long)]
-    pub optimizer: Option<OptimizerName>,
-    /// Momentum of sgd, from 0 up to but not including 1 [default: 0.9]
-    #[arg(long, value_parser = below_one)]
-    pub momentum: Option<f32>,
-    /// Learning rate of the first epoch [default: that of the optimizer]
-    #[arg(long, value_name = "RATE", value_parser = rate)]
-    pub learning_rate: Option<f32>,
-    /// What the learning rate is multiplied with after each epoch [default: 0.8; with a recipe, 1]
-    #[arg(long, value_name = "FACTOR", value_parser = rate)]
-    pub learning_rate_decay: Option<f32>,
-    /// Whether a batch's loss is the mean or the sum over its records [default: mean]
-    #[arg(long)]
-    pub loss_reduction: Option<ReductionName>,
-    /// Seed of the initial weights and of the order of records
-    #[arg(long, default_value_t = 1)]
-    pub seed: u64,
-    /// A whole recipe; options given beside it win
-    #[arg(long)]
-    pub recipe: Option<RecipeName>,
-}
-
 /// `mnist inference`
 #[derive(Args, Debug)]
 pub struct Inference {
@@ -414,37 +379,6 @@ pub struct Mode {
     pub mode: Option<String>,
 }
 
-/// Update rules by name.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum OptimizerName {
-    /// Stochastic gradient descent, with momentum unless --momentum 0
-    Sgd,
-    /// Adagrad
-    Adagrad,
-    /// Adam
-    Adam,
-}
-
-/// Loss reductions by name.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum ReductionName {
-    /// The learning rate does not depend on the batch size
-    Mean,
-    /// As TensorFlowOnSpark has it
-    Sum,
-}
-
-/// Whole recipes by name.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum RecipeName {
-    /// That of TensorFlowOnSpark's example: Adagrad, learning rate 0.01, summed loss, 1000 steps of 100 records
-    Tfos2017,
-}
-
-/// Units of the hidden layers.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Hidden(pub Vec<usize>);
-
 /// The arguments as clap takes them: `-tb` is one option of the seed, not `-t -b`, and `-X train` stands for a missing subcommand.
 pub fn normalized(arguments: impl Iterator<Item = OsString>) -> Vec<OsString> {
     let mut arguments: Vec<OsString> =
@@ -457,64 +391,6 @@ pub fn normalized(arguments: impl Iterator<Item = OsString>) -> Vec<OsString> {
         arguments.insert(1, mode);
     }
     arguments
-}
-
-fn hidden(text: &str) -> Result<Hidden, String> {
-    if text == "none" {
-        return Ok(Hidden(Vec::new()));
-    }
-    let units = |word: &str| match word.trim().parse() {
-        Ok(units @ 1..=1_000_000) => Ok(units),
-        _ => Err(format!("`{word}` is no number of units from 1 to 1000000; write 128, or 512,512, or none")),
-    };
-    text.split(',').map(units).collect::<Result<_, _>>().map(Hidden)
-}
-
-fn fabric(text: &str) -> Result<FabricName, String> {
-    match text.strip_prefix("require=").map(str::trim) {
-        None if text == "auto" => Ok(FabricName::Auto),
-        Some(name) if !name.is_empty() => Ok(FabricName::Require(name.to_ascii_lowercase())),
-        _ => Err("auto or require=NAME is needed".to_owned()),
-    }
-}
-
-fn format(text: &str) -> Result<Format, String> {
-    text.parse().map_err(|error: muster::Error| error.to_string())
-}
-
-fn positive<T: TryFrom<u64>>(text: &str) -> Result<T, String> {
-    let number = text.parse::<u64>().ok().filter(|&number| number > 0 && number <= u64::from(u32::MAX));
-    number
-        .and_then(|number| number.try_into().ok())
-        .ok_or(format!("a whole number from 1 to {} is needed", u32::MAX))
-}
-
-fn number(text: &str, fits: impl Fn(f64) -> bool, what: &str) -> Result<f64, String> {
-    text.parse()
-        .ok()
-        .filter(|&number: &f64| number.is_finite() && fits(number))
-        .ok_or(format!("{what} is needed"))
-}
-
-fn rate(text: &str) -> Result<f32, String> {
-    number(text, |rate| rate > 0.0 && rate <= 1e6, "a number above 0").map(|rate| rate as f32)
-}
-
-fn below_one(text: &str) -> Result<f32, String> {
-    number(text, |momentum| (0.0..1.0).contains(&momentum), "a number from 0 up to but not including 1")
-        .map(|m| m as f32)
-}
-
-fn seconds(text: &str) -> Result<f64, String> {
-    number(text, |seconds| seconds > 0.0 && seconds <= 1e9, "a number of seconds above 0")
-}
-
-fn boolean(text: &str) -> Result<bool, String> {
-    match text.to_ascii_lowercase().as_str() {
-        "true" => Ok(true),
-        "false" => Ok(false),
-        _ => Err("true or false is needed".to_owned()),
-    }
 }
 
 impl Mode {

@@ -107,9 +107,6 @@ pub(super) fn to_io(error: HdfsError) -> io::Error {
         HdfsError::InvalidPath(_) | HdfsError::InvalidArgument(_) | HdfsError::UrlParseError(_) => {
             Kind::InvalidInput
         }
-        HdfsError::SASLError(_) | HdfsError::GSSAPIError(..) | HdfsError::NoSASLMechanism => {
-            Kind::PermissionDenied
-        }
         HdfsError::UnsupportedFeature(_) | HdfsError::UnsupportedErasureCodingPolicy(_) => Kind::Unsupported,
         HdfsError::RPCError(class, _) | HdfsError::FatalRPCError(class, _) => kind_of(simple_name(class)),
         _ => Kind::Other,
@@ -120,10 +117,21 @@ pub(super) fn to_io(error: HdfsError) -> io::Error {
             format!("{}: {}", simple_name(class), message.lines().next().unwrap_or_default())
         }
         HdfsError::IOError(error) => error.to_string(),
+        HdfsError::GSSAPIError(_, _, message) => with_ticket(message),
+        HdfsError::SASLError(message) => with_ticket(message),
+        HdfsError::NoSASLMechanism => with_ticket("the NameNode offers no way to log in that is known here"),
         HdfsError::FileNotFound(_) => "no such file or directory".to_owned(),
         error => error.to_string().lines().next().unwrap_or_default().to_owned(),
     };
     io::Error::new(kind, what)
+}
+
+/// What mends a failed login: nothing but a ticket, where the library that reads it is there.
+fn with_ticket(message: &str) -> String {
+    let message = message.lines().next().unwrap_or_default().trim();
+    format!(
+        "Kerberos: {message}; `klist` shows the ticket, `kinit` gets one (needs libgssapi_krb5: libgssapi-krb5-2 on Debian, krb5-libs on Red Hat)"
+    )
 }
 
 fn kind_of(java_exception: &str) -> io::ErrorKind {
@@ -170,6 +178,13 @@ mod tests {
             io::ErrorKind::QuotaExceeded
         );
         assert_eq!(kind("java.lang.IllegalStateException"), io::ErrorKind::Other);
+    }
+
+    #[test]
+    fn a_failed_login_says_how_to_get_a_ticket() {
+        let message = to_io(HdfsError::SASLError("no ticket\nsecond line".to_owned())).to_string();
+        assert!(message.starts_with("Kerberos: no ticket; ") && message.contains("`kinit`"), "{message}");
+        assert!(!is_transient(&HdfsError::NoSASLMechanism));
     }
 
     #[test]
