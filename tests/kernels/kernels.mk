@@ -1,8 +1,8 @@
 # The kernels on CPUs that this machine is not, emulated, and under valgrind; and over all floats.
 KERNELS_QEMU := qemu-x86_64
 KERNELS_RUNNER := CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUNNER
-# An emulated instruction takes tens of ours: a few cases of each property, where `make test-plain` runs 256.
-KERNELS_CASES ?= 8
+# An emulated instruction takes tens of ours: fewer cases of each property, where `make test-plain` runs 256.
+KERNELS_CASES ?= 32
 
 .PHONY: test-kernels exhaustive
 
@@ -28,7 +28,8 @@ test-kernels:
 	else lacks qemu-user "kernels on CPUs without AVX"; fi; \
 	if command -v valgrind >/dev/null; then \
 		echo "kernels under valgrind: wide, avx2"; \
-		env $(KERNELS_RUNNER)="valgrind -q --error-exitcode=1" $(CARGO) test -q -p muster-kernels --lib; \
+		env $(KERNELS_RUNNER)="valgrind -q --error-exitcode=1" MUSTER_TEST_BACKENDS="wide avx2" \
+			$(CARGO) test -q -p muster-kernels --lib --test backends --test not_finite; \
 	else lacks valgrind "kernels that read what nobody wrote"; fi
 
 exhaustive: ## exp and ln over all floats in their range, against double precision; some minutes
