@@ -26,5 +26,5 @@ picture: see-browser ## draw docs/report.webp anew: the report of a real trainin
 	rm -rf $(PICTURE) && mkdir -p $(PICTURE)
 	cd $(PICTURE) && $(TARGET)/release/mnist train --log-dir logs && $(TARGET)/release/muster report logs
 	chromium --headless --no-sandbox --disable-gpu --no-first-run --hide-scrollbars --disable-background-networking \
-		--user-data-dir=$(PICTURE)/profile --blink-settings=preferredColorScheme=1 --window-size=1000,1850 \
-		--screenshot=$(CURDIR)/docs/report.webp file://$(abspath $(PICTURE))/report.html
+		--user-data-dir=$(PICTURE)/profile --blink-settings=preferredColorScheme=1 --window-size=1000,2320 \
+		--screenshot=$(CURDIR)/docs/report.webp file://$(abspath $(PICTURE))/report.html 2>/dev/null
