@@ -254,7 +254,7 @@ mod tests {
     proptest! {
         #[test]
         fn small_products(
-            form in form(), m in 0_usize..70, n in 1_usize..70, k in 0_usize..70, pad in 0_usize..4,
+            form in form(), m in 0_usize..=70, n in 0_usize..=70, k in 0_usize..=70, pad in 0_usize..4,
             beta in prop::sample::select(vec![0.0_f32, 1.0, -0.5]), seed: u64,
         ) {
             check(form, [m, n, k], pad, beta, seed);
