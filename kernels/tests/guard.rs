@@ -79,13 +79,11 @@ impl Operands {
     }
 
     /// `len` floats beside a guard.
-    #[expect(clippy::mut_from_ref, reason = "as of `put`")]
     fn floats(&self, len: usize) -> &mut [f32] {
         self.put(&(0..len).map(|i| (i * 37 % 101) as f32 / 50.5 - 1.0).collect::<Vec<_>>())
     }
 
     /// `len` bytes beside a guard, most of them zero.
-    #[expect(clippy::mut_from_ref, reason = "as of `put`")]
     fn bytes(&self, len: usize) -> &mut [u8] {
         self.put(&(0..len).map(|i| if i % 5 == 0 { (i * 37 % 256) as u8 } else { 0 }).collect::<Vec<_>>())
     }
