@@ -2,8 +2,8 @@
 //! A kernel that does not keep to its slices ends this test with a signal.
 #![allow(unsafe_code)] // Maps pages, and takes the access to two of them away.
 
-use muster_kernels::{Backend, Bytes, Finish, Form, Kernels, Panels, Start};
-use muster_kernels::{bytes_stride, panel_count, panel_width, panels_len, prefetch, transpose_bytes};
+use muster_kernels::{Backend, Finish, Form, Kernels, Nonzeros, Panels, Start};
+use muster_kernels::{panel_count, panel_width, panels_len, prefetch};
 use rustix::mm::{MapFlags, MprotectFlags, ProtFlags, mmap_anonymous, mprotect, munmap};
 use std::ffi::c_void;
 use std::mem::size_of_val;
@@ -128,25 +128,24 @@ fn products_of_panels() {
     });
 }
 
+/// The list of what is not zero is the crate's own memory; its operands are not.
 #[test]
-fn products_with_bytes() {
+fn products_with_what_is_not_zero() {
     on_each(|kernels, at| {
-        let values: &[f32; 256] =
-            (&*at.put(&std::array::from_fn::<f32, 256, _>(|byte| byte as f32))).try_into().unwrap();
         for (m, k) in pairs().chain([(5, 64), (3, 127), (9, 784)]).filter(|&(m, k)| m > 0 && k > 0) {
+            let (mut matrix, mut turned) = (Nonzeros::with_room(m, k), Nonzeros::with_room(k, m));
+            (0..m).for_each(|_| kernels.push_bytes(at.bytes(k), 0.5, &mut matrix));
+            let leaves = at.put(&[m / 3, m]);
+            turned.transpose(&matrix, leaves);
             for n in [10, 32, 40] {
                 let (width, panels) = (panel_width(n), panel_count(n));
-                let (pixels, turned) = (at.bytes(m * bytes_stride(k)), at.bytes(k * bytes_stride(m)));
-                transpose_bytes(pixels, m, k, turned);
                 let b = at.floats(panels * (k + 1) * width);
                 let finish = Finish::BiasRelu(&b[k * width..]);
-                let c = at.floats(panels * m * width);
-                kernels.matmul_bytes(Bytes::new(pixels, values, m, k), b, k + 1, width, finish, c);
-                let (leaves, first) = (at.put(&[m / 3, m]), 2);
-                let d = at.floats(panels * (m + first) * width);
-                let c = at.floats(panels * (k + 1) * width);
-                let a = Bytes::new(turned, values, k, m);
-                kernels.matmul_tn_bytes(a, leaves, d, (m + first, first), width, c, k + 1);
+                kernels.matmul_sparse(&matrix, 0..k, b, k + 1, width, finish, at.floats(panels * m * width));
+                let (d, c) = (at.floats(panels * m * width), at.floats(panels * (k + 1) * width));
+                kernels.matmul_tn_by_columns(&turned, 0..k, 0..2, d, width, c, k + 1);
+                let (d, c) = (at.floats(m * width), at.floats(k * width));
+                kernels.matmul_tn_by_rows(&matrix, 0..k, (0, leaves), d, width, c, &mut Vec::new());
             }
         }
     });
