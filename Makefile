@@ -103,7 +103,7 @@ soak-fuzz: ## libFuzzer on every reader of bytes, FUZZ_SECONDS (120) each
 		echo "== $$target"; \
 		MUSTER_FUZZ=$$target $(CARGO) fuzz run --features libfuzzer -s none any $(TARGET)/fuzz/corpus/$$target -- \
 			-max_total_time=$(FUZZ_SECONDS) -timeout=10 -max_len=65536 -print_final_stats=1 -verbosity=0 \
-			-artifact_prefix=$(TARGET)/fuzz/$$target-; \
+			-artifact_prefix=$(TARGET)/fuzz/$$target- || exit 1; \
 	done
 
 # What the tests run besides cargo. Debian's packages; sudo is used for apt-get alone.

@@ -115,7 +115,7 @@ pub fn serve(
     max_staleness: Option<u64>,
 ) -> Result<(End, Staleness), Error> {
     let (first_step, end_step) = (conductor.steps(), conductor.last_step());
-    let own = job.cluster.server_trains.then(|| RankGradient::new(job, 0, job.seat(0)));
+    let own = job.cluster.server_trains.then(|| RankGradient::new(job, 0, job.seat(0), &state.reads));
     let loans = Mutex::new(Loans {
         next_step: first_step,
         end_step,

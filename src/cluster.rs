@@ -6,6 +6,7 @@ use crate::feed::Feed;
 use crate::train::Job;
 use muster_collective::{Shape, Times, Transport, World, tree};
 use serde::{Deserialize, Serialize};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 /// Whose gradients make up a step.
@@ -58,6 +59,27 @@ impl Default for Cluster<'_> {
     }
 }
 
+/// How long a rank has waited for its records while it trained.
+#[derive(Default)]
+pub struct Reads {
+    nanoseconds: AtomicU64,
+}
+
+impl Reads {
+    /// Waits for records by doing `read`.
+    pub(crate) fn during<T>(&self, read: impl FnOnce() -> T) -> T {
+        let start = Instant::now();
+        let result = read();
+        self.nanoseconds.fetch_add(start.elapsed().as_nanos() as u64, Relaxed);
+        result
+    }
+
+    /// All of it.
+    pub(crate) fn seconds(&self) -> f64 {
+        Duration::from_nanos(self.nanoseconds.load(Relaxed)).as_secs_f64()
+    }
+}
+
 /// Where a rank's time went while it trained, in seconds.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct RankTimes {
@@ -71,22 +93,23 @@ pub struct RankTimes {
     pub communication: f64,
     /// Waiting for each rank.
     pub waiting: Vec<f64>,
-    /// Reading the data, before training.
+    /// Reading the data before training, and waiting for records that are read or fed during it.
     pub reading: f64,
 }
 
 impl RankTimes {
     /// Those of a rank that has trained since `start` and is now done.
-    pub(crate) fn since(start: Instant, rank: usize, job: &Job, times: Times) -> RankTimes {
+    pub(crate) fn since(start: Instant, rank: usize, job: &Job, times: Times, reads: &Reads) -> RankTimes {
         let Times { communication, waiting } = times;
-        let compute = start.elapsed().as_secs_f64() - communication - waiting.iter().sum::<f64>();
+        let spent = communication + waiting.iter().sum::<f64>() + reads.seconds();
+        let compute = start.elapsed().as_secs_f64() - spent;
         RankTimes {
             rank,
             threads: job.threads,
             compute,
             communication,
             waiting,
-            reading: job.reading_seconds,
+            reading: job.reading_seconds + reads.seconds(),
         }
     }
 

@@ -97,6 +97,8 @@ pub struct Step {
     pub communication: f64,
     /// Of them, those in which this rank waited for others.
     pub waiting: f64,
+    /// Of them, those in which this rank waited for its records.
+    pub reading: f64,
     /// How many updates its gradient has missed, in asynchronous training.
     pub staleness: Option<u64>,
 }
@@ -110,6 +112,8 @@ pub struct Taken {
     pub communication: f64,
     /// Seconds in which it has waited for others.
     pub waiting: f64,
+    /// Seconds in which it has waited for its records.
+    pub reading: f64,
     /// How many updates the gradient has missed, in asynchronous training.
     pub staleness: Option<u64>,
 }
@@ -211,7 +215,7 @@ impl<'a> Conductor<'a> {
 
     /// Takes note of a step that is done.
     pub fn done(&mut self, job: &Job, step: u64, batch: &Batch, taken: Taken) {
-        let Taken { score, communication, waiting, staleness } = taken;
+        let Taken { score, communication, waiting, reading, staleness } = taken;
         self.progress.steps = step + 1;
         self.progress.epoch_loss += score.loss;
         self.progress.epoch_hits += u64::from(score.hits);
@@ -224,6 +228,7 @@ impl<'a> Conductor<'a> {
             seconds: self.train_seconds + self.since.elapsed().as_secs_f64(),
             communication,
             waiting,
+            reading,
             staleness,
         }));
     }

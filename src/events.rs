@@ -21,18 +21,29 @@ const GREY: u64 = 1;
 /// later ones, TensorBoard then forgets.
 pub fn begin(time: f64, first_step: u64, out: &mut Vec<u8>) {
     begin_file(time, out);
-    event(time, first_step, |event| put_bytes(7, &[1 << 3, 1], event), out);
+    write_event(time, first_step, |event| put_bytes(7, &[1 << 3, 1], event), out);
 }
 
 /// Appends the first event of a file.
 pub fn begin_file(time: f64, out: &mut Vec<u8>) {
-    event(time, 0, |event| put_bytes(3, FILE_VERSION, event), out);
+    write_event(time, 0, |event| put_bytes(3, FILE_VERSION, event), out);
 }
 
-/// Values of one step.
+/// Appends an event.
+fn write_event(time: f64, step: u64, body: impl FnOnce(&mut Vec<u8>), out: &mut Vec<u8>) {
+    let mut event = Vec::new();
+    put_event(time, step, body, &mut event);
+    write_record(&event, out).expect("memory takes all bytes");
+}
+
+/// Values of one step. Its memory serves step after step, since there may be a step every hundred microseconds.
 #[derive(Default)]
 pub struct Summary {
     values: Vec<u8>,
+    /// The value that is being added.
+    value: Vec<u8>,
+    /// The event that is being written.
+    event: Vec<u8>,
 }
 
 impl Summary {
@@ -106,24 +117,27 @@ impl Summary {
 
     /// Appends the event of all values to a file.
     pub fn write(&mut self, time: f64, step: u64, out: &mut Vec<u8>) {
-        event(time, step, |event| put_bytes(5, &self.values, event), out);
-        self.values.clear();
+        let Summary { values, event, .. } = self;
+        event.clear();
+        put_event(time, step, |event| put_bytes(5, values, event), event);
+        write_record(event, out).expect("memory takes all bytes");
+        values.clear();
     }
 
     fn value(&mut self, tag: &str, fill: impl FnOnce(&mut Vec<u8>)) {
-        let mut value = Vec::with_capacity(tag.len() + 16);
-        put_bytes(1, tag.as_bytes(), &mut value);
-        fill(&mut value);
-        put_bytes(1, &value, &mut self.values);
+        let Summary { values, value, .. } = self;
+        value.clear();
+        put_bytes(1, tag.as_bytes(), value);
+        fill(value);
+        put_bytes(1, value, values);
     }
 }
 
-fn event(time: f64, step: u64, fill: impl FnOnce(&mut Vec<u8>), out: &mut Vec<u8>) {
-    let mut event = Vec::new();
-    put_double(1, time, &mut event);
-    put_number(2, step, &mut event);
-    fill(&mut event);
-    write_record(&event, out).expect("memory takes all bytes");
+/// Appends an event without its frame.
+fn put_event(time: f64, step: u64, fill: impl FnOnce(&mut Vec<u8>), out: &mut Vec<u8>) {
+    put_double(1, time, out);
+    put_number(2, step, out);
+    fill(out);
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! One rank's gradient of one step: its share of the batch, from wherever its records are, through the passes of its team, into its slot.
 
 use crate::batch::{Batch, leaf_rows, share, shuffle};
+use crate::cluster::Reads;
 use crate::dataset::Dataset;
 use crate::error::Error;
 use crate::pass::{NodeRows, Pass, Score, Slot, Workspace};
@@ -60,6 +61,8 @@ pub struct RankGradient<'a> {
     source: RwLock<RowSource<'a>>,
     /// Which worker this is for the feed.
     worker: usize,
+    /// How long it has waited for records.
+    reads: &'a Reads,
 }
 
 /// Where the rows of the present batch are.
@@ -101,7 +104,12 @@ pub struct ThreadGradient<'a> {
 
 impl<'a> RankGradient<'a> {
     /// For worker `worker`, which computes share `index` of `workers` of each batch.
-    pub fn new(job: &'a Job, worker: usize, (index, workers): (usize, usize)) -> RankGradient<'a> {
+    pub fn new(
+        job: &'a Job,
+        worker: usize,
+        (index, workers): (usize, usize),
+        reads: &'a Reads,
+    ) -> RankGradient<'a> {
         let schedule = job.schedule();
         let seat = |rows: usize| {
             let share = Share::new(rows, rows.div_ceil(schedule.micro_batch), index, workers);
@@ -114,7 +122,7 @@ impl<'a> RankGradient<'a> {
             Records::Blocks(_) => RowSource::Windows(Present::default()),
             Records::Fed { .. } => RowSource::Fed(0, None),
         };
-        RankGradient { job, seats, reading: job.reading(), source: RwLock::new(source), worker }
+        RankGradient { job, seats, reading: job.reading(), source: RwLock::new(source), worker, reads }
     }
 
     /// The most gradients that a slot has to hold.
@@ -170,12 +178,14 @@ impl<'a> RankGradient<'a> {
                 shuffle(self.reading.seed, batch.epoch, dataset.len(), order);
             }
             (windows, Records::Blocks(blocks)) => {
-                *windows = RowSource::Windows(Present::of(blocks, self.reading, batch)?);
+                let present = self.reads.during(|| Present::of(blocks, self.reading, batch))?;
+                *windows = RowSource::Windows(present);
             }
             (fed, _) => {
                 let feed = self.job.cluster.feed.expect("records that are fed have a feed");
                 let first = batch.positions.start + rows.start;
-                *fed = RowSource::Fed(first, feed.take(self.worker, step, rows.len())?);
+                let rows = self.reads.during(|| feed.take(self.worker, step, rows.len()))?;
+                *fed = RowSource::Fed(first, rows);
             }
         }
         Ok(())

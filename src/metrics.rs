@@ -72,7 +72,7 @@ pub struct Run {
     pub every: u64,
     /// Ranks, the server among them.
     pub world_size: usize,
-    /// Seconds of reading the data.
+    /// Seconds of reading the data, before the first step.
     pub reading: f64,
     /// What decides the result, and how it is computed, by name.
     pub options: BTreeMap<String, String>,
@@ -105,6 +105,9 @@ pub struct Steps {
     pub communication: f32,
     /// … waited for others.
     pub waiting: f32,
+    /// … waited for its records.
+    #[serde(default)]
+    pub reading: f32,
     /// How many updates the gradients of asynchronous training have missed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub staleness: Option<Missed>,

@@ -40,7 +40,7 @@ pub fn run(
 
 fn serve(job: &Job, link: &Server, state: &State, conductor: &mut Conductor) -> Result<End, Error> {
     let first_step = conductor.steps();
-    let own = job.cluster.server_trains.then(|| RankGradient::new(job, 0, job.seat(0)));
+    let own = job.cluster.server_trains.then(|| RankGradient::new(job, 0, job.seat(0), &state.reads));
     let (pauses, signal) = (Pauses::new(job, state, conductor, Some(link)), Signal::default());
     let pushes = RwLock::new(vec![Push::default(); job.workers()]);
     let ends = team::run(job.threads, |team| {

@@ -7,7 +7,7 @@
 use crate::asynchronous::Staleness;
 use crate::batch::{Batch, Schedule};
 use crate::checkpoint::{Checkpoint, Identity};
-use crate::cluster::{self, Cluster, RankTimes};
+use crate::cluster::{self, Cluster, RankTimes, Reads};
 use crate::conductor::{Conductor, End, Next, Signal, Taken};
 use crate::error::Error;
 use crate::evaluate::Evaluation;
@@ -103,6 +103,8 @@ pub struct State {
     pub slots: Vec<Shared>,
     /// Counts the gradients of an epoch's last step, where somebody wants to see them.
     pub gradients: Option<Gradients>,
+    /// How long rank 0 has waited for its records.
+    pub reads: Reads,
 }
 
 /// What comes out of a training.
@@ -132,10 +134,11 @@ pub fn train(job: &Job, start: &Checkpoint, conductor: &mut Conductor) -> Result
     let slots = start.slots.iter().map(import).collect();
     let gradients = conductor.histograms.then(|| Gradients::new(job.model));
     if job.world_size == 1 {
-        let state = State { weights: Arc::new(import(&start.weights)), slots, gradients };
+        let weights = Arc::new(import(&start.weights));
+        let state = State { weights, slots, gradients, reads: Reads::default() };
         let end = if conductor.is_finished() { End::Finished } else { solo(job, &state, conductor)? };
         job.finish_feed(0)?;
-        let times = vec![RankTimes::since(began, 0, job, Default::default())];
+        let times = vec![RankTimes::since(began, 0, job, Default::default(), &state.reads)];
         let weights = job.model.export(&state.weights);
         return Ok(Outcome { weights, end, times, staleness: Staleness::new() });
     }
@@ -143,9 +146,9 @@ pub fn train(job: &Job, start: &Checkpoint, conductor: &mut Conductor) -> Result
     let shape = job.shape(&ranks, &lengths);
     let serve = |link: &Server, conductor: &mut Conductor| {
         job.model.import(&start.weights, link.weights());
-        let state = State { weights: link.weights().clone(), slots, gradients };
+        let state = State { weights: link.weights().clone(), slots, gradients, reads: Reads::default() };
         let (end, staleness) = server::run(job, link, &state, conductor)?;
-        let times = vec![RankTimes::since(began, 0, job, link.times())];
+        let times = vec![RankTimes::since(began, 0, job, link.times(), &state.reads)];
         Ok::<_, Error>(Outcome { weights: job.model.export(&state.weights), end, times, staleness })
     };
     if let Some((world, transport)) = job.cluster.world {
@@ -186,7 +189,7 @@ pub fn work(job: &Job, (world, transport): (&World, Transport)) -> Result<(), Er
 /// The one rank of a world of one.
 fn solo(job: &Job, state: &State, conductor: &mut Conductor) -> Result<End, Error> {
     let first_step = conductor.steps();
-    let (rank, slot) = (RankGradient::new(job, 0, (0, 1)), job.model.buffer());
+    let (rank, slot) = (RankGradient::new(job, 0, (0, 1), &state.reads), job.model.buffer());
     let (pauses, signal) = (Pauses::new(job, state, conductor, None), Signal::default());
     let ends = team::run(job.threads, |team| {
         let mut gradient = rank.thread(team);
@@ -349,7 +352,8 @@ impl<'a, 'c> Pauses<'a, 'c> {
         next: Next,
     ) -> Result<Option<End>, Error> {
         if team.is_leader() && next != Next::DRAINED {
-            self.conductor().done(self.job, step, batch, taken);
+            let reading = self.state.reads.seconds();
+            self.conductor().done(self.job, step, batch, Taken { reading, ..taken });
             self.job.done(0, step + 1);
         }
         if next == Next::default() {

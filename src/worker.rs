@@ -1,7 +1,7 @@
 //! A rank that computes gradients: pull an order and the weights, push the gradient of its share of the batch.
 
 use crate::batch::Batch;
-use crate::cluster::RankTimes;
+use crate::cluster::{RankTimes, Reads};
 use crate::error::Error;
 use crate::gradient::{RankGradient, Share, ThreadGradient};
 use crate::team;
@@ -16,8 +16,8 @@ use std::time::Instant;
 /// # Errors
 /// If a rank has failed, this one or another.
 pub fn run(job: &Job, (index, rank): (usize, usize), link: &Worker) -> Result<RankTimes, Error> {
-    let start = Instant::now();
-    let work = || follow(job, index, link).and_then(|()| job.finish_feed(index));
+    let (start, reads) = (Instant::now(), Reads::default());
+    let work = || follow(job, index, link, &reads).and_then(|()| job.finish_feed(index));
     let done = catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|_| {
         let reason = "a thread panicked; its message stands above".to_owned();
         Err(muster_collective::Error::Failed { reason }.into())
@@ -26,13 +26,13 @@ pub fn run(job: &Job, (index, rank): (usize, usize), link: &Worker) -> Result<Ra
         link.fail(&error.to_string());
     }
     done?;
-    Ok(RankTimes::since(start, rank, job, link.times()))
+    Ok(RankTimes::since(start, rank, job, link.times(), &reads))
 }
 
 /// Carries out orders.
-fn follow(job: &Job, index: usize, link: &Worker) -> Result<(), Error> {
+fn follow(job: &Job, index: usize, link: &Worker, reads: &Reads) -> Result<(), Error> {
     let Order::Compute(first_step) = link.pull()? else { return Ok(()) };
-    let rank = RankGradient::new(job, index, job.seat(index));
+    let rank = RankGradient::new(job, index, job.seat(index), reads);
     let order = Mutex::new(Order::Compute(first_step));
     let ordered = || *order.lock().expect("no panic while it is held");
     let results = team::run(job.threads, |team| {

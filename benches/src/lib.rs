@@ -5,6 +5,7 @@
 //! - [`limits`]: the machine: [`peak`], multiply-adds a second; [`memory`], bytes a second from caches, memory and other cores
 //! - [`products`] and [`kernels`]: the kernels on the shapes of training, under the roofline
 //! - [`trainer`] and [`training`]: records a second, on one thread and on all
+//! - [`lines`]: what a line of metrics costs
 //! - [`exchange`]: push and pull of a model's weights; [`world`]: the same, and training, under mpirun
 //! - [`reading`]: csv and TFRecord, on this machine and on HDFS; [`launch`]: [`job`]s from start to end
 //!
@@ -24,6 +25,7 @@ pub mod job;
 pub mod kernels;
 pub mod launch;
 pub mod limits;
+pub mod lines;
 pub mod machine;
 pub mod measure;
 pub mod memory;

@@ -14,6 +14,7 @@ pub fn html(report: &Report, comparison: Option<&Comparison>) -> String {
     let mut page = format!(
         "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
          <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n<title>muster bench</title>\n\
+         <meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'; img-src data:\">\n\
          <style>\n{STYLE}</style>\n</head>\n<body>\n<h1>muster bench</h1>\n<p>{}</p>\n",
         escape(&machine(report))
     );

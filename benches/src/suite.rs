@@ -11,7 +11,7 @@ use crate::machine::Machine;
 use crate::measure::{Limit, Probe, quartiles};
 use crate::report::{Bound, Figure, LeftOut, Report, VERSION};
 use crate::training::counted;
-use crate::{exchange, kernels, launch, limits, reading, training, world};
+use crate::{exchange, kernels, launch, limits, lines, reading, training, world};
 
 /// The rate at which one core reads what another has written.
 pub const BETWEEN_CORES: &str = "between cores";
@@ -154,6 +154,7 @@ fn alone(bench: &Bench, left_out: &mut Vec<LeftOut>) -> Vec<Probe<'static>> {
         Err(error) => left_out.push(LeftOut { what: what.to_owned(), why: error.to_string() }),
     };
     add("training", training::probes(bench));
+    add("metrics", lines::probes(bench));
     add("push and pull", Ok(exchange::probes(bench)));
     add("reading", reading::local(bench));
     add("reading from HDFS", reading::hdfs(bench));

@@ -22,8 +22,8 @@ pub struct Recorder {
     last_step: u64,
     /// What will be the next line.
     open: Open,
-    /// Seconds of training, communication and waiting up to the last line.
-    before: [f64; 3],
+    /// Seconds of training, communication, waiting and reading up to the last line.
+    before: [f64; 4],
     /// Steps done.
     steps: u64,
 }
@@ -124,9 +124,10 @@ impl Recorder {
     fn close_line(&mut self) {
         let open = std::mem::take(&mut self.open);
         let Some(step) = open.last else { return };
-        let now_spent = [step.seconds, step.communication, step.waiting];
+        let now_spent = [step.seconds, step.communication, step.waiting, step.reading];
         let since = std::mem::replace(&mut self.before, now_spent);
-        let [seconds, communication, waiting] = [0, 1, 2].map(|i| (now_spent[i] - since[i]).max(0.0));
+        let [seconds, communication, waiting, reading] =
+            [0, 1, 2, 3].map(|i| (now_spent[i] - since[i]).max(0.0));
         let rows = open.rows as f64;
         self.mailbox.put(Entry::Steps(Steps {
             step: step.steps,
@@ -138,9 +139,10 @@ impl Recorder {
             learning_rate: step.learning_rate,
             images_per_second: if seconds > 0.0 { (rows / seconds) as f32 } else { 0.0 },
             seconds: seconds as f32,
-            compute: (seconds - communication - waiting).max(0.0) as f32,
+            compute: (seconds - communication - waiting - reading).max(0.0) as f32,
             communication: communication as f32,
             waiting: waiting as f32,
+            reading: reading as f32,
             staleness: step.staleness.map(|_| Missed {
                 mean: (open.missed as f64 / open.steps as f64) as f32,
                 max: open.missed_max,

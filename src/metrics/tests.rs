@@ -18,7 +18,7 @@ fn run(first_step: u64, last_step: u64, every: u64) -> Run {
     Run { first_step, last_step, steps_per_epoch: 10, every, options, ..Run::default() }
 }
 
-/// A step of 10 records, each with a loss of the step's number, half of them right; it takes a second, a quarter of it waiting.
+/// A step of 10 records, each with a loss of the step's number, half of them right; it takes a second, a quarter of it waiting, an eighth reading.
 fn step(steps: u64, first: u64) -> Event<'static> {
     let since = (steps - first) as f64;
     Event::Step(Step {
@@ -30,6 +30,7 @@ fn step(steps: u64, first: u64) -> Event<'static> {
         seconds: since,
         communication: 0.0,
         waiting: since / 4.0,
+        reading: since / 8.0,
         staleness: steps.is_multiple_of(2).then_some(steps),
     })
 }
@@ -58,8 +59,8 @@ fn lines_are_means_over_their_steps() {
     let second = history.steps[1];
     assert_eq!((second.rows, second.loss, second.accuracy, second.epoch), (40, 6.5, 0.5, 1));
     assert_eq!(
-        (second.seconds, second.compute, second.waiting, second.images_per_second),
-        (4.0, 3.0, 1.0, 10.0)
+        (second.seconds, second.compute, second.waiting, second.reading, second.images_per_second),
+        (4.0, 2.5, 1.0, 0.5, 10.0)
     );
     assert_eq!(second.staleness, Some(Missed { mean: 3.5, max: 8 }));
     assert_eq!(history.end.as_ref().map(|end| (end.step, end.reason.as_str())), Some((14, "finished")));

@@ -41,6 +41,15 @@ fn every_file_is_on_the_map() {
     assert!(missing.is_empty(), "ARCHITECTURE.md's code map needs a line for each of {missing:#?}");
 }
 
+/// `make picture` draws it.
+#[test]
+fn the_picture_in_the_readme_is_there_and_small() {
+    let picture = "docs/report.webp";
+    assert!(document("README.md").contains(&format!("]({picture})")));
+    let picture = fs::read(root().join(picture)).unwrap();
+    assert!(picture.len() < 150_000 && picture.starts_with(b"RIFF") && &picture[8..12] == b"WEBP");
+}
+
 #[test]
 fn nothing_on_the_map_is_gone() {
     let map = document("ARCHITECTURE.md");

@@ -39,6 +39,30 @@ fn every_step_is_there_and_the_weights_are_the_same() {
     assert_eq!(found.epochs.len(), 3);
 }
 
+/// Records that do not fit are read while it trains, and those that are fed come while it trains.
+#[test]
+fn the_time_of_each_step_is_accounted_for() {
+    let sandbox = Sandbox::new();
+    sandbox.train("--hidden 16 -e 2 -m memory --log-dir memory --metrics-every 1").succeeds();
+    assert!(history(&sandbox, "memory").steps.iter().all(|steps| steps.reading == 0.0));
+    run(&mut sandbox.mnist("prepare --data data -n 3 -o parts")).succeeds();
+    let read = "--images parts/train/images --labels parts/train/labels --hidden 16 -e 2 --metrics-every 1";
+    let options = format!("train {read} -m read --log-dir read --cache-mib 0 --report read.json");
+    run(&mut sandbox.mnist(&options)).succeeds();
+    let fed = format!("train {read} -m fed --log-dir fed -n 2 --server-trains --input-mode feed");
+    run(&mut sandbox.mnist(&fed)).succeeds();
+    for folder in ["read", "fed"] {
+        let steps = history(&sandbox, folder).steps;
+        assert!(steps[0].reading > 0.0, "{folder}: {:?}", steps[0]);
+        for s in &steps {
+            let sum = s.compute + s.communication + s.waiting + s.reading;
+            assert!((sum - s.seconds).abs() <= 1e-3 * s.seconds, "{folder}: {s:?}");
+        }
+    }
+    let (rank, before) = (&sandbox.json("read.json")["ranks"][0], history(&sandbox, "read").runs[0].reading);
+    assert!(rank["reading"].as_f64().unwrap() > before, "{rank}");
+}
+
 #[test]
 fn asynchronous_steps_have_a_staleness() {
     let sandbox = Sandbox::new();

@@ -76,7 +76,7 @@ fn ranks(run: &RunDirectory) -> (Vec<RankTimes>, &'static str) {
         compute: sum(|steps| steps.compute),
         communication: sum(|steps| steps.communication),
         waiting: vec![sum(|steps| steps.waiting)],
-        reading: run.history.runs.iter().map(|run| run.reading).sum(),
+        reading: run.history.runs.iter().map(|run| run.reading).sum::<f64>() + sum(|steps| steps.reading),
         ..RankTimes::default()
     };
     (vec![rank], "Rank 0 only: there is no report.")
