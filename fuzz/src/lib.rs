@@ -15,6 +15,7 @@ use muster::format;
 use muster::optimizer::Optimizer;
 use muster::parts::manifest::Manifest;
 use muster::train::Recipe;
+use muster_launcher::fuzz as launcher;
 
 /// One function of bytes.
 #[derive(Clone, Copy)]
@@ -34,8 +35,23 @@ pub fn targets() -> Vec<Target> {
         Target { name: "manifest", run: manifest, seeds: manifests },
         Target { name: "model", run: model, seeds: models },
         Target { name: "checkpoint", run: checkpoint, seeds: checkpoints },
+        Target { name: "control", run: control, seeds: launcher::control_seeds },
+        Target { name: "data", run: frame, seeds: launcher::data_seeds },
+        Target { name: "connection", run: connection, seeds: launcher::data_seeds },
     ];
     formats.into_iter().chain(others).collect()
+}
+
+fn control(data: &[u8]) {
+    launcher::control(data);
+}
+
+fn frame(data: &[u8]) {
+    launcher::data(data);
+}
+
+fn connection(data: &[u8]) {
+    assert_eq!(launcher::connection(data), 0, "a frame from somebody without the key");
 }
 
 fn manifest(data: &[u8]) {

@@ -20,6 +20,8 @@ use std::time::{Duration, Instant};
 const MAGIC: [u8; 8] = *b"muster\x00\x02";
 /// A handshake takes a round trip or two; who has not finished it by then is dropped.
 pub const HANDSHAKE_MAX: Duration = Duration::from_secs(5);
+/// Room for the first bytes of a frame.
+const ROOM_MIN: usize = 64 * 1024;
 
 /// The sending half.
 pub struct Sender {
@@ -196,8 +198,15 @@ impl<R: Read> Receiver<R> {
             let text = format!("a frame of {bytes} bytes; at most {} are taken", self.limit);
             return Err(io::Error::new(io::ErrorKind::InvalidData, text));
         }
-        payload.resize(bytes, 0);
-        self.stream.read_exact(payload)?;
+        // A length is not believed before as many bytes have come: room grows with them.
+        let mut here = 0;
+        while here < bytes {
+            let room = payload.capacity().max(2 * here).max(ROOM_MIN).min(bytes);
+            payload.resize(room, 0);
+            self.stream.read_exact(&mut payload[here..])?;
+            here = room;
+        }
+        payload.truncate(bytes);
         let mut tag = [0; LENGTH];
         self.stream.read_exact(&mut tag)?;
         if self.seal.next(length, payload) != tag {

@@ -2,9 +2,12 @@
 //! after it has been written and read again.
 
 use crate::channel::Receiver;
+use crate::feed::Tally;
 use crate::feed::protocol::{ToFeeder, ToWorker};
 use crate::key::JobKey;
-use crate::message::{self, Hello, MESSAGE_MAX, Status, ToDriver, ToRank};
+use crate::message::{
+    self, ClusterSpec, Hello, MESSAGE_MAX, Node, Phase, Progress, Role, Score, Status, ToDriver, ToRank,
+};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::fmt::Debug;
@@ -18,8 +21,7 @@ pub fn control(payload: &[u8]) -> usize {
 
 fn same<M: Serialize + DeserializeOwned + PartialEq + Debug>(payload: &[u8]) -> bool {
     let Ok(message) = message::decode::<M>(payload) else { return false };
-    let json = serde_json::to_vec(&message).expect("messages have a JSON form");
-    assert_eq!(message::decode::<M>(&json).expect("what was written can be read"), message);
+    assert_eq!(message::decode::<M>(&json(&message)).expect("what was written can be read"), message);
     true
 }
 
@@ -49,62 +51,62 @@ pub fn connection(bytes: &[u8]) -> usize {
     frames
 }
 
+fn json(message: &impl Serialize) -> Vec<u8> {
+    serde_json::to_vec(message).expect("messages have a JSON form")
+}
+
+/// One of each kind of message, for [`control`].
+pub fn control_seeds() -> Vec<Vec<u8>> {
+    let node = Node {
+        rank: 1,
+        role: Role::Chief,
+        host: "a".to_owned(),
+        pid: 7,
+        data_listener: "[::1]:9".parse().ok(),
+    };
+    let registration = r#"{"Register":{"ranks":[1,2],"attempt":0,"host":"a","pid":7,"start_time":9,"program":{"name":"mnist",
+        "version":"1.0.0","kernels":"wide","task":"train"},"cpu_features":["avx2"],"cores":2,"data_listeners":["10.0.0.1:9",null]}}"#;
+    let progress = Progress { phase: Phase::Training, step: u64::MAX };
+    vec![
+        registration.as_bytes().to_vec(),
+        json(&Hello::Status),
+        json(&ToDriver::Beat(vec![progress; 3])),
+        json(&ToDriver::Done {
+            rank: 2,
+            result: Err("the disk is full \u{1f4be}".to_owned()),
+            score: Score { labelled: 9, right: 7 },
+        }),
+        json(&ToRank::Reserved(ClusterSpec { nodes: vec![node; 2] })),
+        json(&Status {
+            phase: "x".to_owned(),
+            attempt: 1,
+            seconds: 1.5,
+            ranks: vec![],
+            waits: String::new(),
+        }),
+    ]
+}
+
+/// One of each kind of frame, for [`data`].
+pub fn data_seeds() -> Vec<Vec<u8>> {
+    let whole = |(head, rest): (Vec<u8>, &[u8])| [&head, rest].concat();
+    let tally = Tally { records: 9, digest: [7; 32] };
+    vec![
+        whole(ToWorker::Portion { lease: 1, first: 2, count: 3, records: b"abc" }.encode()),
+        whole(ToWorker::End.encode()),
+        whole(ToFeeder::Used { lease: 1, digest: [9; 32], count: 2, results: b"1\n2\n" }.encode()),
+        whole(ToFeeder::Total(tally).encode()),
+        whole(ToFeeder::Want(7).encode()),
+    ]
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::feed::Tally;
-    use crate::message::{ClusterSpec, Node, Phase, Progress, Role, Score};
     use rand_chacha::ChaCha8Rng;
     use rand_chacha::rand_core::{Rng, SeedableRng};
 
     const ROUNDS: usize = 20_000;
-
-    fn json(message: &impl Serialize) -> Vec<u8> {
-        serde_json::to_vec(message).unwrap()
-    }
-
-    fn control_seeds() -> Vec<Vec<u8>> {
-        let node = Node {
-            rank: 1,
-            role: Role::Chief,
-            host: "a".to_owned(),
-            pid: 7,
-            data_listener: "[::1]:9".parse().ok(),
-        };
-        let registration = r#"{"Register":{"ranks":[1,2],"attempt":0,"host":"a","pid":7,"start_time":9,"program":{"name":"mnist",
-            "version":"1.0.0","kernels":"wide","task":"train"},"cpu_features":["avx2"],"cores":2,"data_listeners":["10.0.0.1:9",null]}}"#;
-        let progress = Progress { phase: Phase::Training, step: u64::MAX };
-        vec![
-            registration.as_bytes().to_vec(),
-            json(&Hello::Status),
-            json(&ToDriver::Beat(vec![progress; 3])),
-            json(&ToDriver::Done {
-                rank: 2,
-                result: Err("the disk is full \u{1f4be}".to_owned()),
-                score: Score { labelled: 9, right: 7 },
-            }),
-            json(&ToRank::Reserved(ClusterSpec { nodes: vec![node; 2] })),
-            json(&Status {
-                phase: "x".to_owned(),
-                attempt: 1,
-                seconds: 1.5,
-                ranks: vec![],
-                waits: String::new(),
-            }),
-        ]
-    }
-
-    fn data_seeds() -> Vec<Vec<u8>> {
-        let whole = |(head, rest): (Vec<u8>, &[u8])| [&head, rest].concat();
-        let tally = Tally { records: 9, digest: [7; 32] };
-        vec![
-            whole(ToWorker::Portion { lease: 1, first: 2, count: 3, records: b"abc" }.encode()),
-            whole(ToWorker::End.encode()),
-            whole(ToFeeder::Used { lease: 1, digest: [9; 32], count: 2, results: b"1\n2\n" }.encode()),
-            whole(ToFeeder::Total(tally).encode()),
-            whole(ToFeeder::Want(7).encode()),
-        ]
-    }
 
     /// Flips bits, cuts, repeats and inserts.
     fn mutate(bytes: &mut Vec<u8>, noise: &mut ChaCha8Rng) {
