@@ -1,4 +1,8 @@
 //! Push and pull: the weights of a model go to each worker, a gradient as long comes back, and the server adds it to them.
+//!
+//! Two figures of each: what the transport itself takes, when the worker neither reads the weights nor writes the gradient, and what it
+//! takes when the worker does, as training does. The server adds up in both. In shared memory the first one moves no data between cores but flags
+//! and what the server has written; the second one cannot be faster than the cores exchange what they have written.
 
 use std::thread;
 use std::time::{Duration, Instant};
@@ -13,37 +17,66 @@ use crate::suite::{BETWEEN_CORES, Bench};
 
 /// Floats of the weights, and of a gradient: those of 784-10, 784-128-10 and 784-512-512-10.
 pub const SIZES: [usize; 3] = [7_850, 101_770, 669_706];
+/// Floats that are added up at a time; they stay in the first cache.
+const CHUNK: usize = 1024;
 /// Steps that tell how many fill a sample.
 pub const TRIAL: u64 = 50;
+
+/// What a worker does between pull and push.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Work {
+    /// Nothing: what is timed is the transport, and the server's addition.
+    Nothing,
+    /// Reads the weights and writes a gradient, as computing does.
+    Touch,
+}
+
+impl Work {
+    /// Both.
+    pub const ALL: [Work; 2] = [Work::Nothing, Work::Touch];
+
+    /// What a figure's name says of it.
+    fn mark(self) -> &'static str {
+        match self {
+            Work::Nothing => "",
+            Work::Touch => ", read and written",
+        }
+    }
+}
 
 /// Between threads of this process.
 pub fn probes(bench: &Bench) -> Vec<Probe<'static>> {
     let (kernels, time) = (bench.kernels, bench.sample);
-    let probe_of = |floats| {
+    let probe_of = |(floats, work)| {
         let run = move |steps| {
             let (server, workers) = link::threads(&shape(&[floats], &[1]));
             thread::scope(|scope| {
-                let worker = scope.spawn(|| workers.iter().try_for_each(follow));
+                let worker = scope.spawn(|| workers.iter().try_for_each(|worker| follow(worker, work)));
                 let micros = serve(&server, kernels, steps)?;
                 worker.join().expect("a worker does not panic")?;
                 Ok(micros)
             })
         };
         let sample = steps(TRIAL, move |micros| steps_of(time, micros), run);
-        probe("threads, 1 worker", 1, floats, sample)
+        probe("threads, 1 worker", 1, (floats, work), sample)
     };
-    SIZES.map(probe_of).into()
+    loads().map(probe_of).collect()
+}
+
+/// All sizes, with what the workers do.
+pub fn loads() -> impl Iterator<Item = (usize, Work)> {
+    Work::ALL.into_iter().flat_map(|work| SIZES.map(|floats| (floats, work)))
 }
 
 /// A probe of this exchange of so many floats with so many workers.
-pub fn probe<'a>(way: &str, workers: usize, floats: usize, sample: Sample<'a>) -> Probe<'a> {
+pub fn probe<'a>(way: &str, workers: usize, (floats, work): (usize, Work), sample: Sample<'a>) -> Probe<'a> {
     // Each float crosses between cores as a weight and as a gradient; GB/s are bytes a nanosecond.
     let bytes = 2 * workers * floats * size_of::<f32>();
     Probe {
         group: Group::Exchange,
-        name: format!("{way}, {:.0} KB", floats as f64 * 4e-3),
+        name: format!("{way}, {:.0} KB{}", floats as f64 * 4e-3, work.mark()),
         unit: Unit::Micros,
-        limit: Some(Limit::Over(BETWEEN_CORES.to_owned(), bytes as f64 / 1e3)),
+        limit: (work == Work::Touch).then(|| Limit::Over(BETWEEN_CORES.to_owned(), bytes as f64 / 1e3)),
         intensity: None,
         sample,
     }
@@ -65,7 +98,7 @@ pub fn steps_of(sample: Duration, micros: f64) -> u64 {
 /// # Errors
 /// If a rank has failed.
 pub fn serve(server: &Server, kernels: &Kernels, steps: u64) -> Result<f64, crate::Error> {
-    let mut push = Push::default();
+    let (mut push, mut gradients) = (Push::default(), Vec::new());
     // A step before the clock starts: the workers are there then.
     let mut step = |step| {
         server.publish(Order::Compute(step))?;
@@ -73,9 +106,13 @@ pub fn serve(server: &Server, kernels: &Kernels, steps: u64) -> Result<f64, crat
             server.collect(worker, &mut push)?;
         }
         let mut weights = server.weights().write_all();
-        for &worker in server.others() {
-            kernels.add_assign(&mut weights, &server.slots()[worker].read_all());
+        gradients.extend(server.others().iter().map(|&worker| server.slots()[worker].read_all()));
+        for (at, chunk) in weights.chunks_mut(CHUNK).enumerate() {
+            for gradient in &gradients {
+                kernels.add_assign(chunk, &gradient[at * CHUNK..][..chunk.len()]);
+            }
         }
+        gradients.clear();
         Ok::<_, Error>(())
     };
     step(0)?;
@@ -86,11 +123,11 @@ pub fn serve(server: &Server, kernels: &Kernels, steps: u64) -> Result<f64, crat
     Ok(1e6 * seconds / steps as f64)
 }
 
-/// A worker's part: reads the weights and writes a gradient, as computing does, until it is told to stop.
+/// A worker's part, until it is told to stop. Its gradient is the number of the step, or what it was before.
 ///
 /// # Errors
 /// If a rank has failed.
-pub fn follow(worker: &Worker) -> Result<(), Error> {
+pub fn follow(worker: &Worker, work: Work) -> Result<(), Error> {
     let push = Push {
         nodes: vec![muster_collective::tree::Node { level: 0, index: 0 }],
         losses: vec![0.0],
@@ -98,8 +135,10 @@ pub fn follow(worker: &Worker) -> Result<(), Error> {
         ..Push::default()
     };
     while let Order::Compute(step) = worker.pull()? {
-        std::hint::black_box(memory::sum(&worker.weights().read_all(), 1));
-        worker.slot().write_all().fill(step as f32);
+        if work == Work::Touch {
+            std::hint::black_box(memory::sum(&worker.weights().read_all(), 1));
+            worker.slot().write_all().fill(step as f32);
+        }
         worker.push(&push)?;
     }
     Ok(())
@@ -113,7 +152,8 @@ mod tests {
     fn every_step_moves_weights_and_gradients() {
         let (server, workers) = link::threads(&shape(&[SIZES[0]], &[1, 2]));
         thread::scope(|scope| {
-            let workers: Vec<_> = workers.iter().map(|worker| scope.spawn(|| follow(worker))).collect();
+            let begin = |worker| scope.spawn(move || follow(worker, Work::Touch));
+            let workers: Vec<_> = workers.iter().map(begin).collect();
             assert!(serve(&server, Kernels::select().unwrap(), 9).unwrap() > 0.0);
             workers.into_iter().for_each(|worker| worker.join().unwrap().unwrap());
         });

@@ -6,7 +6,7 @@ use std::rc::Rc;
 use muster_collective::{Transport, World};
 
 use crate::Error;
-use crate::exchange::{SIZES, TRIAL, follow as follow_exchange, probe, serve, shape, steps_of};
+use crate::exchange::{TRIAL, Work, follow as follow_exchange, loads, probe, serve, shape, steps_of};
 use crate::kernels::DENSITY;
 use crate::measure::{Limit, Probe, steps};
 use crate::report::{Group, Unit};
@@ -24,8 +24,8 @@ const TRAINING: [(&str, bool); 2] = [("train", false), ("train-too", true)];
 
 /// What is measured where it can be had. Leaders are memory within a node and messages between nodes, which are here as such.
 const TRANSPORTS: [Transport; 3] = [Transport::Shared, Transport::Messages, Transport::Rma];
-/// What rank 0 calls push and pull; the number of floats follows.
-const EXCHANGE: &str = "exchange-";
+/// What rank 0 calls push and pull, by what the workers do between; the number of floats follows.
+const EXCHANGE: [(&str, Work); 2] = [("exchange-", Work::Nothing), ("touch-", Work::Touch)];
 
 /// Rank 0's probes.
 ///
@@ -41,17 +41,19 @@ pub fn probes<'a>(bench: &Bench, world: &'a World) -> Result<Vec<Probe<'a>>, Err
     };
     let transports = || TRANSPORTS.into_iter().filter(is_there);
     let mut probes = Vec::new();
-    for (transport, floats) in transports().flat_map(|transport| SIZES.map(|floats| (transport, floats))) {
+    for (transport, (floats, work)) in
+        transports().flat_map(|transport| loads().map(move |load| (transport, load)))
+    {
         let kernels = bench.kernels;
         let run = move |steps| {
-            world.exchange_after_work(&order(&format!("{EXCHANGE}{floats}"), transport, steps))?;
+            world.exchange_after_work(&order(&name_of(floats, work), transport, steps))?;
             let ranks = world.roster().by_node(1);
             serve(&world.server(&shape(&[floats], &ranks), transport)?, kernels, steps)
         };
         let way = format!("MPI, {}, {}", transport.name(), counted(workers, "worker"));
         let time = bench.sample;
         let sample = steps(TRIAL, move |micros| steps_of(time, micros), run);
-        probes.push(probe(&way, workers, floats, sample));
+        probes.push(probe(&way, workers, (floats, work), sample));
     }
     let (alone, time) = (trainer.clone(), bench.sample);
     let fill = move |rate: f64| training::steps_of(time, rate);
@@ -95,9 +97,8 @@ pub fn follow(bench: &Bench, world: &World) -> Result<(), Error> {
                 trainer.images_per_second_of((world, transport), server_trains, steps)?;
             }
             None => {
-                let floats = what.strip_prefix(EXCHANGE).and_then(|floats| floats.parse().ok());
-                let lengths = [floats.expect("the same program gave the order")];
-                follow_exchange(&world.worker(&shape(&lengths, &ranks), transport)?)?;
+                let (floats, work) = load_of(what).expect("the same program gave the order");
+                follow_exchange(&world.worker(&shape(&[floats], &ranks), transport)?, work)?;
             }
         }
     }
@@ -115,6 +116,17 @@ pub fn end(world: &World) -> Result<(), Error> {
 fn trainer(bench: &Bench) -> Result<Trainer, Error> {
     let (images, labels) = random_images(IMAGES, SHAPE.0, SHAPE.1, DENSITY);
     Ok(Trainer::new(bench.kernels, HIDDEN, SHAPE.1, &images, &labels)?)
+}
+
+/// What push and pull of so many floats is called.
+fn name_of(floats: usize, work: Work) -> String {
+    let names = EXCHANGE.into_iter().filter(|(_, with)| *with == work);
+    names.map(|(name, _)| format!("{name}{floats}")).collect()
+}
+
+/// The same backwards.
+fn load_of(what: &str) -> Option<(usize, Work)> {
+    EXCHANGE.into_iter().find_map(|(name, work)| Some((what.strip_prefix(name)?.parse().ok()?, work)))
 }
 
 /// What rank 0 tells the others.
@@ -140,5 +152,8 @@ mod tests {
             assert_eq!(parse(&order("train", transport, 70)), Some(("train", transport, 70)));
         }
         assert_eq!(parse("end"), None);
+        for load in loads() {
+            assert_eq!(load_of(&name_of(load.0, load.1)), Some(load));
+        }
     }
 }

@@ -196,6 +196,7 @@ impl<'d, 'a> Cluster<'d, 'a> {
                 self.roster.done(connection, rank, result).map_err(Error::Rank)
             }
             Event::Closed(connection, reason) => {
+                self.hear_out(connection)?;
                 let closed = self.roster.closed(connection, reason, self.released);
                 closed.map_err(|failure| self.explain(failure))
             }
@@ -204,6 +205,21 @@ impl<'d, 'a> Cluster<'d, 'a> {
                 Ok(())
             }
         }
+    }
+
+    /// Whoever ended its connection before this one is heard first: MPI's launchers kill all ranks when one has died, and threads may
+    /// bring the news of them in any order.
+    fn hear_out(&mut self, connection: Connection) -> Result<(), Error> {
+        let hung_up = self.driver.control.hung_up();
+        let before = hung_up.iter().take_while(|&&other| other != connection);
+        let first = before.copied().find(|&other| self.roster.is_connected(other));
+        let deadline = Instant::now() + SETTLE;
+        while first.is_some_and(|first| self.roster.is_connected(first)) && Instant::now() < deadline {
+            if let Some(event) = self.driver.control.next(TICK) {
+                self.handle(event)?;
+            }
+        }
+        Ok(())
     }
 
     fn register(&mut self, connection: Connection, sender: Sender, registration: Registration) {

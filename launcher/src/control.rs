@@ -4,6 +4,8 @@ use crate::channel::{self, HANDSHAKE_MAX, Sender, Side};
 use crate::error::Error;
 use crate::key::JobKey;
 use crate::message::{self, Hello, MESSAGE_MAX, ToDriver};
+use rustix::event::{Timespec, epoll};
+use rustix::fd::{AsFd, OwnedFd};
 use std::fmt;
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
 use std::str::FromStr;
@@ -41,6 +43,8 @@ pub struct Control {
     address: SocketAddr,
     events: Receiver<Event>,
     closing: Arc<AtomicBool>,
+    hang_ups: Arc<OwnedFd>,
+    hung_up: Vec<Connection>,
 }
 
 impl Control {
@@ -53,9 +57,14 @@ impl Control {
         let address = listener.local_addr().map_err(Error::io("listen on", host))?;
         let (sender, events) = sync_channel(EVENTS_MAX);
         let closing = Arc::new(AtomicBool::new(false));
-        let door = Door { key, events: sender, closing: closing.clone(), strangers: Arc::default() };
+        let hang_ups = epoll::create(epoll::CreateFlags::CLOEXEC);
+        let hang_ups =
+            Arc::new(hang_ups.map_err(|errno| Error::io("watch connections of", host)(errno.into()))?);
+        let strangers = Arc::default();
+        let door =
+            Door { key, events: sender, closing: closing.clone(), strangers, hang_ups: hang_ups.clone() };
         std::thread::spawn(move || door.keep(&listener));
-        Ok(Control { address, events, closing })
+        Ok(Control { address, events, closing, hang_ups, hung_up: Vec::new() })
     }
 
     /// Where it listens.
@@ -70,6 +79,18 @@ impl Control {
             Err(RecvTimeoutError::Timeout) => None,
             Err(RecvTimeoutError::Disconnected) => unreachable!("the listener's thread holds a sender"),
         }
+    }
+
+    /// Connections that the other side has ended, in the order in which it did: the kernel's queue, which does not depend on when their
+    /// threads come to run.
+    pub fn hung_up(&mut self) -> &[Connection] {
+        let nothing = Timespec { tv_sec: 0, tv_nsec: 0 };
+        let none = epoll::Event { flags: epoll::EventFlags::empty(), data: epoll::EventData::new_u64(0) };
+        let mut events = [none; 64];
+        while let Ok(count @ 1..) = epoll::wait(&*self.hang_ups, &mut events, Some(&nothing)) {
+            self.hung_up.extend(events[..count].iter().map(|event| event.data.u64()));
+        }
+        &self.hung_up
     }
 }
 
@@ -109,6 +130,8 @@ struct Door {
     events: SyncSender<Event>,
     closing: Arc<AtomicBool>,
     strangers: Arc<AtomicUsize>,
+    /// Tells who ends a connection first.
+    hang_ups: Arc<OwnedFd>,
 }
 
 impl Door {
@@ -134,7 +157,7 @@ impl Door {
 
     /// One connection from its handshake to its end. An event that nobody takes any more ends it, too.
     fn serve(&self, stream: TcpStream, connection: Connection) {
-        let opened = self.open(stream);
+        let opened = self.open(stream, connection);
         self.strangers.fetch_sub(1, Ordering::AcqRel);
         let mut receiver = match opened {
             Ok((sender, receiver, hello)) => {
@@ -162,10 +185,17 @@ impl Door {
         let _ = self.events.send(Event::Closed(connection, reason));
     }
 
-    fn open(&self, stream: TcpStream) -> Result<(Sender, channel::Receiver, Hello), Error> {
+    fn open(
+        &self,
+        stream: TcpStream,
+        connection: Connection,
+    ) -> Result<(Sender, channel::Receiver, Hello), Error> {
         let peer = stream.peer_addr().map_or("a stranger".to_owned(), |peer| peer.to_string());
-        let (sender, mut receiver) = channel::open(stream, &self.key, Side::Acceptor, MESSAGE_MAX)?;
         let failed = || Error::io("use the connection to", &peer);
+        let flags = epoll::EventFlags::RDHUP | epoll::EventFlags::ET;
+        epoll::add(&*self.hang_ups, stream.as_fd(), epoll::EventData::new_u64(connection), flags)
+            .map_err(|errno| failed()(errno.into()))?;
+        let (sender, mut receiver) = channel::open(stream, &self.key, Side::Acceptor, MESSAGE_MAX)?;
         receiver.set_timeout(Some(HANDSHAKE_MAX)).map_err(failed())?;
         let hello = message::receive(&mut receiver)?;
         receiver.set_timeout(None).map_err(failed())?;

@@ -241,6 +241,11 @@ impl Roster {
         if was_released { Ok(()) } else { Err(failure) }
     }
 
+    /// Whether this is the connection of a process that is there.
+    pub fn is_connected(&self, connection: Connection) -> bool {
+        self.processes.contains_key(&connection)
+    }
+
     fn is_done(&self, rank: usize) -> bool {
         self.seats[rank].result.is_some()
     }

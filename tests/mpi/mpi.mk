@@ -4,20 +4,25 @@ MPI_PACKAGES := libopenmpi-dev openmpi-bin libmpich-dev mpich libclang-dev
 
 .PHONY: test-mpi soak-mpi soak-openmpi5 soak-srun bench-mpi mpi-tools slurm-tools $(MPI_KINDS:%=mpi-build-%) mpi-build-openmpi5
 
+# Both at the same time: much of what they test is waiting.
 test-mpi: $(MPI_KINDS:%=mpi-build-%) ## the tests under mpirun, with Open MPI and with MPICH
-	@for kind in $(MPI_KINDS); do \
+	$(CARGO) build -p mnist -p muster-launcher
+	$(CARGO) test -p muster-tests --test mpi --no-run
+	@pids=; for kind in $(MPI_KINDS); do \
 		MUSTER_TEST_MPI=$$kind MUSTER_TEST_MNIST=$(TARGET)/mpi/mnist-$$kind \
 			MUSTER_TEST_FLOWERS=$(TARGET)/mpi/flowers-$$kind \
-			$(CARGO) test -p muster-tests --test mpi -- --test-threads 1 || exit 1; \
-	done
+			$(CARGO) test -p muster-tests --test mpi -- --test-threads 1 >$(TARGET)/mpi/$$kind.log 2>&1 & pids="$$pids $$!"; \
+	done; \
+	failed=; for pid in $$pids; do wait $$pid || failed=1; done; \
+	for kind in $(MPI_KINDS); do echo "== $$kind"; cat $(TARGET)/mpi/$$kind.log; done; [ -z "$$failed" ]
 
-# Both programs at once, for one kind of MPI by its mpicc. The build script of mpi-sys does not notice that MPICC has changed.
+# Both programs at once, for one kind of MPI by its mpicc, in the profile of the tests: what they depend on is built by then. The build
+# script of mpi-sys does not notice that MPICC has changed.
 define mpi-build
-	$(CARGO) clean --release -p mpi-sys
-	MPICC=$(2) $(CARGO) build --release -p mnist -p muster-tests --bin mnist --bin flowers \
-		--features mnist/mpi,muster-tests/mpi
-	mkdir -p $(TARGET)/mpi && cp $(TARGET)/release/mnist $(TARGET)/mpi/mnist-$(1)
-	cp $(TARGET)/release/flowers $(TARGET)/mpi/flowers-$(1)
+	$(CARGO) clean -p mpi-sys
+	MPICC=$(2) $(CARGO) build -p mnist -p muster-tests --bin mnist --bin flowers --features mnist/mpi,muster-tests/mpi
+	mkdir -p $(TARGET)/mpi && cp $(TARGET)/debug/mnist $(TARGET)/mpi/mnist-$(1)
+	cp $(TARGET)/debug/flowers $(TARGET)/mpi/flowers-$(1)
 endef
 
 $(MPI_KINDS:%=mpi-build-%): mpi-build-%: mpi-tools
@@ -50,12 +55,28 @@ soak-srun: slurm-tools $(MPI_KINDS:%=mpi-build-%)
 			$(CARGO) test -p muster-tests --test mpi -- --test-threads 1 $(SRUN_TESTS) || exit 1; \
 	done
 
-# `muster bench` between two ranks; figures and page in the target directory.
-bench-mpi: mpi-tools ## push and pull, and training, by MPI's transports beside one process
+# `muster bench` between the server and one worker, two workers, and a worker on another node: a network namespace, which root may make.
+# Figures and pages in the target directory.
+BENCH_MPIRUN := mpirun.openmpi --oversubscribe --bind-to none
+BENCH_SECONDS ?= 60
+
+bench-mpi: export OMPI_ALLOW_RUN_AS_ROOT := 1
+bench-mpi: export OMPI_ALLOW_RUN_AS_ROOT_CONFIRM := 1
+bench-mpi: mpi-tools ## push and pull, and training, by MPI's transports beside one process: on one node, and over TCP between two
 	$(CARGO) clean --release -p mpi-sys
 	MPICC=mpicc.openmpi $(CARGO) build --release -p muster-launcher --features mpi
-	OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 mpirun.openmpi --oversubscribe --bind-to none -n 2 \
-		$(TARGET)/release/muster bench --json $(TARGET)/bench-mpi.json --html $(TARGET)/bench-mpi.html
+	@bench() { \
+		name=$$1; shift; echo "== $$name"; \
+		"$$@" $(TARGET)/release/muster bench --seconds $(BENCH_SECONDS) --json $(TARGET)/$$name.json --html $(TARGET)/$$name.html; \
+	}; \
+	bench bench-mpi-1 $(BENCH_MPIRUN) -n 2; \
+	bench bench-mpi-2 $(BENCH_MPIRUN) -n 3; \
+	dir=$$(mktemp -d); trap 'tests/mpi/nodes stop $$dir; rm -rf $$dir' EXIT; \
+	if ! tests/mpi/nodes start $$dir; then echo "no network namespaces: TCP between nodes is not measured" >&2; exit; fi; \
+	hosts=$$(sed 's/$$/:1/' $$dir/addresses | paste -sd,); \
+	bench bench-mpi-tcp $$dir/enter $$(head -n 1 $$dir/names) $(BENCH_MPIRUN) -n 2 --host $$hosts --map-by node \
+		--mca plm_rsh_agent $$dir/agent --mca btl_tcp_if_include cable --mca oob_tcp_if_include cable \
+		--mca btl self,vader,tcp --mca osc sm,pt2pt
 
 slurm-tools: MPI_PACKAGES := slurm-wlm munge
 # Debian's packages; root, by sudo where this is another user, for apt-get alone.

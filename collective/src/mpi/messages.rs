@@ -10,7 +10,9 @@ use super::call::{Comm, Requests};
 use super::exposed::Exposed;
 use super::window::Window;
 use crate::end::{Arrival, ServerEnd, Shape, WorkerEnd};
+use crate::leaders::Upward;
 use crate::message::{self, Order, Push};
+use crate::shared::Ref;
 use crate::{Error, Shared};
 use std::ops::Deref;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -312,11 +314,11 @@ impl MessageWorker {
         unsafe { exposed.get(&mut mail.weights_receive, &mut weights, 0, *first) }
     }
 
-    /// Sends a push and its gradients, each of as many floats as the weights.
+    /// Sends a push and its gradients.
     ///
     /// # Safety
     /// Nobody writes to the gradients before the next order, which waits until they have left.
-    pub unsafe fn send(
+    unsafe fn send_all(
         &self,
         words: &[u64],
         gradients: impl Iterator<Item = impl Deref<Target = [f32]>>,
@@ -338,6 +340,13 @@ impl MessageWorker {
             }
         }
         self.expect_order(&mut mail)
+    }
+}
+
+impl Upward for MessageWorker {
+    unsafe fn send(&self, words: &[u64], gradients: &mut dyn Iterator<Item = Ref<'_>>) -> Result<(), Error> {
+        // SAFETY: the caller's promise.
+        unsafe { self.send_all(words, gradients) }
     }
 }
 
@@ -374,7 +383,7 @@ impl WorkerEnd for MessageWorker {
         let slot = self.slot.read_all();
         let gradients = slot.chunks(self.floats.max(1)).take(nodes);
         // SAFETY: the slot is written when the next order has come.
-        unsafe { self.send(words, gradients) }
+        unsafe { self.send_all(words, gradients) }
     }
 
     fn fail(&self, reason: &str) {

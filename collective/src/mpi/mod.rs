@@ -6,13 +6,11 @@
 //! - [`watch`]: notices when a process of this node dies.
 //! - [`window`]: memory that the ranks of a node share.
 //! - [`messages`]: weights and gradients as messages, or got from memory that is [`exposed`].
-//! - [`leaders`]: memory within each node, messages between them.
 //!
 //! Only the thread that joined the world talks to MPI. Waits poll, because a blocking call would not leave the core to others.
 
 mod call;
 mod exposed;
-mod leaders;
 mod messages;
 mod selected;
 mod vigil;
@@ -22,11 +20,11 @@ mod window;
 use crate::board::Board;
 use crate::end::{ServerEnd, Shape, WorkerEnd};
 use crate::launched::Launched;
+use crate::leaders::{LeaderWorker, LeadersServer, Upward};
 use crate::link::{Server, Worker};
 use crate::roster::Place;
 use crate::{Error, Fabric, Roster, Transport};
 use call::Comm;
-use leaders::{LeaderWorker, LeadersServer};
 use messages::{MessageServer, MessageWorker};
 use std::ops::Range;
 use std::sync::{Arc, Mutex};
@@ -252,7 +250,7 @@ impl World {
         let leaders: Vec<usize> = nodes.iter().map(|node| shape.ranks[node.start]).collect();
         let far = Shape { ranks: &leaders, nodes: shape.nodes_of_leader, ..*shape };
         let far = MessageServer::new(self.duplicate()?, &far, Some(near.weights().clone()));
-        Ok(LeadersServer::new(near, far, &nodes))
+        Ok(LeadersServer::new(near, Box::new(far), &nodes))
     }
 
     /// The end of worker `index` of a node whose workers are those of `shape`.
@@ -263,7 +261,10 @@ impl World {
         if !is_first {
             return Ok(Box::new(board.worker(shape, index, None)));
         }
-        let connect = |weights, slot| MessageWorker::new(comm, weights, slot);
+        let connect = |weights, slot| {
+            let end = MessageWorker::new(comm, weights, slot)?;
+            Ok(Box::new(end) as Box<dyn Upward>)
+        };
         Ok(Box::new(LeaderWorker::new(&board, shape, connect)?))
     }
 

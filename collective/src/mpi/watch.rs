@@ -23,7 +23,7 @@ pub struct Watch {
 }
 
 impl Watch {
-    /// Watches the other ranks of this node, which share `window`. The lowest rank that is left calls `on_death`.
+    /// Watches the other ranks of this node, which share `window`. The lowest rank that is left of them calls `on_death`.
     pub fn start(rank: usize, roster: Arc<Roster>, window: Arc<Window>, on_death: fn(&str) -> !) -> Watch {
         let wake = Arc::new(eventfd(0, EventfdFlags::CLOEXEC).expect("a file descriptor is left"));
         let (seen, woken) = (window.clone(), wake.clone());
@@ -37,7 +37,8 @@ impl Watch {
             }
             let dead = polled[1..].iter().zip(&peers).filter(|(fd, _)| !fd.revents().is_empty());
             let dead: Vec<usize> = dead.map(|(_, (peer, _))| *peer).collect();
-            if (0..roster.len()).find(|rank| !dead.contains(rank)) == Some(rank) {
+            let here = peers.iter().map(|(peer, _)| *peer).chain([rank]);
+            if here.filter(|rank| !dead.contains(rank)).min() == Some(rank) {
                 on_death(&format!("{} has died", roster.name(dead[0])));
             }
         });

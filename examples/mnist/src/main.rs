@@ -30,8 +30,8 @@ use std::path::Path;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    let cli = cli::Cli::parse_from(cli::normalized(std::env::args_os()));
-    let done = match &cli.command {
+    let mut cli = cli::Cli::parse_from(cli::normalized(std::env::args_os()));
+    let done = match &mut cli.command {
         cli::Command::Train(options) => train::run(options),
         cli::Command::Inference(options) => inference::run(options),
         cli::Command::Prepare(options) => prepare::run(options),

@@ -100,6 +100,14 @@ pub fn evaluators(options: &cli::Cluster) -> usize {
     usize::from(options.evaluator)
 }
 
+/// Whether a rank that only serves would leave a single worker, which is slower than that worker alone: it adds the exchange and
+/// divides nothing. Rank 0 of two then computes gradients, too; the weights are the same.
+pub fn are_two_in_step(options: &cli::Train, world: Option<&World>) -> bool {
+    let in_process = options.cluster.cluster_size.unwrap_or(1).saturating_sub(evaluators(&options.cluster));
+    let size = world.map_or(in_process, |world| world.roster().len());
+    size == 2 && mode(options) == Mode::Sync
+}
+
 /// Threads that this process may run at once, by affinity and cgroup.
 pub fn usable_cores() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)

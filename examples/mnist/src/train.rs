@@ -32,7 +32,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 /// Trains and returns the exit code: 128 and the signal's number when one ended it.
-pub fn run(options: &cli::Train) -> Result<ExitCode> {
+pub fn run(options: &mut cli::Train) -> Result<ExitCode> {
     options.seed_mode.check("train")?;
     if !options.plan_json
         && let Some(code) =
@@ -42,6 +42,8 @@ pub fn run(options: &cli::Train) -> Result<ExitCode> {
     }
     let evaluators = ranks::evaluators(&options.cluster);
     ranks::run((ranks::step_timeout(&options.cluster), evaluators), |world| {
+        options.cluster.server_trains |= ranks::are_two_in_step(options, world);
+        let options = &*options;
         let recipe = recipe(&options.recipe);
         let is_plan = options.plan_json;
         let feed = if is_plan { None } else { fed::training(options, &recipe)? };

@@ -94,3 +94,24 @@ fn what_is_said_comes_as_events_until_the_end() {
         _ => panic!("nonsense was taken"),
     }
 }
+
+#[test]
+fn those_who_hang_up_are_known_in_the_order_in_which_they_did() {
+    let key = JobKey::random();
+    let mut control = Control::listen(LOOPBACK, Ports(0, 0), key.clone()).unwrap();
+    let mut connections = Vec::new();
+    for _ in 0..20 {
+        let mut ends = connect(&control, &key);
+        message::send(&mut ends.0, &Hello::Status).unwrap();
+        let Event::Opened(connection, sender, _) = control.next(WAIT).unwrap() else {
+            panic!("nobody else is there")
+        };
+        connections.push((connection, sender, ends));
+    }
+    assert!(control.hung_up().is_empty());
+    let expected: Vec<Connection> = (0..20).map(|i| connections[i * 7 % 20].0).collect();
+    for i in 0..20 {
+        connections[i * 7 % 20].2.0.close();
+    }
+    assert_eq!(control.hung_up(), expected);
+}

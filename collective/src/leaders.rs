@@ -6,14 +6,26 @@
 
 #![allow(unsafe_code)] // Messages are sent out of the slots of several ranks.
 
-use super::messages::{MessageServer, MessageWorker};
 use crate::board::{self, Board};
 use crate::end::{Arrival, ServerEnd, Shape, WorkerEnd};
 use crate::message::{Order, Push};
+use crate::shared::Ref;
 use crate::tree::{self, Node};
 use crate::{Error, Shared};
 use std::ops::Range;
 use std::sync::{Arc, Mutex};
+
+/// A leader's end towards the server. It has no slot of its own: what it sends lies in the slots of its node.
+pub trait Upward: WorkerEnd {
+    /// Sends a push and its gradients, each of as many floats as the weights.
+    ///
+    /// # Errors
+    /// If MPI fails.
+    ///
+    /// # Safety
+    /// Nobody writes to the gradients before the next order, which waits until they have left.
+    unsafe fn send(&self, words: &[u64], gradients: &mut dyn Iterator<Item = Ref<'_>>) -> Result<(), Error>;
+}
 
 /// How the server reaches a worker.
 #[derive(Clone, Copy)]
@@ -29,14 +41,14 @@ enum Way {
 /// The server's end.
 pub struct LeadersServer {
     near: board::ServerEnd,
-    far: MessageServer,
+    far: Box<dyn ServerEnd>,
     ways: Vec<Way>,
     slots: Vec<Arc<Shared>>,
 }
 
 impl LeadersServer {
     /// The end of a server whose own node has this memory, and the first workers; `far` has the leaders of the workers of each other node.
-    pub fn new(near: board::ServerEnd, far: MessageServer, nodes: &[Range<usize>]) -> LeadersServer {
+    pub fn new(near: board::ServerEnd, far: Box<dyn ServerEnd>, nodes: &[Range<usize>]) -> LeadersServer {
         let mut ways: Vec<Way> = (0..near.slots().len()).map(Way::Memory).collect();
         for (leader, node) in nodes.iter().enumerate() {
             ways.push(Way::Messages(leader));
@@ -56,7 +68,7 @@ impl LeadersServer {
     fn end(&self, worker: usize) -> (&dyn ServerEnd, usize) {
         match self.ways[worker] {
             Way::Memory(worker) => (&self.near, worker),
-            Way::Messages(leader) => (&self.far, leader),
+            Way::Messages(leader) => (&*self.far, leader),
             Way::Leader => unreachable!("worker {worker} speaks through the leader of its node"),
         }
     }
@@ -115,7 +127,7 @@ impl ServerEnd for LeadersServer {
 
 /// The end of a worker that leads its node, the first of its workers.
 pub struct LeaderWorker {
-    server: MessageWorker,
+    server: Box<dyn Upward>,
     node: board::ServerEnd,
     own: board::WorkerEnd,
     sums: Mutex<Sums>,
@@ -136,7 +148,7 @@ impl LeaderWorker {
     pub fn new(
         board: &Arc<Board>,
         shape: &Shape,
-        connect: impl FnOnce(Arc<Shared>, Arc<Shared>) -> Result<MessageWorker, Error>,
+        connect: impl FnOnce(Arc<Shared>, Arc<Shared>) -> Result<Box<dyn Upward>, Error>,
     ) -> Result<LeaderWorker, Error> {
         let node = board.server(shape);
         let own = board.worker(shape, 0, Some(&node));
@@ -224,9 +236,9 @@ impl WorkerEnd for LeaderWorker {
         tree::merge(gradients, pushes[0].leaves, merged, |to, from| self.add(to, from));
         sums.join();
         let slots = self.node.slots();
-        let left = sums.merged.iter().map(|&(_, (member, at))| slots[member].read(self.blocks(at)));
+        let mut left = sums.merged.iter().map(|&(_, (member, at))| slots[member].read(self.blocks(at)));
         // SAFETY: the slots are written when the next order has come, which waits until they have left.
-        unsafe { self.server.send(&sums.words, left) }
+        unsafe { self.server.send(&sums.words, &mut left) }
     }
 
     fn fail(&self, reason: &str) {
@@ -238,3 +250,6 @@ impl WorkerEnd for LeaderWorker {
         self.node.failure()
     }
 }
+
+#[cfg(test)]
+mod tests;
