@@ -97,7 +97,8 @@ mod tests {
                 let [a, b] = both.each_ref().map(|sequence| sequence.row(position));
                 assert_eq!((a.0.feature_row(a.1), a.0.label(a.1)), (b.0.feature_row(b.1), b.0.label(b.1)));
             }
-            assert!(both[0].held() <= HELD * WINDOW, "{}", both[0].held());
+            // And the one that was read ahead in vain where the next batch is not the one that follows.
+            assert!(both[0].held() <= (HELD + 1) * WINDOW, "{}", both[0].held());
         }
         assert_eq!(both[1].held(), RECORDS);
     }
