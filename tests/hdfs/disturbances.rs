@@ -2,7 +2,7 @@
 
 use std::fs::{self, OpenOptions};
 use std::os::unix::fs::FileExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use muster::storage::Storage;
 use muster_tests::digits::{NAMES, SIDE, idx, pictures};
@@ -89,9 +89,12 @@ fn checkpoints_outlive_a_datanode(cluster: &Cluster) {
     let train = format!("{options} -m /kept/model --report r.json");
     let mut training = start(&mut mnist(cluster, &sandbox, &train));
     let storage = cluster.storage();
-    eventually("a checkpoint", || storage.stat("/kept/model/model.safetensors").unwrap().is_some());
-    let killed = cluster.kill(&DATANODES[..1]);
     // Its lines are read meanwhile: one that nobody reads would stop it once the pipe is full.
+    eventually("a checkpoint", || {
+        training.says("epoch");
+        storage.stat("/kept/model/model.safetensors").unwrap().is_some()
+    });
+    let killed = cluster.kill(&DATANODES[..1]);
     training.says("epoch");
     drop(killed);
     let outcome = training.ends();
@@ -102,22 +105,18 @@ fn checkpoints_outlive_a_datanode(cluster: &Cluster) {
     assert_eq!(sandbox.json("r.json")["weights_sha256"], hash.as_str(), "what was saved is what was trained");
 }
 
-/// Writes over the middle of every block of some DataNodes that holds `content`; gives how many there were.
-fn damage(cluster: &Cluster, nodes: &[&str], content: &[u8]) -> usize {
+/// The blocks of some DataNodes that hold `content`.
+fn replicas(cluster: &Cluster, nodes: &[&str], content: &[u8]) -> Vec<PathBuf> {
     let blocks = nodes.iter().flat_map(|node| cluster.block_files(node));
     let of_length =
         blocks.filter(|block| fs::metadata(block).is_ok_and(|found| found.len() == content.len() as u64));
-    let replicas = of_length.filter(|block| fs::read(block).is_ok_and(|found| found == content));
-    let damaged = replicas.map(|block| {
-        let middle = content.len() as u64 / 2;
-        OpenOptions::new()
-            .write(true)
-            .open(block)
-            .unwrap()
-            .write_all_at(b"damaged by a disk", middle)
-            .unwrap();
-    });
-    damaged.count()
+    of_length.filter(|block| fs::read(block).is_ok_and(|found| found == content)).collect()
+}
+
+/// Writes over the middle of a block.
+fn damage(block: &Path) {
+    let file = OpenOptions::new().write(true).open(block).unwrap();
+    file.write_all_at(b"damaged by a disk", fs::metadata(block).unwrap().len() / 2).unwrap();
 }
 
 /// Two of the three replicas of every part are damaged, so that most reads meet one.
@@ -131,13 +130,9 @@ fn a_training_reads_damaged_blocks_elsewhere(cluster: &Cluster) {
         for part in parts(&storage, &train) {
             let file = storage.file(Path::new(&train).join(&part)).unwrap();
             let content = file.bytes(0..file.length()).unwrap();
-            let damaged = || damage(cluster, &DATANODES[..2], &content);
-            // A node that was too busy to take part in the write gets its replica later.
-            let mut all = 0;
-            eventually("both replicas", || {
-                all += damaged();
-                all >= 2
-            });
+            // A node that was too busy to take part in the write gets its replica later, perhaps from one that is damaged here.
+            eventually("all replicas", || replicas(cluster, &DATANODES, &content).len() == DATANODES.len());
+            replicas(cluster, &DATANODES[..2], &content).iter().for_each(|block| damage(block));
         }
         let options = format!(
             "train --hidden 20 -e 2 -f {format} -i {train} -m /damaged-{format}/model --report r.json"

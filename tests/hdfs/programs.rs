@@ -189,10 +189,13 @@ fn a_training_outlives_a_restart_of_the_namenode(cluster: &Cluster) {
         let checkpoints = cluster.storage().list("/outlived/model/checkpoints");
         checkpoints.ok()?.into_iter().map(|entry| entry.name).rfind(|name| name.starts_with("step-"))
     };
-    eventually("a checkpoint", || newest().is_some());
+    // Its lines are read meanwhile: one that nobody reads would stop it once the pipe is full.
+    eventually("a checkpoint", || {
+        training.says("epoch");
+        newest().is_some()
+    });
     drop(cluster.kill(&NAMENODE));
     let before = newest();
-    // Its lines are read meanwhile: one that nobody reads would stop it once the pipe is full.
     eventually("a newer checkpoint", || {
         training.says("epoch");
         newest() > before
