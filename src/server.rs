@@ -1,4 +1,7 @@
 //! Rank 0 of a larger world: the parameter server. It finishes the gradient trees and applies the update rule.
+//!
+//! What the workers say of their gradients comes first and decides what follows the step. The gradients come behind it from the first float
+//! on, and are added up, applied and sent back as weights while the rest is under way.
 
 use crate::asynchronous::{self, Staleness};
 use crate::batch::Batch;
@@ -7,13 +10,17 @@ use crate::conductor::{Conductor, End, Next, Signal, Taken};
 use crate::error::Error;
 use crate::gradient::RankGradient;
 use crate::pass::Score;
-use crate::team;
+use crate::team::{self, Member};
 use crate::train::{Job, Pauses, State};
 use crate::worker::describe;
 use muster_collective::shared::Ref;
 use muster_collective::tree::{CHUNK, Node, Summer};
 use muster_collective::{Order, Push, Server};
 use std::sync::RwLock;
+
+mod flow;
+
+use flow::Flow;
 
 /// Serves steps until the conductor ends the training; then, and on an error, the workers end too.
 ///
@@ -43,6 +50,7 @@ fn serve(job: &Job, link: &Server, state: &State, conductor: &mut Conductor) -> 
     let own = job.cluster.server_trains.then(|| RankGradient::new(job, 0, job.seat(0), &state.reads));
     let (pauses, signal) = (Pauses::new(job, state, conductor, Some(link)), Signal::default());
     let pushes = RwLock::new(vec![Push::default(); job.workers()]);
+    let flow = Flow::new(link, job.threads);
     let ends = team::run(job.threads, |team| {
         let (mut summer, mut own) = (Summer::new(1), own.as_ref().map(|own| own.thread(team)));
         let mut parts = Vec::new();
@@ -72,6 +80,7 @@ fn serve(job: &Job, link: &Server, state: &State, conductor: &mut Conductor) -> 
                     }
                 };
                 signal.set(step, next);
+                flow.begin(next == Next::default());
             }
             team.wait();
             let next = signal.get(step);
@@ -83,12 +92,16 @@ fn serve(job: &Job, link: &Server, state: &State, conductor: &mut Conductor) -> 
             let updated = if next == Next::DRAINED { 0..0 } else { blocks.clone() };
             for block in updated {
                 read_slots(link, &pushes, block, state.weights.blocks(), &mut parts);
-                update(job, state, (step, &batch), block, &parts, &mut summer);
+                update(job, state, (step, &batch), block, (&parts, &mut summer), (team, &flow));
                 parts.clear();
             }
+            flow.finish(team);
             let taken = Taken { score: score(&pushes), ..spent(link) };
             drop(pushes);
             team.wait();
+            if flow.failure(team)? {
+                return Ok(End::Failed);
+            }
             if let Some(end) = pauses.after(team, (step, &batch), taken, next)? {
                 return Ok(end);
             }
@@ -137,22 +150,32 @@ fn read_slots<'a>(
     }));
 }
 
-/// Adds up a block's gradients and applies the update rule, chunk by chunk, so that neither leaves the cache.
+/// Adds up a block's gradients as they come and applies the update rule, chunk by chunk, so that neither leaves the cache.
 fn update(
     job: &Job,
     state: &State,
     (step, batch): (u64, &Batch),
     block: usize,
-    parts: &[(Node, Ref)],
-    summer: &mut Summer,
+    (parts, summer): (&[(Node, Ref)], &mut Summer),
+    (team, flow): (&Member, &Flow),
 ) {
-    let length = state.weights.range(block..block + 1).len();
+    let floats = state.weights.range(block..block + 1);
     let mut gradient = [0.0; CHUNK];
-    for at in (0..length).step_by(CHUNK) {
-        let gradient = &mut gradient[..CHUNK.min(length - at)];
-        let chunk = at..at + gradient.len();
-        let parts = parts.iter().map(|(node, part)| (*node, &part[chunk.clone()]));
-        summer.sum(parts, |sum, part| job.kernels.add_assign(sum, part), gradient);
-        job.update(state, step, batch, block, at, gradient);
+    for run in floats.clone().step_by(flow::RUN) {
+        let run = run..floats.end.min(run + flow::RUN);
+        if !flow.has_come(team, run.end) {
+            return;
+        }
+        for first in run.clone().step_by(CHUNK) {
+            let at = first - floats.start;
+            let chunk = at..at + CHUNK.min(run.end - first);
+            let gradient = &mut gradient[..chunk.len()];
+            let parts = parts.iter().map(|(node, part)| (*node, &part[chunk.clone()]));
+            summer.sum(parts, |sum, part| job.kernels.add_assign(sum, part), gradient);
+            job.update(state, step, batch, block, at, gradient);
+        }
+        if team.is_leader() || run.end == floats.end {
+            flow.has_updated(team, run.end);
+        }
     }
 }

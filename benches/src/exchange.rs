@@ -4,6 +4,7 @@
 //! takes when the worker does, as training does. The server adds up in both. In shared memory the first one moves no data between cores but flags
 //! and what the server has written; the second one cannot be faster than the cores exchange what they have written.
 
+use std::ops::Range;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -19,6 +20,8 @@ use crate::suite::{BETWEEN_CORES, Bench};
 pub const SIZES: [usize; 3] = [7_850, 101_770, 669_706];
 /// Floats that are added up at a time; they stay in the first cache.
 const CHUNK: usize = 1024;
+/// Floats that are waited for, and offered, at a time, as the parameter server of a training does.
+const RUN: usize = 16 * 1024;
 /// Steps that tell how many fill a sample.
 pub const TRIAL: u64 = 50;
 
@@ -98,21 +101,20 @@ pub fn steps_of(sample: Duration, micros: f64) -> u64 {
 /// # Errors
 /// If a rank has failed.
 pub fn serve(server: &Server, kernels: &Kernels, steps: u64) -> Result<f64, crate::Error> {
-    let (mut push, mut gradients) = (Push::default(), Vec::new());
+    let mut push = Push::default();
     // A step before the clock starts: the workers are there then.
     let mut step = |step| {
         server.publish(Order::Compute(step))?;
         for &worker in server.others() {
             server.collect(worker, &mut push)?;
         }
-        let mut weights = server.weights().write_all();
-        gradients.extend(server.others().iter().map(|&worker| server.slots()[worker].read_all()));
-        for (at, chunk) in weights.chunks_mut(CHUNK).enumerate() {
-            for gradient in &gradients {
-                kernels.add_assign(chunk, &gradient[at * CHUNK..][..chunk.len()]);
-            }
+        let floats = server.weights().range(0..server.weights().blocks()).len();
+        for run in (0..floats).step_by(RUN) {
+            let run = run..floats.min(run + RUN);
+            server.receive(run.end)?;
+            add(server, kernels, run.clone());
+            server.offer(run.end)?;
         }
-        gradients.clear();
         Ok::<_, Error>(())
     };
     step(0)?;
@@ -121,6 +123,18 @@ pub fn serve(server: &Server, kernels: &Kernels, steps: u64) -> Result<f64, crat
     let seconds = start.elapsed().as_secs_f64();
     server.stop()?;
     Ok(1e6 * seconds / steps as f64)
+}
+
+/// Adds these floats of all gradients to the weights, as many at a time as stay in the first cache.
+fn add(server: &Server, kernels: &Kernels, run: Range<usize>) {
+    let mut weights = server.weights().write_all();
+    let gradients: Vec<_> = server.others().iter().map(|&worker| server.slots()[worker].read_all()).collect();
+    for at in run.clone().step_by(CHUNK) {
+        let chunk = at..run.end.min(at + CHUNK);
+        for gradient in &gradients {
+            kernels.add_assign(&mut weights[chunk.clone()], &gradient[chunk.clone()]);
+        }
+    }
 }
 
 /// A worker's part, until it is told to stop. Its gradient is the number of the step, or what it was before.

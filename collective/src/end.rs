@@ -70,7 +70,15 @@ pub trait ServerEnd: Send + Sync {
     /// If MPI fails, or the worker says that it has failed.
     fn arrival(&self, worker: usize) -> Result<Arrival, Error>;
 
-    /// What the worker said in an answer that is complete.
+    /// How many floats of each gradient of a worker's answer, from the first on, are in its slot. The answer has at least begun to come.
+    ///
+    /// # Errors
+    /// If MPI fails.
+    fn received(&self, _worker: usize) -> Result<usize, Error> {
+        Ok(self.weights().range(0..self.weights().blocks()).len())
+    }
+
+    /// What the worker said in an answer that has begun to come.
     fn take(&self, worker: usize, push: &mut Push);
 
     /// Gives a worker an order, to be carried out at the weights as they are now.
@@ -78,6 +86,19 @@ pub trait ServerEnd: Send + Sync {
     /// # Errors
     /// If MPI fails.
     fn give(&self, worker: usize, order: Order) -> Result<(), Error>;
+
+    /// Whether weights can leave before their order.
+    fn sends_ahead(&self) -> bool {
+        false
+    }
+
+    /// The first `floats` weights are already those of the next order, which all workers get: they may leave before it.
+    ///
+    /// # Errors
+    /// If MPI fails.
+    fn offer(&self, _floats: usize) -> Result<(), Error> {
+        Ok(())
+    }
 
     /// Whether all that was given to a worker has left this process.
     ///

@@ -96,6 +96,11 @@ impl ServerEnd for LeadersServer {
         end.arrival(worker)
     }
 
+    fn received(&self, worker: usize) -> Result<usize, Error> {
+        let (end, worker) = self.end(worker);
+        end.received(worker)
+    }
+
     fn take(&self, worker: usize, push: &mut Push) {
         let (end, worker) = self.end(worker);
         end.take(worker, push);
@@ -104,6 +109,14 @@ impl ServerEnd for LeadersServer {
     fn give(&self, worker: usize, order: Order) -> Result<(), Error> {
         let (end, worker) = self.end(worker);
         end.give(worker, order)
+    }
+
+    fn sends_ahead(&self) -> bool {
+        self.far.sends_ahead()
+    }
+
+    fn offer(&self, floats: usize) -> Result<(), Error> {
+        self.far.offer(floats)
     }
 
     fn has_sent(&self, worker: usize) -> Result<bool, Error> {

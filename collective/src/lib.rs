@@ -9,6 +9,7 @@
 //! - [`end`]: what a transport is.
 //! - [`link`](mod@link): [`Server`] and [`Worker`], whatever lies between them; [`Times`]: how long they waited for whom.
 //! - `leaders`: memory within each node, one leader's messages between them; with MPI, and in the tests without it.
+//! - `letter`: words and floats in one message.
 //! - [`fabric`]: what carries MPI's messages.
 //! - [`launched`]: what the environment says of a launcher such as mpirun; [`roster`]: the ranks by name, node and core.
 //! - [`World`]: the ranks that a launcher started, with the cargo feature `mpi`; without it, an error that says so.
@@ -29,6 +30,8 @@ pub mod fabric;
 pub mod launched;
 #[cfg(any(feature = "mpi", test))]
 mod leaders;
+#[cfg(any(feature = "mpi", test))]
+mod letter;
 pub mod link;
 pub mod message;
 #[cfg(feature = "mpi")]

@@ -87,13 +87,45 @@ impl Server {
         &self.others
     }
 
-    /// Waits for a worker's push.
+    /// Waits until a worker has pushed, and for what it said. Its gradients may still be on their way: [`Server::receive`].
     ///
     /// # Errors
     /// If a rank has failed, or this one is stuck.
     pub fn collect(&self, worker: usize, push: &mut Push) -> Result<(), Error> {
-        self.wait(worker, || self.end.arrival(worker))?;
+        self.wait(worker, || Ok(arrival(self.end.arrival(worker)? != Arrival::Nothing)))?;
         self.end.take(worker, push);
+        Ok(())
+    }
+
+    /// Waits until the first `floats` floats of every gradient are there, of all [`Server::others`], which have been collected. Returns how many
+    /// are, which may be more.
+    ///
+    /// # Errors
+    /// If a rank has failed, or one of them is stuck.
+    pub fn receive(&self, floats: usize) -> Result<usize, Error> {
+        let mut least = usize::MAX;
+        for &worker in &self.others {
+            let mut received = self.end.received(worker)?;
+            if received < floats {
+                self.wait(worker, || {
+                    received = self.end.received(worker)?;
+                    Ok(if received < floats { Arrival::Begun } else { Arrival::Complete })
+                })?;
+            }
+            least = least.min(received);
+        }
+        Ok(least)
+    }
+
+    /// The first `floats` weights are those of the next order, which is published: they may leave already. What is offered is not written
+    /// before all workers have answered that order.
+    ///
+    /// # Errors
+    /// If MPI fails.
+    pub fn offer(&self, floats: usize) -> Result<(), Error> {
+        if self.end.sends_ahead() {
+            self.account.communicate(|| self.end.offer(floats))?;
+        }
         Ok(())
     }
 

@@ -51,6 +51,11 @@ impl Push {
         (first_word >> 32) as usize
     }
 
+    /// Number of words, by the first one.
+    pub fn words_of(first_word: u64) -> usize {
+        2 + Push::nodes_of(first_word) + 2 * (first_word as u32 as usize)
+    }
+
     /// Writes it as words: both counts, all leaves, nodes, losses, hits.
     pub(crate) fn to_words(&self, words: &mut Vec<u64>) {
         words.clear();
@@ -98,12 +103,12 @@ pub fn failure_to_words(reason: &str, words: &mut Vec<u64>) {
 ///
 /// # Errors
 /// That failure.
-pub fn failure_of(words: &[u64]) -> Result<(), Error> {
-    if words[0] != FAILURE {
+pub fn failure_of(mut words: impl Iterator<Item = u64>) -> Result<(), Error> {
+    if words.next() != Some(FAILURE) {
         return Ok(());
     }
-    let mut bytes: Vec<u8> = words[2..].iter().flat_map(|word| word.to_le_bytes()).collect();
-    bytes.truncate(words[1] as usize);
+    let length = words.next().unwrap_or(0) as usize;
+    let bytes: Vec<u8> = words.flat_map(u64::to_le_bytes).take(length).collect();
     Err(Error::Failed { reason: String::from_utf8_lossy(&bytes).into_owned() })
 }
 
@@ -123,6 +128,7 @@ mod tests {
             let push = Push { leaves: 9, nodes, losses, hits };
             let (mut words, mut read) = (Vec::new(), Push { hits: vec![7; 3], ..Push::default() });
             push.to_words(&mut words);
+            prop_assert_eq!(words.len(), Push::words_of(words[0]));
             prop_assert!(words.len() <= Push::words_max(push.nodes.len(), push.losses.len()));
             read.set(words.into_iter().chain([99, 99]));
             prop_assert_eq!(read, push);
@@ -143,8 +149,8 @@ mod tests {
             failure_to_words(reason, &mut words);
             assert!(words.len() <= Push::words_max(0, 0));
             words.resize(Push::words_max(0, 0), 7);
-            assert_eq!(failure_of(&words).unwrap_err().to_string(), reason);
+            assert_eq!(failure_of(words.into_iter()).unwrap_err().to_string(), reason);
         }
-        assert_eq!(failure_of(&[1 << 32, 0]), Ok(()));
+        assert_eq!(failure_of([1 << 32, 0].into_iter()), Ok(()));
     }
 }

@@ -101,6 +101,16 @@ impl Shared {
         Ref { shared: self, blocks }
     }
 
+    /// Borrows the blocks in which these floats lie for reading; also where the first of them begins.
+    ///
+    /// # Panics
+    /// As [`Shared::read`].
+    pub fn around(&self, floats: &Range<usize>) -> (Ref<'_>, usize) {
+        let first = self.bounds.partition_point(|&bound| bound <= floats.start) - 1;
+        let end = self.bounds.partition_point(|&bound| bound < floats.end);
+        (self.read(first..end.max(first)), self.bounds[first])
+    }
+
     /// Borrows neighbouring blocks for writing.
     ///
     /// # Panics
@@ -204,6 +214,9 @@ mod tests {
         }
         assert_eq!(shared.read_all()[15..17], [1.0, 2.0]);
         assert_eq!(shared.range(1..2), 16..48);
+        let _others = (shared.write(0..1), shared.write(2..3));
+        let (around, start) = shared.around(&(17..48));
+        assert_eq!((around.len(), start), (32, 16));
         assert_eq!(shared.read_all().as_ptr() as usize % 64, 0);
     }
 

@@ -2,15 +2,12 @@
 
 #![allow(unsafe_code)] // Calls of C functions.
 
+use super::requests::Requests;
 use crate::Error;
 use crate::wait::Patience;
 use mpi::ffi;
-use std::ffi::{c_char, c_int, c_void};
+use std::ffi::{c_char, c_int};
 use std::ptr;
-
-/// Floats of one message at most. Counts of MPI are `int`, and Open MPI over TCP has its limits at 2 GiB; 4 MiB lose nothing, and models
-/// of the tests are larger.
-pub const CHUNK: usize = 1 << 20;
 
 /// A communicator.
 #[derive(Clone, Copy)]
@@ -20,13 +17,6 @@ pub struct Comm(pub ffi::MPI_Comm);
 unsafe impl Send for Comm {}
 // SAFETY: as above.
 unsafe impl Sync for Comm {}
-
-/// Transfers under way.
-#[derive(Default)]
-pub struct Requests(Vec<ffi::MPI_Request>);
-
-// SAFETY: handles; only the thread that joined the world uses them.
-unsafe impl Send for Requests {}
 
 /// An error, if a function's return code says so.
 pub fn check(call: &'static str, code: c_int) -> Result<(), Error> {
@@ -248,156 +238,5 @@ impl Comm {
         // SAFETY: a valid communicator.
         unsafe { ffi::MPI_Abort(self.0, 1) };
         std::process::exit(1)
-    }
-}
-
-impl Requests {
-    fn of(call: &'static str, begin: impl FnOnce(*mut ffi::MPI_Request) -> c_int) -> Result<Requests, Error> {
-        let mut requests = Requests::default();
-        requests.add(call, begin)?;
-        Ok(requests)
-    }
-
-    /// Waits until all of them are done.
-    fn wait(mut self) -> Result<(), Error> {
-        let mut patience = Patience::default();
-        while !self.are_done()? {
-            patience.pause();
-        }
-        Ok(())
-    }
-
-    fn add(
-        &mut self,
-        call: &'static str,
-        begin: impl FnOnce(*mut ffi::MPI_Request) -> c_int,
-    ) -> Result<(), Error> {
-        // SAFETY: a constant of the library.
-        let mut request = unsafe { ffi::RSMPI_REQUEST_NULL };
-        check(call, begin(&mut request))?;
-        self.0.push(request);
-        Ok(())
-    }
-
-    /// Begins to send words.
-    ///
-    /// # Safety
-    /// The words live and stay as they are until the requests are done.
-    pub unsafe fn send_words(
-        &mut self,
-        comm: Comm,
-        words: &[u64],
-        to: usize,
-        tag: c_int,
-    ) -> Result<(), Error> {
-        self.add("MPI_Isend", |request| {
-            let (at, count) = (words.as_ptr().cast::<c_void>(), words.len() as c_int);
-            // SAFETY: the caller keeps the words.
-            unsafe { ffi::MPI_Isend(at, count, ffi::RSMPI_UINT64_T, to as c_int, tag, comm.0, request) }
-        })
-    }
-
-    /// Begins to receive at most as many words as fit.
-    ///
-    /// # Safety
-    /// The words live, and nobody touches them, until the requests are done.
-    pub unsafe fn receive_words(
-        &mut self,
-        comm: Comm,
-        words: &mut [u64],
-        from: usize,
-        tag: c_int,
-    ) -> Result<(), Error> {
-        self.add("MPI_Irecv", |request| {
-            let (at, count) = (words.as_mut_ptr().cast::<c_void>(), words.len() as c_int);
-            // SAFETY: the caller keeps the words.
-            unsafe { ffi::MPI_Irecv(at, count, ffi::RSMPI_UINT64_T, from as c_int, tag, comm.0, request) }
-        })
-    }
-
-    /// Begins to send floats, in as many messages as their number needs.
-    ///
-    /// # Safety
-    /// As for words.
-    pub unsafe fn send_floats(
-        &mut self,
-        comm: Comm,
-        floats: &[f32],
-        to: usize,
-        tag: c_int,
-    ) -> Result<(), Error> {
-        floats.chunks(CHUNK).try_for_each(|chunk| {
-            self.add("MPI_Isend", |request| {
-                let (at, count) = (chunk.as_ptr().cast::<c_void>(), chunk.len() as c_int);
-                // SAFETY: the caller keeps the floats.
-                unsafe { ffi::MPI_Isend(at, count, ffi::RSMPI_FLOAT, to as c_int, tag, comm.0, request) }
-            })
-        })
-    }
-
-    /// Begins to receive exactly these floats.
-    ///
-    /// # Safety
-    /// As for words.
-    pub unsafe fn receive_floats(
-        &mut self,
-        comm: Comm,
-        floats: &mut [f32],
-        from: usize,
-        tag: c_int,
-    ) -> Result<(), Error> {
-        floats.chunks_mut(CHUNK).try_for_each(|chunk| {
-            self.add("MPI_Irecv", |request| {
-                let (at, count) = (chunk.as_mut_ptr().cast::<c_void>(), chunk.len() as c_int);
-                // SAFETY: the caller keeps the floats.
-                unsafe { ffi::MPI_Irecv(at, count, ffi::RSMPI_FLOAT, from as c_int, tag, comm.0, request) }
-            })
-        })
-    }
-
-    /// Begins to get floats that lie `at` bytes after the beginning of a rank's window.
-    ///
-    /// # Safety
-    /// As for words; the rank's window holds them, and they stay as they are.
-    pub unsafe fn get_floats(
-        &mut self,
-        window: ffi::MPI_Win,
-        floats: &mut [f32],
-        from: usize,
-        at: usize,
-    ) -> Result<(), Error> {
-        floats.chunks_mut(CHUNK).enumerate().try_for_each(|(index, chunk)| {
-            self.add("MPI_Rget", |request| {
-                let (to, count) = (chunk.as_mut_ptr().cast::<c_void>(), chunk.len() as c_int);
-                let at = (at + size_of::<f32>() * CHUNK * index) as ffi::MPI_Aint;
-                // SAFETY: the caller keeps the floats, and knows the window.
-                unsafe {
-                    let kind = ffi::RSMPI_FLOAT;
-                    ffi::MPI_Rget(to, count, kind, from as c_int, at, count, kind, window, request)
-                }
-            })
-        })
-    }
-
-    /// Whether all of them are done, with some progress for MPI. Done requests are forgotten.
-    pub fn are_done(&mut self) -> Result<bool, Error> {
-        if self.0.is_empty() {
-            return Ok(true);
-        }
-        let mut flag = 0;
-        // SAFETY: valid requests; no statuses are wanted.
-        let code = unsafe {
-            ffi::MPI_Testall(
-                self.0.len() as c_int,
-                self.0.as_mut_ptr(),
-                &mut flag,
-                ffi::RSMPI_STATUSES_IGNORE,
-            )
-        };
-        check("MPI_Testall", code)?;
-        if flag != 0 {
-            self.0.clear();
-        }
-        Ok(flag != 0)
     }
 }

@@ -5,7 +5,8 @@
 
 #![allow(unsafe_code)] // MPI writes to buffers after the call that lent them has returned.
 
-use super::call::{Comm, Requests};
+use super::call::Comm;
+use super::requests::Requests;
 use super::window::Window;
 use crate::{Error, Shared};
 use std::sync::Arc;

@@ -1,6 +1,6 @@
 //! The ranks that mpirun, mpiexec or srun started, through MPI.
 //!
-//! - [`call`]: MPI's functions with their return codes.
+//! - [`call`]: MPI's functions with their return codes; [`requests`]: transfers under way.
 //! - [`selected`]: what it has selected to carry its messages.
 //! - [`vigil`]: limits what is waited for outside of steps.
 //! - [`watch`]: notices when a process of this node dies.
@@ -12,6 +12,7 @@
 mod call;
 mod exposed;
 mod messages;
+mod requests;
 mod selected;
 mod vigil;
 mod watch;
@@ -191,7 +192,9 @@ impl World {
     pub fn server(&self, shape: &Shape, transport: Transport) -> Result<Server, Error> {
         let end: Box<dyn ServerEnd> = match transport {
             Transport::Shared => Box::new(self.board(self.comm, self.rank == 0, shape)?.server(shape)),
-            Transport::Messages => Box::new(MessageServer::new(self.duplicate()?, shape, None)),
+            Transport::Messages => {
+                Box::new(MessageServer::new(self.duplicate()?, shape, None, |rank| self.is_near(rank)))
+            }
             Transport::Leaders => Box::new(self.leaders(shape)?),
             Transport::Rma => {
                 let end = self.set_up(|| {
@@ -218,7 +221,8 @@ impl World {
             Transport::Shared => Box::new(self.board(self.comm, false, shape)?.worker(shape, index, None)),
             Transport::Messages => {
                 let (weights, slot) = (messages::buffer(shape, 1), messages::buffer(shape, shape.nodes));
-                Box::new(MessageWorker::new(self.duplicate()?, weights, slot)?)
+                let is_near = self.is_near(self.rank);
+                Box::new(MessageWorker::new(self.duplicate()?, shape, (weights, slot), is_near)?)
             }
             Transport::Leaders => {
                 let node = self.node_of(shape, self.rank);
@@ -249,7 +253,7 @@ impl World {
         }
         let leaders: Vec<usize> = nodes.iter().map(|node| shape.ranks[node.start]).collect();
         let far = Shape { ranks: &leaders, nodes: shape.nodes_of_leader, ..*shape };
-        let far = MessageServer::new(self.duplicate()?, &far, Some(near.weights().clone()));
+        let far = MessageServer::new(self.duplicate()?, &far, Some(near.weights().clone()), |_| false);
         Ok(LeadersServer::new(near, Box::new(far), &nodes))
     }
 
@@ -261,11 +265,17 @@ impl World {
         if !is_first {
             return Ok(Box::new(board.worker(shape, index, None)));
         }
+        let upward = Shape { nodes: shape.nodes_of_leader, ..*shape };
         let connect = |weights, slot| {
-            let end = MessageWorker::new(comm, weights, slot)?;
+            let end = MessageWorker::new(comm, &upward, (weights, slot), false)?;
             Ok(Box::new(end) as Box<dyn Upward>)
         };
         Ok(Box::new(LeaderWorker::new(&board, shape, connect)?))
+    }
+
+    /// Whether a rank is on the node of rank 0.
+    fn is_near(&self, rank: usize) -> bool {
+        self.roster.node(rank) == self.roster.node(0)
     }
 
     /// The workers of a shape that are on the node of a rank; they are neighbours.
