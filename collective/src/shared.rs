@@ -214,10 +214,17 @@ mod tests {
         }
         assert_eq!(shared.read_all()[15..17], [1.0, 2.0]);
         assert_eq!(shared.range(1..2), 16..48);
-        let _others = (shared.write(0..1), shared.write(2..3));
-        let (around, start) = shared.around(&(17..48));
-        assert_eq!((around.len(), start), (32, 16));
         assert_eq!(shared.read_all().as_ptr() as usize % 64, 0);
+    }
+
+    #[test]
+    fn floats_are_read_while_blocks_around_theirs_are_written() {
+        let shared = Shared::new([16, 32, 16]);
+        let _others = (shared.write(0..1), shared.write(2..3));
+        for floats in [16..48, 17..18] {
+            let (blocks, start) = shared.around(&floats);
+            assert_eq!((blocks.len(), start), (32, 16));
+        }
     }
 
     #[test]
