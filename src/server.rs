@@ -117,7 +117,7 @@ pub(crate) fn spent(link: &Server) -> Taken {
     Taken { communication, waiting, ..Taken::default() }
 }
 
-/// Waits for all workers' gradients of a step.
+/// Waits for what all workers say of their gradients of a step.
 fn collect(job: &Job, link: &Server, step: u64, batch: &Batch, pushes: &mut [Push]) -> Result<(), Error> {
     link.others().iter().try_for_each(|&worker| link.collect(worker, &mut pushes[worker]))?;
     job.check(step, batch, score(pushes))

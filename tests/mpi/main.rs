@@ -63,8 +63,11 @@ impl Mpi {
             if at > 0 {
                 command.arg(":");
             }
-            command.args(["-n", &ranks.to_string()]).arg(&self.mnist).args(["train", "--threads", "1"]);
+            command.args(["-n", &ranks.to_string()]).arg(&self.mnist).arg("train");
             command.args(options.split_whitespace());
+            if !options.contains("--threads ") {
+                command.args(["--threads", "1"]);
+            }
             if !options.contains("--data ") && !options.contains("--images ") {
                 command.args(["--data", "data"]);
             }

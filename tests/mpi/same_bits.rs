@@ -60,6 +60,17 @@ fn every_optimizer_and_model_has_the_same_bits() {
     }
 }
 
+/// One thread of the server sees what has come, all of them add it up, and it leaves again in the order of the floats.
+#[test]
+fn a_server_of_several_threads_has_the_same_bits() {
+    let Some(mpi) = mpi() else { return };
+    let options = "-e 2 --hidden 300,200 --optimizer adam --threads 3";
+    let expected = mpi.alone(&format!("-n 1 --no-resume {options}"))["weights_sha256"].clone();
+    for own in ["--transport messages", "--transport messages --server-trains", "--transport rma"] {
+        assert_eq!(mpi.report(3, &format!("{options} {own}"))["weights_sha256"], expected, "{own}");
+    }
+}
+
 #[test]
 fn more_workers_than_micro_batches_hang_nobody() {
     let Some(mpi) = mpi() else { return };
