@@ -9,6 +9,7 @@ use crate::gradient::RankGradient;
 use crate::pass::Score;
 use crate::team;
 use crate::train::{Job, Pauses, State};
+use crate::update::Update;
 use crate::worker::describe;
 use muster_collective::shared::Ref;
 use muster_collective::tree::{CHUNK, Node, Summer};
@@ -44,7 +45,7 @@ fn serve(job: &Job, link: &Server, state: &State, conductor: &mut Conductor) -> 
     let (pauses, signal) = (Pauses::new(job, state, conductor, Some(link)), Signal::default());
     let pushes = RwLock::new(vec![Push::default(); job.workers()]);
     let ends = team::run(job.threads, |team| {
-        let (mut summer, mut own) = (Summer::new(1), own.as_ref().map(|own| own.thread(team)));
+        let (mut summer, mut own) = (Summer::new(1), own.as_ref().map(|own| own.thread()));
         let mut parts = Vec::new();
         let blocks = crate::batch::share(state.weights.blocks(), team.index(), team.count());
         for step in first_step.. {
@@ -81,9 +82,10 @@ fn serve(job: &Job, link: &Server, state: &State, conductor: &mut Conductor) -> 
             let pushes = pushes.read().expect("no thread panicked");
             summer.set_leaves(batch.leaves);
             let updated = if next == Next::DRAINED { 0..0 } else { blocks.clone() };
+            let rule = job.update(state, step, &batch);
             for block in updated {
                 read_slots(link, &pushes, block, state.weights.blocks(), &mut parts);
-                update(job, state, (step, &batch), block, &parts, &mut summer);
+                update(job, &rule, block, &parts, &mut summer);
                 parts.clear();
             }
             let taken = Taken { score: score(&pushes), ..spent(link) };
@@ -138,21 +140,14 @@ fn read_slots<'a>(
 }
 
 /// Adds up a block's gradients and applies the update rule, chunk by chunk, so that neither leaves the cache.
-fn update(
-    job: &Job,
-    state: &State,
-    (step, batch): (u64, &Batch),
-    block: usize,
-    parts: &[(Node, Ref)],
-    summer: &mut Summer,
-) {
-    let length = state.weights.range(block..block + 1).len();
-    let mut gradient = [0.0; CHUNK];
+fn update(job: &Job, rule: &Update, block: usize, parts: &[(Node, Ref)], summer: &mut Summer) {
+    let length = rule.weights.range(block..block + 1).len();
+    let (mut blocks, mut gradient) = (rule.blocks(block..block + 1), [0.0; CHUNK]);
     for at in (0..length).step_by(CHUNK) {
         let gradient = &mut gradient[..CHUNK.min(length - at)];
         let chunk = at..at + gradient.len();
         let parts = parts.iter().map(|(node, part)| (*node, &part[chunk.clone()]));
         summer.sum(parts, |sum, part| job.kernels.add_assign(sum, part), gradient);
-        job.update(state, step, batch, block, at, gradient);
+        blocks.apply(at, gradient);
     }
 }
