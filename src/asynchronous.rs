@@ -127,7 +127,7 @@ pub fn serve(
     let (pauses, turn) = (Pauses::new(job, state, conductor, Some(link)), RwLock::new(Turn::default()));
     let leader = Leader { job, link, loans: &loans, pauses: &pauses };
     let ends = team::run(job.threads, |team| {
-        let mut own = own.as_ref().map(|own| own.thread(team));
+        let mut own = own.as_ref().map(|own| own.thread());
         let blocks = crate::batch::share(state.weights.blocks(), team.index(), team.count());
         for version in first_step.. {
             let mut failed = Ok(());
@@ -170,9 +170,10 @@ pub fn serve(
                 return Ok::<_, Error>(End::Failed);
             }
             let batch = batch.expect("the leader chose it");
+            let update = job.update(state, version, &batch);
             for block in blocks.clone() {
                 let gradient = link.slots()[worker].read(block..block + 1);
-                job.update(state, version, &batch, block, 0, &gradient);
+                update.blocks(block..block + 1).apply(0, &gradient);
             }
             team.wait();
             if let Some(end) = pauses.after(team, (version, &batch), taken, next)? {

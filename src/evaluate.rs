@@ -41,10 +41,10 @@ pub fn forward(
         let rows = chunk_records(dataset.len(), run.start).len();
         let workspace = Workspace::new(model, rows);
         team::alone(|member| {
-            let mut pass = Pass::new((model, kernels), &workspace, dataset.sparse_scale(), member);
+            let mut pass = Pass::new((model, kernels), &workspace, dataset.sparse_scale());
             for chunk in run.clone() {
-                pass.load(chunk_records(dataset.len(), chunk).map(|record| (dataset, record)));
-                pass.forward(member, weights);
+                pass.load(member, chunk_records(dataset.len(), chunk).map(|record| (dataset, record)));
+                pass.forward(member, weights, 0);
                 each(chunk, &mut pass);
             }
         });

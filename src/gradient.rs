@@ -4,7 +4,7 @@ use crate::batch::{Batch, leaf_rows, share, shuffle};
 use crate::cluster::Reads;
 use crate::dataset::Dataset;
 use crate::error::Error;
-use crate::pass::{NodeRows, Pass, Score, Slot, Workspace};
+use crate::pass::{NodeRows, Pass, Score, Target, Workspace};
 use crate::records::Records;
 use crate::team::Member;
 use crate::train::Job;
@@ -96,6 +96,8 @@ pub struct ThreadGradient<'a> {
     rank: &'a RankGradient<'a>,
     /// A pass for each seat.
     passes: Vec<Pass<'a>>,
+    /// That of the present step.
+    seat: usize,
     /// The epoch and its windows that are there; of records that are fed, the step.
     prepared: Option<(u64, RangeInclusive<usize>)>,
     /// Loss and hits of each micro-batch of the last step, the same in every thread.
@@ -131,13 +133,13 @@ impl<'a> RankGradient<'a> {
     }
 
     /// The part of one thread of the team.
-    pub fn thread(&'a self, team: &Member) -> ThreadGradient<'a> {
+    pub fn thread(&'a self) -> ThreadGradient<'a> {
         let pass = |(_, workspace): &'a (Share, Workspace)| {
             let Job { model, kernels, train, .. } = *self.job;
-            Pass::new((model, kernels), workspace, train.sparse_scale(), team)
+            Pass::new((model, kernels), workspace, train.sparse_scale())
         };
         let passes = self.seats.iter().map(pass).collect();
-        ThreadGradient { rank: self, passes, prepared: None, scores: Vec::new() }
+        ThreadGradient { rank: self, passes, seat: 0, prepared: None, scores: Vec::new() }
     }
 
     /// Sees to it that the rows of a step are there, where a new epoch or window begins or they are fed.
@@ -148,11 +150,7 @@ impl<'a> RankGradient<'a> {
         (step, batch): (u64, &Batch),
         rows: &Range<usize>,
     ) {
-        let wanted = Some(match self.job.train {
-            Records::Memory(_) => (batch.epoch, 0..=0),
-            Records::Blocks(_) => (batch.epoch, self.reading.schedule.windows(batch)),
-            Records::Fed { .. } => (step, 0..=0),
-        });
+        let wanted = Some(self.wanted((step, batch)));
         if *prepared == wanted {
             return;
         }
@@ -164,6 +162,15 @@ impl<'a> RankGradient<'a> {
             }
         }
         team.wait();
+    }
+
+    /// What has to be there for a step.
+    fn wanted(&self, (step, batch): (u64, &Batch)) -> (u64, RangeInclusive<usize>) {
+        match self.job.train {
+            Records::Memory(_) => (batch.epoch, 0..=0),
+            Records::Blocks(_) => (batch.epoch, self.reading.schedule.windows(batch)),
+            Records::Fed { .. } => (step, 0..=0),
+        }
     }
 
     /// Gets the rows of a step.
@@ -205,16 +212,33 @@ impl<'a> ThreadGradient<'a> {
         weights: &Shared,
         slot: &Shared,
     ) -> Result<Option<&'a Share>, Error> {
+        let share = self.forward(team, (step, batch), weights)?;
+        if share.is_some() {
+            self.backward(team, weights, Target::Slot(slot));
+        }
+        Ok(share)
+    }
+
+    /// The first half of a step, which finds its scores.
+    ///
+    /// # Errors
+    /// [`Error::Reading`], in every member of the team.
+    pub fn forward(
+        &mut self,
+        team: &Member,
+        (step, batch): (u64, &Batch),
+        weights: &Shared,
+    ) -> Result<Option<&'a Share>, Error> {
         let rank = self.rank;
         let is_seat = |(share, _): &(Share, Workspace)| share.batch_rows == batch.positions.len();
-        let seat = rank.seats.iter().position(is_seat).expect("a seat for every size of batch");
-        let share = &rank.seats[seat].0;
+        self.seat = rank.seats.iter().position(is_seat).expect("a seat for every size of batch");
+        let share = &rank.seats[self.seat].0;
         self.scores.clear();
         if share.rows.is_empty() {
             return Ok(Some(share));
         }
         rank.prepare(team, &mut self.prepared, (step, batch), &share.rows);
-        let pass = &mut self.passes[seat];
+        let pass = &mut self.passes[self.seat];
         {
             let source = rank.source.read().expect("no thread panicked");
             match &*source {
@@ -223,22 +247,42 @@ impl<'a> ThreadGradient<'a> {
                 _ => {}
             }
             let first = batch.positions.start;
-            pass.load(
-                (first + share.rows.start..first + share.rows.end).map(|position| source.row(position)),
-            );
+            let positions = first + share.rows.start..first + share.rows.end;
+            pass.load(team, positions.map(|position| source.row(position)));
         }
-        pass.forward(team, weights);
+        pass.forward(team, weights, step);
         pass.loss(rank.job.scale(share.batch_rows), rank.job.recipe.probability_floor);
         self.scores.extend(share.leaves.iter().map(|leaf| pass.score(leaf.clone())));
-        pass.backward(team, weights, &Slot { buffer: slot, nodes: &share.nodes });
         Ok(Some(share))
+    }
+
+    /// Goes on after a step that the others have taken without this member.
+    pub fn go_on_after(&mut self, step: u64) {
+        let batch = self.rank.job.schedule().batch(step);
+        self.prepared = Some(self.rank.wanted((step, &batch)));
+    }
+
+    /// The second half: the gradients of this member's blocks, to where they go.
+    pub fn backward(&mut self, team: &Member, weights: &Shared, target: Target) {
+        let share = &self.rank.seats[self.seat].0;
+        if !share.rows.is_empty() {
+            self.passes[self.seat].backward(team, weights, &share.nodes, target);
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::checkpoint::{Checkpoint, sha256};
+    use crate::model::Model;
+    use crate::team;
+    use crate::train::State;
+    use crate::train::tests::{MOMENTUM, clouds, job_of, recipe, run, sparse_bytes};
     use proptest::prelude::*;
+    use std::sync::Arc;
+    use std::thread;
+    use std::time::Duration;
 
     proptest! {
         #[test]
@@ -253,6 +297,59 @@ mod tests {
                 prop_assert_eq!(share.nodes.iter().map(NodeRows::len).sum::<usize>(), share.rows.len());
             }
             prop_assert_eq!(next, rows);
+        }
+    }
+
+    /// The weights after 50 steps of a team of three in which members rest and come back at steps of every kind.
+    fn sha256_of_changing_team(job: &Job) -> String {
+        let start = Checkpoint::start(job.identity());
+        let import = |tensors: &Vec<_>| {
+            let buffer = job.model.buffer();
+            job.model.import(tensors, &buffer);
+            buffer
+        };
+        let slots = start.slots.iter().map(import).collect();
+        let weights = Arc::new(import(&start.weights));
+        let state = State { weights, slots, gradients: None, reads: Reads::default() };
+        let rank = RankGradient::new(job, 0, (0, 1), &state.reads);
+        team::run(3, |team| {
+            let (mut gradient, mut step) = (rank.thread(), 0);
+            while step < 50 {
+                let batch = job.schedule().batch(step);
+                if team.is_leader() {
+                    let members = match step % 9 {
+                        1 | 2 => team.count() - 1,
+                        5 | 7 => {
+                            while !team.may_grow() {
+                                thread::yield_now();
+                            }
+                            team.count() + 1
+                        }
+                        _ => team.count(),
+                    };
+                    team.plan(step, members, Duration::from_micros(10));
+                }
+                gradient.forward(team, (step, &batch), &state.weights).unwrap().expect("there are records");
+                gradient.backward(team, &state.weights, Target::Update(&job.update(&state, step, &batch)));
+                let Some(next) = team.next_step(step) else { return };
+                if next > step + 1 {
+                    gradient.go_on_after(next - 1);
+                }
+                step = next;
+            }
+        });
+        sha256(&job.model.export(&state.weights))
+    }
+
+    #[test]
+    fn a_team_that_shrinks_and_grows_ends_with_the_same_weights() {
+        for data in [clouds(100), sparse_bytes()] {
+            for widths in [vec![20, 3], vec![20, 100, 3], vec![20, 70, 40, 3]] {
+                let (model, recipe) = (Model::new(&widths), recipe(MOMENTUM));
+                let job = Job { threads: 1, ..job_of(&model, &data, &recipe, 1) };
+                let expected = run(&job, None, 50, None).unwrap().sha256;
+                assert_eq!(sha256_of_changing_team(&job), expected, "{widths:?}");
+            }
         }
     }
 }

@@ -7,7 +7,8 @@
 //!   from outside; [`records`]: any of them; [`sequence`]: any of them, batch after batch, for a driver that feeds others.
 //! - [`batch`]: the global order of records and who gets which of them; [`random`]: its random numbers.
 //! - [`model`]: layers and where their parameters lie; [`pass`]: forward and backward; [`gradient`]: one rank's share of a step.
-//! - [`optimizer`]: update rules; [`train`]: the loop, with [`server`] (or [`asynchronous`]) and [`worker`] for worlds of several ranks.
+//! - [`optimizer`]: update rules, [`update`]: a step of one.
+//! - [`train`]: the loop, with [`server`] (or [`asynchronous`]) and [`worker`] for worlds of several ranks.
 //! - [`cluster`]: how these work together; [`agree`]: what they make sure of before they begin.
 //! - [`conductor`]: when to evaluate, save and end; [`evaluate`]: forward passes over a whole data set; [`team`]: threads in step.
 //! - [`metrics`]: what a training writes while it runs, for [`report`] and for TensorBoard ([`events`], [`histogram`]);
@@ -48,6 +49,7 @@ pub mod storage;
 pub mod store;
 pub mod team;
 pub mod train;
+pub mod update;
 pub mod windows;
 pub mod worker;
 

@@ -11,13 +11,13 @@ use crate::dataset::{Dataset, FeatureRow};
 use crate::model::{Model, Slices};
 use crate::team::Member;
 use muster_collective::Shared;
-use muster_kernels::{Finish, Kernels, Nonzeros, Panels, Start, prefetch};
+use muster_kernels::{Aligned, Finish, Kernels, Nonzeros, Panels, Start, partial_sums, prefetch};
 use std::cell::RefCell;
 use std::ops::Range;
 
 mod backward;
 
-pub use backward::{NodeRows, Slot};
+pub use backward::{NodeRows, Target};
 
 /// Rows that are asked for before they are converted.
 const ROWS_AHEAD: usize = 8;
@@ -60,7 +60,8 @@ pub struct Pass<'a> {
     predicted: Vec<u32>,
     /// A block of weights, transposed.
     transposed: Vec<f32>,
-    turn: usize,
+    /// A piece of a gradient, on its way to where it goes.
+    piece: RefCell<Aligned>,
 }
 
 /// The features of the rows of a batch.
@@ -76,15 +77,14 @@ struct Sparse {
     needed: Range<usize>,
     /// `[rows, needed]`
     rows: Nonzeros,
-    back: Back,
-}
-
-/// How the gradient of the weights of sparse features is found.
-enum Back {
-    /// By rows, which pays for no more than a panel of units; with room for partial sums.
-    Rows(RefCell<Vec<f32>>),
-    /// By columns, `[needed, rows]`, with the ends of their micro-batches.
-    Columns(Nonzeros, Vec<usize>),
+    /// Whether the gradient of their weights is found by columns, or by rows, which pays for no more than a panel of units.
+    by_columns: bool,
+    /// `[needed, rows]`
+    transposed: Nonzeros,
+    /// Where the micro-batches of its columns end.
+    leaves: Vec<usize>,
+    /// Room for the partial sums by rows.
+    partial: RefCell<Aligned>,
 }
 
 /// What goes into a layer, or a slice of it.
@@ -110,13 +110,11 @@ impl<'a> Pass<'a> {
         (model, kernels): (&'a Model, &'a Kernels),
         shared: &'a Workspace,
         sparse_scale: Option<f32>,
-        team: &Member,
     ) -> Pass<'a> {
         let rows = shared.rows;
-        let features = if sparse_scale.is_some() {
-            Features::Sparse(Box::new(Sparse::new(model, rows, team)))
-        } else {
-            Features::Dense(vec![0.0; rows * model.inputs().padded()])
+        let features = match sparse_scale {
+            Some(scale) => Features::Sparse(Box::new(Sparse::new(model, rows, scale))),
+            None => Features::Dense(vec![0.0; rows * model.inputs().padded()]),
         };
         let transposed = model.layers().iter().map(|l| l.inputs.width * l.outputs.columns).max();
         Pass {
@@ -129,7 +127,7 @@ impl<'a> Pass<'a> {
             losses: vec![0.0; rows],
             predicted: vec![0; rows],
             transposed: vec![0.0; transposed.unwrap_or(0)],
-            turn: 0,
+            piece: RefCell::new(Aligned::zeros(backward::PIECE)),
         }
     }
 
@@ -137,20 +135,24 @@ impl<'a> Pass<'a> {
     ///
     /// # Panics
     /// If their number is not that of the workspace.
-    pub fn load<'d>(&mut self, records: impl ExactSizeIterator<Item = (&'d Dataset, usize)> + Clone) {
+    pub fn load<'d>(
+        &mut self,
+        team: &Member,
+        records: impl ExactSizeIterator<Item = (&'d Dataset, usize)> + Clone,
+    ) {
         let rows = self.shared.rows;
         assert_eq!(records.len(), rows, "a batch of another number of rows than its workspace");
         let mut ahead = records.clone();
         let fetch = |(dataset, record): (&Dataset, usize)| prefetch(dataset.feature_bytes(record));
         ahead.by_ref().take(ROWS_AHEAD).for_each(fetch);
         if let Features::Sparse(sparse) = &mut self.features {
-            sparse.rows.clear();
+            sparse.begin(self.model, team);
         }
         for (row, (dataset, record)) in records.enumerate() {
             ahead.next().into_iter().for_each(fetch);
             match (&mut self.features, dataset.feature_row(record)) {
-                (Features::Sparse(sparse), FeatureRow::U8 { bytes, scale }) => {
-                    self.kernels.push_bytes(&bytes[sparse.needed.clone()], scale, &mut sparse.rows);
+                (Features::Sparse(sparse), FeatureRow::U8 { bytes, .. }) => {
+                    self.kernels.push_bytes(&bytes[sparse.needed.clone()], &mut sparse.rows);
                 }
                 (Features::Dense(features), FeatureRow::U8 { bytes, scale }) => {
                     self.kernels.pixels_to_panels(bytes, scale, features, rows, row);
@@ -164,16 +166,16 @@ impl<'a> Pass<'a> {
         }
     }
 
-    /// Logits `[rows, classes]` of the loaded rows, for every thread of the team.
-    pub fn forward(&mut self, team: &Member, weights: &Shared) {
+    /// Logits `[rows, classes]` of the loaded rows, for every thread of the team. `step` is another number, even or odd, than in the pass before, if
+    /// there is no other meeting between them.
+    pub fn forward(&mut self, team: &Member, weights: &Shared, step: u64) {
         for index in 0..self.model.hidden().len() {
             self.hidden_forward(team, weights, index);
             if index + 1 < self.model.hidden().len() {
                 team.wait();
             }
         }
-        self.turn ^= 1;
-        let partial = &self.shared.partial_logits[self.turn];
+        let partial = &self.shared.partial_logits[step as usize % 2];
         for slice in team.share(self.model.last().inputs.count()) {
             self.partial_logits(weights, slice, &mut partial.write(slice..slice + 1));
         }
@@ -319,18 +321,28 @@ impl<'a> Pass<'a> {
 }
 
 impl Sparse {
-    /// Room for `rows` rows of what a member of the team needs.
-    fn new(model: &Model, rows: usize, team: &Member) -> Sparse {
-        let needed = model.features_of(team.index(), team.count());
+    /// Room for `rows` rows of bytes that stand for `byte * scale`.
+    fn new(model: &Model, rows: usize, scale: f32) -> Sparse {
+        let columns = model.inputs().columns;
+        let partial = partial_sums(rows) * columns * model.layers()[0].outputs.width;
+        Sparse {
+            needed: 0..0,
+            rows: Nonzeros::with_room(rows, columns, scale),
+            by_columns: false,
+            transposed: Nonzeros::with_room(columns, rows, scale),
+            leaves: Vec::with_capacity(rows),
+            partial: RefCell::new(Aligned::zeros(partial)),
+        }
+    }
+
+    /// Makes it ready for what a member of the team needs.
+    fn begin(&mut self, model: &Model, team: &Member) {
         let outputs = model.layers()[0].outputs;
         let slices = if model.hidden().is_empty() { 0..outputs.count() } else { team.share(outputs.count()) };
         let panels: usize = slices.map(|slice| outputs.panels_of(slice).len()).sum();
-        let back = if panels > 1 {
-            Back::Columns(Nonzeros::with_room(needed.len(), rows), Vec::with_capacity(rows))
-        } else {
-            Back::Rows(RefCell::default())
-        };
-        Sparse { rows: Nonzeros::with_room(rows, needed.len()), needed, back }
+        self.needed = model.features_of(team.index(), team.count());
+        self.by_columns = panels > 1;
+        self.rows.clear(self.needed.len());
     }
 }
 

@@ -12,6 +12,7 @@ use crate::gradient::RankGradient;
 use crate::pass::Score;
 use crate::team::{self, Member};
 use crate::train::{Job, Pauses, State};
+use crate::update::Update;
 use crate::worker::describe;
 use muster_collective::shared::Ref;
 use muster_collective::tree::{CHUNK, Node, Summer};
@@ -52,7 +53,7 @@ fn serve(job: &Job, link: &Server, state: &State, conductor: &mut Conductor) -> 
     let pushes = RwLock::new(vec![Push::default(); job.workers()]);
     let flow = Flow::new(link, job.threads);
     let ends = team::run(job.threads, |team| {
-        let (mut summer, mut own) = (Summer::new(1), own.as_ref().map(|own| own.thread(team)));
+        let (mut summer, mut own) = (Summer::new(1), own.as_ref().map(|own| own.thread()));
         let mut parts = Vec::new();
         let blocks = crate::batch::share(state.weights.blocks(), team.index(), team.count());
         for step in first_step.. {
@@ -90,9 +91,10 @@ fn serve(job: &Job, link: &Server, state: &State, conductor: &mut Conductor) -> 
             let pushes = pushes.read().expect("no thread panicked");
             summer.set_leaves(batch.leaves);
             let updated = if next == Next::DRAINED { 0..0 } else { blocks.clone() };
+            let rule = job.update(state, step, &batch);
             for block in updated {
                 read_slots(link, &pushes, block, state.weights.blocks(), &mut parts);
-                update(job, state, (step, &batch), block, (&parts, &mut summer), (team, &flow));
+                update(&rule, block, (&parts, &mut summer), (team, &flow));
                 parts.clear();
             }
             flow.finish(team);
@@ -152,28 +154,29 @@ fn read_slots<'a>(
 
 /// Adds up a block's gradients as they come and applies the update rule, chunk by chunk, so that neither leaves the cache.
 fn update(
-    job: &Job,
-    state: &State,
-    (step, batch): (u64, &Batch),
+    rule: &Update,
     block: usize,
     (parts, summer): (&[(Node, Ref)], &mut Summer),
     (team, flow): (&Member, &Flow),
 ) {
-    let floats = state.weights.range(block..block + 1);
+    let floats = rule.weights.range(block..block + 1);
     let mut gradient = [0.0; CHUNK];
     for run in floats.clone().step_by(flow::RUN) {
         let run = run..floats.end.min(run + flow::RUN);
         if !flow.has_come(team, run.end) {
             return;
         }
+        // Held for a run only: what is updated is read on its way to the workers.
+        let mut held = rule.blocks(block..block + 1);
         for first in run.clone().step_by(CHUNK) {
             let at = first - floats.start;
             let chunk = at..at + CHUNK.min(run.end - first);
             let gradient = &mut gradient[..chunk.len()];
             let parts = parts.iter().map(|(node, part)| (*node, &part[chunk.clone()]));
-            summer.sum(parts, |sum, part| job.kernels.add_assign(sum, part), gradient);
-            job.update(state, step, batch, block, at, gradient);
+            summer.sum(parts, |sum, part| rule.kernels.add_assign(sum, part), gradient);
+            held.apply(at, gradient);
         }
+        drop(held);
         if team.is_leader() || run.end == floats.end {
             flow.has_updated(team, run.end);
         }

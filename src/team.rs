@@ -2,25 +2,63 @@
 //!
 //! A training step takes some hundred microseconds, less than it takes to wake a sleeping thread. So the threads of a rank are
 //! started once, run the whole training, and meet at a barrier that spins for a while before it gives the core away.
+//!
+//! Where another process competes for the cores, a member that is kept from its core for a few milliseconds keeps all others waiting, and a
+//! team would be slower than one thread. So a team may be smaller for some steps: [`pace`] tells the leader when, and the last member rests.
+
+mod pace;
+
+pub use pace::Pace;
 
 use crate::batch::share;
 use muster_collective::wait::{Counter, Patience};
+use std::cell::Cell;
 use std::ops::Range;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
 
 /// Where the members of a team wait for each other.
-#[derive(Default)]
 struct Barrier {
     arrived: AtomicUsize,
     generation: Counter,
     /// A member has panicked and will never arrive.
     broken: AtomicBool,
+    /// The leader's work is done.
+    is_over: AtomicBool,
+    /// Members that take the step after an even or an odd one. The leader may plan the next step while a slow member has not read
+    /// about this one.
+    planned: [AtomicUsize; 2],
+    /// Members that take the present step, and its number, for those that rest.
+    size: AtomicUsize,
+    step: AtomicU64,
+    /// How long the next one to rest does, in nanoseconds.
+    rest: AtomicU64,
+    /// The members that have rested.
+    rested: Box<[AtomicBool]>,
+}
+
+impl Barrier {
+    fn new(members: usize) -> Barrier {
+        Barrier {
+            arrived: AtomicUsize::new(0),
+            generation: Counter::default(),
+            broken: AtomicBool::new(false),
+            is_over: AtomicBool::new(false),
+            planned: [AtomicUsize::new(members), AtomicUsize::new(members)],
+            size: AtomicUsize::new(members),
+            step: AtomicU64::new(0),
+            rest: AtomicU64::new(0),
+            rested: (0..members).map(|_| AtomicBool::new(false)).collect(),
+        }
+    }
 }
 
 /// One thread of a team.
 pub struct Member<'a> {
     index: usize,
-    count: usize,
+    /// Members that take the present step.
+    count: Cell<usize>,
     barrier: &'a Barrier,
 }
 
@@ -29,9 +67,9 @@ pub struct Member<'a> {
 /// # Panics
 /// If a member panics.
 pub fn run<T: Send>(threads: usize, work: impl Fn(&Member) -> T + Sync) -> Vec<T> {
-    let barrier = Barrier::default();
-    let member = |index| Member { index, count: threads, barrier: &barrier };
-    std::thread::scope(|scope| {
+    let barrier = Barrier::new(threads);
+    let member = |index| Member { index, count: Cell::new(threads), barrier: &barrier };
+    thread::scope(|scope| {
         let others: Vec<_> = (1..threads)
             .map(|index| {
                 let (member, work) = (member(index), &work);
@@ -39,7 +77,9 @@ pub fn run<T: Send>(threads: usize, work: impl Fn(&Member) -> T + Sync) -> Vec<T
             })
             .collect();
         let first = work(&member(0));
-        let join = |thread: std::thread::ScopedJoinHandle<T>| {
+        barrier.is_over.store(true, Ordering::Release);
+        others.iter().for_each(|other| other.thread().unpark());
+        let join = |thread: thread::ScopedJoinHandle<T>| {
             thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
         };
         std::iter::once(first).chain(others.into_iter().map(join)).collect()
@@ -48,7 +88,7 @@ pub fn run<T: Send>(threads: usize, work: impl Fn(&Member) -> T + Sync) -> Vec<T
 
 /// Runs `work` as the only member of a team, on the calling thread.
 pub fn alone<T>(work: impl FnOnce(&Member) -> T) -> T {
-    work(&Member { index: 0, count: 1, barrier: &Barrier::default() })
+    work(&Member { index: 0, count: Cell::new(1), barrier: &Barrier::new(1) })
 }
 
 impl Member<'_> {
@@ -62,39 +102,108 @@ impl Member<'_> {
         self.index
     }
 
-    /// Number of members.
+    /// Number of members that take the present step.
     pub fn count(&self) -> usize {
-        self.count
+        self.count.get()
     }
 
     /// This member's run of `items`.
     pub fn share(&self, items: usize) -> Range<usize> {
-        share(items, self.index, self.count)
+        share(items, self.index, self.count())
     }
 
-    /// Waits until every member has come here.
+    /// Waits until every member that takes this step has come here.
     ///
     /// # Panics
     /// If another member has panicked.
     pub fn wait(&self) {
         let barrier = self.barrier;
         let generation = barrier.generation.get();
-        if barrier.arrived.fetch_add(1, Ordering::AcqRel) + 1 == self.count {
+        if barrier.arrived.fetch_add(1, Ordering::AcqRel) + 1 == self.count() {
             barrier.arrived.store(0, Ordering::Relaxed);
             barrier.generation.set(generation + 1);
             return;
         }
         let mut patience = Patience::default();
         while barrier.generation.get() == generation {
-            assert!(!barrier.broken.load(Ordering::Acquire), "another thread of this team has panicked");
+            self.check();
             patience.pause();
         }
+    }
+
+    /// The leader says, before the members meet in step `step`, how many of them take the next one, at most one less or more than this one.
+    /// A member less rests for `rest`.
+    pub fn plan(&self, step: u64, members: usize, rest: Duration) {
+        self.barrier.rest.store(rest.as_nanos() as u64, Ordering::Relaxed);
+        self.barrier.planned[step as usize % 2].store(members, Ordering::Relaxed);
+    }
+
+    /// Whether the member that would be the next one to come back has rested.
+    pub fn may_grow(&self) -> bool {
+        self.barrier.rested.get(self.count()).is_some_and(|rested| rested.load(Ordering::Acquire))
+    }
+
+    /// Ends step `step`, in which the members have met since the leader planned. Returns the next step that this member takes, after a
+    /// rest if it was planned; none if there is no other.
+    ///
+    /// # Panics
+    /// If another member has panicked.
+    pub fn next_step(&self, step: u64) -> Option<u64> {
+        let (barrier, before) = (self.barrier, self.count());
+        let members = barrier.planned[step as usize % 2].load(Ordering::Relaxed);
+        if members == before {
+            return Some(step + 1);
+        }
+        // Before the meeting, because after it the leader may plan the next step.
+        let rest = Duration::from_nanos(barrier.rest.load(Ordering::Relaxed));
+        // Who is asked to rest must not find the size at which it would be called.
+        if self.is_leader() && members < before {
+            barrier.size.store(members, Ordering::Relaxed);
+        }
+        self.wait();
+        if self.index >= members {
+            return self.rest(rest);
+        }
+        self.count.set(members);
+        if self.is_leader() && members > before {
+            barrier.rested[before].store(false, Ordering::Relaxed);
+            barrier.step.store(step + 1, Ordering::Relaxed);
+            barrier.size.store(members, Ordering::Release);
+        }
+        Some(step + 1)
+    }
+
+    /// Sleeps for as long as was planned, then waits to be called to a step.
+    fn rest(&self, rest: Duration) -> Option<u64> {
+        let (barrier, end) = (self.barrier, Instant::now() + rest);
+        let is_over = || {
+            self.check();
+            barrier.is_over.load(Ordering::Acquire)
+        };
+        while !is_over() && Instant::now() < end {
+            thread::park_timeout(end.saturating_duration_since(Instant::now()));
+        }
+        barrier.rested[self.index].store(true, Ordering::Release);
+        let mut patience = Patience::default();
+        while !is_over() {
+            let members = barrier.size.load(Ordering::Acquire);
+            if members > self.index {
+                self.count.set(members);
+                return Some(barrier.step.load(Ordering::Relaxed));
+            }
+            patience.pause();
+        }
+        None
+    }
+
+    fn check(&self) {
+        assert!(!self.barrier.broken.load(Ordering::Acquire), "another thread of this team has panicked");
     }
 }
 
 impl Drop for Member<'_> {
     fn drop(&mut self) {
-        if std::thread::panicking() {
+        if thread::panicking() {
             self.barrier.broken.store(true, Ordering::Release);
         }
     }
@@ -126,6 +235,44 @@ mod tests {
     fn shares_cover_everything_in_order() {
         let shares = run(3, |member| member.share(10));
         assert_eq!(shares.into_iter().flatten().collect::<Vec<_>>(), (0..10).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn a_member_rests_and_comes_back_to_the_step_that_it_is_called_to() {
+        let taken = run(2, |member| {
+            let (mut taken, mut step) = (Vec::new(), 0);
+            loop {
+                if member.is_leader() {
+                    let members = match step {
+                        10 => 1,
+                        _ => member.count() + usize::from(member.may_grow()),
+                    };
+                    member.plan(step, members, Duration::from_millis(1));
+                }
+                member.wait();
+                taken.push(step);
+                if step > 10 && member.count() == 2 {
+                    return taken;
+                }
+                step = member.next_step(step).expect("the leader goes on");
+            }
+        });
+        let last = *taken[0].last().unwrap();
+        assert_eq!(taken[0], (0..=last).collect::<Vec<_>>());
+        assert_eq!(taken[1], (0..=10).chain([last]).collect::<Vec<_>>());
+        assert!(last > 11, "{last}");
+    }
+
+    #[test]
+    fn who_rests_at_the_end_is_woken() {
+        let began = Instant::now();
+        let ended = run(2, |member| {
+            member.plan(0, 1, Duration::from_secs(600));
+            member.wait();
+            member.next_step(0)
+        });
+        assert_eq!(ended, [Some(1), None]);
+        assert!(began.elapsed() < Duration::from_secs(300));
     }
 
     #[test]

@@ -15,9 +15,10 @@ use crate::gradient::RankGradient;
 use crate::histogram::Gradients;
 use crate::model::{Model, Tensors};
 use crate::optimizer::{Optimizer, decayed};
-use crate::pass::Score;
+use crate::pass::{Score, Target};
 use crate::records::Records;
-use crate::team::{self, Member};
+use crate::team::{self, Member, Pace};
+use crate::update::Update;
 use crate::windows::Reading;
 use crate::{server, worker};
 use muster_collective::{Server, Shared, Transport, World, link};
@@ -186,38 +187,43 @@ pub fn work(job: &Job, (world, transport): (&World, Transport)) -> Result<(), Er
     cluster::exchange(world, &times).map(|_| ())
 }
 
-/// The one rank of a world of one.
+/// The one rank of a world of one: gradients go straight into the weights.
 fn solo(job: &Job, state: &State, conductor: &mut Conductor) -> Result<End, Error> {
     let first_step = conductor.steps();
-    let (rank, slot) = (RankGradient::new(job, 0, (0, 1), &state.reads), job.model.buffer());
+    let rank = RankGradient::new(job, 0, (0, 1), &state.reads);
     let (pauses, signal) = (Pauses::new(job, state, conductor, None), Signal::default());
     let ends = team::run(job.threads, |team| {
-        let mut gradient = rank.thread(team);
-        let blocks = job.model.blocks_of(team.index(), team.count());
-        for step in first_step.. {
+        let (mut gradient, mut pace, mut step) = (rank.thread(), Pace::default(), first_step);
+        loop {
             let batch = job.schedule().batch(step);
             if team.is_leader() {
                 signal.set(step, pauses.next(step));
+                pace.plan(team, step);
             }
-            if gradient.compute(team, (step, &batch), &state.weights, &slot)?.is_none() {
+            if gradient.forward(team, (step, &batch), &state.weights)?.is_none() {
                 let end = pauses.after(team, (step, &batch), Taken::default(), Next::DRAINED)?;
                 return Ok(end.expect("it is the end"));
             }
             let score = gradient.scores.iter().sum();
             job.check(step, &batch, score)?;
-            if job.model.hidden().len() > 1 {
-                // Others may still be reading these weights for their gradients.
-                team.wait();
-            }
-            for &block in &blocks {
-                job.update(state, step, &batch, block, 0, &slot.read(block..block + 1));
-            }
-            let taken = Taken { score, ..Taken::default() };
-            if let Some(end) = pauses.after(team, (step, &batch), taken, signal.get(step))? {
+            let update = job.update(state, step, &batch);
+            gradient.backward(team, &state.weights, Target::Update(&update));
+            let (taken, next) = (Taken { score, ..Taken::default() }, signal.get(step));
+            if let Some(end) = pauses.after(team, (step, &batch), taken, next)? {
                 return Ok(end);
             }
+            if next != Next::default() {
+                pace.pause();
+            }
+            let Some(next_step) = team.next_step(step) else {
+                // It rests at the end; what that is the leader says.
+                return Ok(End::Finished);
+            };
+            if next_step > step + 1 {
+                gradient.go_on_after(next_step - 1);
+            }
+            step = next_step;
         }
-        unreachable!("the conductor ends the loop")
     });
     ends.into_iter().next().expect("a team has a leader")
 }
@@ -269,34 +275,15 @@ impl Job<'_> {
         decayed(self.recipe.learning_rate, self.recipe.learning_rate_decay, epoch)
     }
 
-    /// Applies the gradient of a run of parameters, at `at` of `block`, of step `step`.
-    pub(crate) fn update(
-        &self,
-        state: &State,
-        step: u64,
-        batch: &Batch,
-        block: usize,
-        at: usize,
-        gradient: &[f32],
-    ) {
-        if let Some(gradients) = &state.gradients {
-            gradients.add(step, block, gradient);
-        }
-        let (rate, range) = (self.learning_rate(batch.epoch), at..at + gradient.len());
-        let weights = &mut state.weights.write(block..block + 1)[range.clone()];
-        let slot = |index: usize| state.slots[index].write(block..block + 1);
-        match self.recipe.optimizer {
-            Optimizer::Sgd => self.kernels.sgd(rate, gradient, weights),
-            Optimizer::Momentum { momentum } => {
-                self.kernels.momentum(rate, momentum, gradient, &mut slot(0)[range], weights);
-            }
-            Optimizer::Adagrad { .. } => self.kernels.adagrad(rate, gradient, &mut slot(0)[range], weights),
-            Optimizer::Adam { beta1, beta2, epsilon } => {
-                let rate = Optimizer::adam_rate(rate, beta1, beta2, step);
-                let (m, v) = (&mut slot(0)[range.clone()], &mut slot(1)[range]);
-                self.kernels.adam(rate, beta1, beta2, epsilon, gradient, m, v, weights);
-            }
-        }
+    /// How step `step` changes `state`.
+    pub(crate) fn update<'a>(&'a self, state: &'a State, step: u64, batch: &Batch) -> Update<'a> {
+        let (optimizer, rate) = (self.recipe.optimizer, self.learning_rate(batch.epoch));
+        let rate = match optimizer {
+            Optimizer::Adam { beta1, beta2, .. } => Optimizer::adam_rate(rate, beta1, beta2, step),
+            _ => rate,
+        };
+        let State { weights, slots, gradients, .. } = state;
+        Update { kernels: self.kernels, weights, slots, gradients: gradients.as_ref(), step, optimizer, rate }
     }
 
     /// Stops before a gradient that is not finite spoils the weights.
@@ -387,4 +374,4 @@ impl<'a, 'c> Pauses<'a, 'c> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -36,7 +36,7 @@ fn follow(job: &Job, index: usize, link: &Worker, reads: &Reads) -> Result<(), E
     let order = Mutex::new(Order::Compute(first_step));
     let ordered = || *order.lock().expect("no panic while it is held");
     let results = team::run(job.threads, |team| {
-        let (mut gradient, mut push) = (rank.thread(team), Push::default());
+        let (mut gradient, mut push) = (rank.thread(), Push::default());
         let mut done = Ok(());
         while let Order::Compute(step) = ordered() {
             let batch = job.schedule().batch(step);

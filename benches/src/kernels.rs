@@ -55,8 +55,9 @@ fn products_of_bytes(bench: &Bench) -> [Probe<'static>; 2] {
     let (m, n, k, kernels): (_, _, _, &'static Kernels) = (100, 128, 784, bench.kernels);
     let (pixels, _) = random_images(m, k, 10, DENSITY);
     let non_zeros = pixels.iter().filter(|&&pixel| pixel > 0).count();
-    let (mut a, mut at) = (Nonzeros::with_room(m, k), Nonzeros::with_room(k, m));
-    pixels.chunks_exact(k).for_each(|row| kernels.push_bytes(row, 1.0 / 255.0, &mut a));
+    let scale = 1.0 / 255.0;
+    let (mut a, mut at) = (Nonzeros::with_room(m, k, scale), Nonzeros::with_room(k, m, scale));
+    pixels.chunks_exact(k).for_each(|row| kernels.push_bytes(row, &mut a));
     at.transpose(&a, &[m]);
     let width = panel_width(n);
     let work = |from: usize, to: usize| {

@@ -32,6 +32,7 @@
 //! thread that computed it, or on its neighbours. A vector is 16 floats on every machine, so sums over lanes come
 //! out alike too, and the AVX2 and AVX-512 back ends give equal bits for every function.
 
+mod aligned;
 mod backend;
 mod layout;
 mod math;
@@ -54,10 +55,12 @@ mod tile;
 mod tree;
 mod update;
 
+pub use aligned::Aligned;
 pub use backend::{Backend, Error};
 pub use layout::{Panels, panel_count, panel_width, panels_len};
 pub use matmul::Form;
 pub use nonzeros::Nonzeros;
 pub use panel::{Finish, Start};
 pub use prefetch::prefetch;
+pub use sparse_tn::partial_sums;
 pub use table::Kernels;

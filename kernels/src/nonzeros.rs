@@ -8,8 +8,11 @@ use std::ops::Range;
 /// Columns of a row that can be asked for on their own.
 pub(crate) const SEGMENT: usize = 32;
 
-/// A matrix with many zeros as the list of its other entries, row after row and by column within each. Rows are cut into segments: of 32
-/// columns, or of micro-batches where it is transposed.
+/// The most columns: of the four bytes of an entry three are its column.
+const COLUMNS_MAX: usize = 1 << 24;
+
+/// A matrix of bytes with many zeros as the list of its other entries, row after row and by column within each. Rows are cut into segments:
+/// of 32 columns, or of micro-batches where it is transposed.
 #[derive(Clone, Debug)]
 pub struct Nonzeros {
     rows: usize,
@@ -20,18 +23,24 @@ pub struct Nonzeros {
     rows_max: usize,
     /// `[segments + 1][rows_max]`: the first entry of each segment, and the end of the last.
     starts: Vec<u32>,
-    /// Number of entries.
+    /// Number of entries; of a transposed matrix, where they end.
     end: usize,
-    /// Of each entry, and room for a vector more.
-    columns: Vec<u32>,
-    values: Vec<f32>,
+    /// `column << 8 | byte`, and room for a vector more. Half of what a column and a float take: what transposing and the products wait
+    /// for is memory.
+    entries: Vec<u32>,
+    /// What each byte stands for.
+    values: [f32; 256],
 }
 
 impl Nonzeros {
-    /// Room for a matrix `[rows, cols]` in which nothing is zero; it has no row yet.
-    pub fn with_room(rows: usize, cols: usize) -> Nonzeros {
+    /// Room for a matrix `[rows, cols]` in which nothing is zero; it has no row yet. A byte stands for `byte as f32 * scale`.
+    pub fn with_room(rows: usize, cols: usize, scale: f32) -> Nonzeros {
         let (segments, entries) = (cols.div_ceil(SEGMENT), rows * cols);
         assert!(u32::try_from(entries).is_ok(), "a batch of [{rows}, {cols}] has too many entries");
+        assert!(
+            rows.max(cols) <= COLUMNS_MAX,
+            "[{rows}, {cols}] has more than {COLUMNS_MAX} rows or columns"
+        );
         Nonzeros {
             rows: 0,
             cols,
@@ -39,8 +48,8 @@ impl Nonzeros {
             rows_max: rows,
             starts: vec![0; (segments + 1) * rows],
             end: 0,
-            columns: vec![0; entries + LANES],
-            values: vec![0.0; entries + LANES],
+            entries: vec![0; entries + LANES],
+            values: std::array::from_fn(|byte| byte as f32 * scale),
         }
     }
 
@@ -54,44 +63,44 @@ impl Nonzeros {
         self.cols
     }
 
-    /// Takes all rows away.
-    pub fn clear(&mut self) {
-        (self.rows, self.end) = (0, 0);
+    /// Takes all rows away; the next ones have `cols` columns.
+    ///
+    /// # Panics
+    /// If there is no room for them.
+    pub fn clear(&mut self, cols: usize) {
+        self.check_room(self.rows_max, cols);
+        (self.rows, self.end, self.cols, self.segments) = (0, 0, cols, cols.div_ceil(SEGMENT));
     }
 
-    /// Becomes the transpose of `a`, whose rows are cut into micro-batches that end at `leaves`.
+    fn check_room(&self, rows: usize, cols: usize) {
+        assert!(rows * cols + LANES <= self.entries.len(), "[{rows}, {cols}] has no room");
+    }
+
+    /// Becomes the transpose of `a`, whose rows are cut into micro-batches that end at `leaves`. Every row gets room for as many entries as
+    /// it may have, which saves counting them first.
     ///
     /// # Panics
     /// If there is no room for it.
     pub fn transpose(&mut self, a: &Nonzeros, leaves: &[usize]) {
         assert_eq!(leaves.last().copied().unwrap_or(0), a.rows, "end of the last micro-batch and rows");
         assert!(leaves.is_sorted(), "ends of micro-batches {leaves:?} must not decrease");
-        assert!(a.end + LANES <= self.columns.len(), "{} entries have no room", a.end);
+        self.check_room(a.cols, a.rows);
         let rows = a.cols;
-        (self.rows, self.cols, self.segments, self.end) = (rows, a.rows, leaves.len(), a.end);
+        (self.rows, self.cols, self.segments, self.end) = (rows, a.rows, leaves.len(), a.cols * a.rows);
         self.rows_max = rows;
-        self.starts.clear();
         self.starts.resize((self.segments + 1) * rows, 0);
-        let (before, next) = self.starts.split_at_mut(self.segments * rows);
-        for &column in &a.columns[..a.end] {
-            // SAFETY: `push_bytes` makes columns below `a.cols`, which is the length of `next`.
-            unsafe { *next.get_unchecked_mut(column as usize) += 1 };
-        }
-        let mut start = 0;
-        for next in next.iter_mut() {
-            start += std::mem::replace(next, start);
-        }
+        let (starts, next) = self.starts.split_at_mut(self.segments * rows);
+        next.iter_mut().enumerate().for_each(|(row, next)| *next = (row * a.rows) as u32);
         let mut first = 0;
-        for (&end, starts) in leaves.iter().zip(before.chunks_exact_mut(rows.max(1))) {
+        for (&end, starts) in leaves.iter().zip(starts.chunks_exact_mut(rows.max(1))) {
             starts.copy_from_slice(next);
             for row in first..end {
-                let entries = a.entries(row, 0..a.segments);
-                for (&column, &value) in a.columns[entries.clone()].iter().zip(&a.values[entries]) {
-                    // SAFETY: as above; each entry of `a` has a place of its own below `a.end`, which is within both lists.
+                for &entry in &a.entries[a.entries(row, 0..a.segments)] {
+                    // SAFETY: `push_bytes` makes columns below `a.cols`, which is the length of `next`, and each of them once a row, so that no
+                    // place is past the `a.rows` of its column; `check_room` has found that there are these.
                     unsafe {
-                        let next = next.get_unchecked_mut(column as usize);
-                        *self.columns.get_unchecked_mut(*next as usize) = row as u32;
-                        *self.values.get_unchecked_mut(*next as usize) = value;
+                        let next = next.get_unchecked_mut((entry >> 8) as usize);
+                        *self.entries.get_unchecked_mut(*next as usize) = (row as u32) << 8 | entry & 0xff;
                         *next += 1;
                     }
                 }
@@ -112,19 +121,24 @@ impl Nonzeros {
             ..self.starts[segments.end * self.rows_max + row] as usize
     }
 
-    /// Columns and values of all entries.
+    /// Column and value of an entry.
+    ///
+    /// # Safety
+    /// It must exist.
     #[inline(always)]
-    pub(crate) fn lists(&self) -> (&[u32], &[f32]) {
-        (&self.columns, &self.values)
+    pub(crate) unsafe fn entry(&self, at: usize) -> (usize, f32) {
+        // SAFETY: the caller vouches for it.
+        let entry = unsafe { *self.entries.get_unchecked(at) };
+        ((entry >> 8) as usize, self.values[(entry & 0xff) as usize])
     }
 }
 
 impl Kernels {
-    /// Adds a row of bytes, each of which stands for `byte as f32 * scale`.
+    /// Adds a row of bytes.
     ///
     /// # Panics
     /// If it has another number of columns, or there is no room.
-    pub fn push_bytes(&self, row: &[u8], scale: f32, matrix: &mut Nonzeros) {
+    pub fn push_bytes(&self, row: &[u8], matrix: &mut Nonzeros) {
         assert_eq!(row.len(), matrix.cols, "columns of the row and of the matrix");
         assert_eq!(
             matrix.segments,
@@ -132,13 +146,13 @@ impl Kernels {
             "segments of a matrix that is not transposed"
         );
         assert!(matrix.rows < matrix.rows_max, "row {} has no room", matrix.rows);
-        self.table.push_bytes(row, scale, matrix);
+        self.table.push_bytes(row, matrix);
         matrix.rows += 1;
     }
 }
 
 #[inline(always)]
-pub(crate) fn push_bytes<S: Simd>(s: S, row: &[u8], scale: f32, matrix: &mut Nonzeros) {
+pub(crate) fn push_bytes<S: Simd>(s: S, row: &[u8], matrix: &mut Nonzeros) {
     let (row_of_starts, mut end) = (matrix.rows, matrix.end);
     matrix.starts[row_of_starts] = end as u32;
     let ends = matrix.starts[matrix.rows_max..].chunks_exact_mut(matrix.rows_max);
@@ -153,10 +167,8 @@ pub(crate) fn push_bytes<S: Simd>(s: S, row: &[u8], scale: f32, matrix: &mut Non
                     &padded
                 }
             };
-            let columns = matrix.columns[end..].first_chunk_mut().expect("room for a vector");
-            let values = matrix.values[end..].first_chunk_mut().expect("room for a vector");
-            let first = index * SEGMENT + part * LANES;
-            end += s.nonzeros(bytes, first as u32, scale, columns, values);
+            let entries = matrix.entries[end..].first_chunk_mut().expect("room for a vector");
+            end += s.nonzeros(bytes, (index * SEGMENT + part * LANES) as u32, entries);
         }
         segment_end[row_of_starts] = end as u32;
     }
@@ -171,9 +183,12 @@ mod tests {
 
     /// Row, segment, column and value of each entry.
     fn list(matrix: &Nonzeros) -> Vec<(usize, usize, usize, f32)> {
-        let (columns, values) = matrix.lists();
         let of = |row, segment| {
-            let entry = move |at: usize| (row, segment, columns[at] as usize, values[at]);
+            let entry = move |at: usize| {
+                // SAFETY: the matrix names it.
+                let (column, value) = unsafe { matrix.entry(at) };
+                (row, segment, column, value)
+            };
             matrix.entries(row, segment..segment + 1).map(entry)
         };
         (0..matrix.rows()).flat_map(|row| (0..matrix.segments()).flat_map(move |s| of(row, s))).collect()
@@ -189,14 +204,14 @@ mod tests {
             let all: Vec<_> = (0..m * k).map(entry).filter(|entry| entry.2 != 0.0).collect();
             let leaf = |row: usize| ends.iter().position(|&end| row < end).expect("a leaf");
             for kernels in crate::testing::all() {
-                let mut matrix = Nonzeros::with_room(m, k);
+                let mut matrix = Nonzeros::with_room(m, k, 0.25);
                 for _ in 0..2 {
-                    matrix.clear();
-                    a.chunks_exact(k).for_each(|row| kernels.push_bytes(row, 0.25, &mut matrix));
+                    matrix.clear(k);
+                    a.chunks_exact(k).for_each(|row| kernels.push_bytes(row, &mut matrix));
                     let expected = all.iter().map(|&(row, column, value)| (row, column / SEGMENT, column, value));
                     prop_assert_eq!(list(&matrix), expected.collect::<Vec<_>>());
                 }
-                let mut transposed = Nonzeros::with_room(k, m);
+                let mut transposed = Nonzeros::with_room(k, m, 0.25);
                 transposed.transpose(&matrix, &ends);
                 let mut expected: Vec<_> = all.iter().map(|&(row, column, value)| (column, leaf(row), row, value)).collect();
                 expected.sort_by_key(|&(column, _, row, _)| (column, row));

@@ -54,25 +54,17 @@ pub(crate) trait Simd: Copy {
     /// Columns become rows.
     fn transpose(self, rows: [Self::V; LANES]) -> [Self::V; LANES];
 
-    /// Writes the places, counted from `first`, and the values `byte as f32 * scale` of the bytes that are not 0 to the front of the two
-    /// lists, and returns how many there are. What the lists hold after them is left open.
+    /// Writes `place << 8 | byte` for the bytes that are not 0, whose places count from `first`, to the front of `entries`, and returns how many
+    /// there are. What the list holds after them is left open.
     #[inline(always)]
-    fn nonzeros(
-        self,
-        bytes: &[u8; LANES],
-        first: u32,
-        scale: f32,
-        places: &mut [u32; LANES],
-        values: &mut [f32; LANES],
-    ) -> usize {
+    fn nonzeros(self, bytes: &[u8; LANES], first: u32, entries: &mut [u32; LANES]) -> usize {
         if *bytes == [0; LANES] {
             return 0;
         }
         let mut count = 0;
         for (j, &byte) in bytes.iter().enumerate() {
             // Without a branch: which bytes are 0 cannot be predicted.
-            places[count] = first + j as u32;
-            values[count] = f32::from(byte) * scale;
+            entries[count] = (first + j as u32) << 8 | u32::from(byte);
             count += usize::from(byte != 0);
         }
         count

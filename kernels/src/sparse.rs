@@ -255,11 +255,10 @@ unsafe fn add_entry<S: Simd, const N: usize>(
     b: &[*const f32; N],
     sum: &mut [S::V; N],
 ) {
-    let (columns, values) = a.lists();
     // SAFETY: the caller vouches for the entry and its row of B.
     unsafe {
-        let row = *columns.get_unchecked(entry) as usize * (vectors_of_panel::<N>() * LANES);
-        let x = s.splat(*values.get_unchecked(entry));
+        let (column, value) = a.entry(entry);
+        let (row, x) = (column * (vectors_of_panel::<N>() * LANES), s.splat(value));
         for (v, sum) in sum.iter_mut().enumerate() {
             // The vectors of a panel lie side by side: one address for each panel.
             let near = v % vectors_of_panel::<N>();

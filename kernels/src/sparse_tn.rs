@@ -41,6 +41,8 @@ pub(crate) struct ByRows<'a> {
     /// Ends of the micro-batches, counted from that row.
     leaves: &'a [usize],
     d: &'a [f32],
+    /// Floats of the gradient.
+    length: usize,
 }
 
 impl Kernels {
@@ -68,33 +70,35 @@ impl Kernels {
         self.table.matmul_tn_by_columns(&product, c);
     }
 
-    /// `c = a[rows, columns]ᵀ · d[rows]` for one panel: `a` `[m, k]`, `d` `[m][width]`, `c` `[columns.len()][width]`. `columns` begins at a
+    /// `a[rows, columns]ᵀ · d[rows]` for one panel: `a` `[m, k]`, `d` `[m][width]`, the result `[columns.len()][width]`. `columns` begins at a
     /// multiple of 32 and ends at one or at `k`; `leaves` are the ends of the micro-batches, counted from `first`, the first of the rows.
-    /// `partial` has room for its sums after the first call. The bits are those of [`Kernels::matmul_tn_panel`].
-    #[expect(clippy::too_many_arguments, reason = "two operands with their shapes")]
-    pub fn matmul_tn_by_rows(
+    /// `partial` holds [`partial_sums`] of that length, and afterwards the result. The bits are those of [`Kernels::matmul_tn_panel`].
+    pub fn matmul_tn_by_rows<'p>(
         &self,
         a: &Nonzeros,
         columns: Range<usize>,
         (first, leaves): (usize, &[usize]),
         d: &[f32],
         width: usize,
-        c: &mut [f32],
-        partial: &mut Vec<f32>,
-    ) {
+        partial: &'p mut [f32],
+    ) -> &'p [f32] {
         check_width(width);
         let segments = check_segments(a, &columns);
         let rows = leaves.last().copied().unwrap_or(0);
         check_leaves(leaves, rows);
         assert!(first + rows <= a.rows(), "rows {first} and {rows} more of {}", a.rows());
-        let lengths = (a.rows() * width, columns.len() * width);
-        assert_eq!((d.len(), c.len()), lengths, "lengths of d and c");
-        // Complete subtrees of as many sizes as there are levels, and a leaf.
-        let levels = (usize::BITS - leaves.len().leading_zeros()) as usize + 1;
-        partial.resize(partial.len().max(levels * c.len()), 0.0);
-        let product = ByRows { a, segments, first, leaves, d };
-        self.table.matmul_tn_by_rows(&product, width, c, partial);
+        assert_eq!(d.len(), a.rows() * width, "length of d");
+        let length = columns.len() * width;
+        assert!(!leaves.is_empty() && partial.len() >= partial_sums(leaves.len()) * length, "partial sums");
+        let product = ByRows { a, segments, first, leaves, d, length };
+        self.table.matmul_tn_by_rows(&product, width, partial);
+        &partial[..length]
     }
+}
+
+/// Sums that the tree over so many micro-batches holds at once: of complete subtrees of as many sizes as there are levels, and of a leaf.
+pub const fn partial_sums(leaves: usize) -> usize {
+    (usize::BITS - leaves.leading_zeros()) as usize + 1
 }
 
 #[inline(always)]
@@ -105,18 +109,12 @@ pub(crate) fn matmul_tn_by_columns<S: Simd>(s: S, product: &ByColumns<'_>, c: &m
 }
 
 #[inline(always)]
-pub(crate) fn matmul_tn_by_rows<S: Simd>(
-    s: S,
-    product: &ByRows<'_>,
-    width: usize,
-    c: &mut [f32],
-    partial: &mut [f32],
-) {
+pub(crate) fn matmul_tn_by_rows<S: Simd>(s: S, product: &ByRows<'_>, width: usize, partial: &mut [f32]) {
     // SAFETY: `Kernels::matmul_tn_by_rows` has checked that the operands have these rows.
     unsafe {
         match width {
-            LANES => by_rows::<S, 1>(s, product, c, partial),
-            _ => by_rows::<S, 2>(s, product, c, partial),
+            LANES => by_rows::<S, 1>(s, product, partial),
+            _ => by_rows::<S, 2>(s, product, partial),
         }
     }
 }
@@ -126,8 +124,8 @@ pub(crate) fn matmul_tn_by_rows<S: Simd>(
 /// # Safety
 /// The operands must have their rows of `N` vectors.
 #[inline(always)]
-unsafe fn by_rows<S: Simd, const N: usize>(s: S, p: &ByRows<'_>, c: &mut [f32], partial: &mut [f32]) {
-    let length = c.len();
+unsafe fn by_rows<S: Simd, const N: usize>(s: S, p: &ByRows<'_>, partial: &mut [f32]) {
+    let length = p.length;
     let (mut height, mut row) = (0, p.first);
     for (index, &end) in p.leaves.iter().enumerate() {
         let leaf = &mut partial[height * length..][..length];
@@ -150,7 +148,6 @@ unsafe fn by_rows<S: Simd, const N: usize>(s: S, p: &ByRows<'_>, c: &mut [f32], 
             height -= 1;
         }
     }
-    c.copy_from_slice(&partial[..length]);
 }
 
 /// Adds the entries of a row, times its row of D, to the gradients of their columns, which `base` is the first of.
@@ -159,7 +156,6 @@ unsafe fn by_rows<S: Simd, const N: usize>(s: S, p: &ByRows<'_>, c: &mut [f32], 
 /// The row and the gradients of its entries' columns must exist.
 #[inline(always)]
 unsafe fn add_row<S: Simd, const N: usize>(s: S, p: &ByRows<'_>, row: usize, base: *mut f32) {
-    let (columns, values) = p.a.lists();
     let mut d = [s.splat(0.0); N];
     for (v, d) in d.iter_mut().enumerate() {
         // SAFETY: the caller vouches for the row.
@@ -168,8 +164,8 @@ unsafe fn add_row<S: Simd, const N: usize>(s: S, p: &ByRows<'_>, row: usize, bas
     for entry in p.a.entries(row, p.segments.clone()) {
         // SAFETY: the caller vouches for the entry's column.
         unsafe {
-            let x = s.splat(*values.get_unchecked(entry));
-            let gradient = base.wrapping_add(*columns.get_unchecked(entry) as usize * (N * LANES));
+            let (column, value) = p.a.entry(entry);
+            let (x, gradient) = (s.splat(value), base.wrapping_add(column * (N * LANES)));
             for (v, &d) in d.iter().enumerate() {
                 let sum = gradient.wrapping_add(v * LANES);
                 *sum.cast() = s.to_array(s.mul_add(x, d, load(s, sum)));
@@ -317,9 +313,9 @@ mod tests {
             let part: Vec<usize> = ends[from..=to].iter().map(|&end| end - first).collect();
             for kernels in all() {
                 let (matrix, dense) = pixels(kernels, &a, k, &columns);
-                let mut transposed = Nonzeros::with_room(k, m);
+                let mut transposed = Nonzeros::with_room(k, m, 1.0 / 255.0);
                 transposed.transpose(&matrix, &ends);
-                let (rows, mut partial) = (taken + 1, Vec::new());
+                let (rows, mut partial) = (taken + 1, vec![f32::NAN; partial_sums(part.len()) * taken * width]);
                 let mut by_columns = vec![f32::NAN; panels * rows * width];
                 kernels.matmul_tn_by_columns(&transposed, columns.clone(), from..to + 1, &d, width, &mut by_columns, rows);
                 for panel in 0..panels {
@@ -328,9 +324,8 @@ mod tests {
                     let (window, of_window) = (dense.panels(m, taken).window(first..ends[to]), &d[first * width..ends[to] * width]);
                     kernels.matmul_tn_panel(window, &part, of_window, width, &mut expected);
                     prop_assert_eq!(bits(&by_columns[panel * rows * width..][..taken * width]), bits(&expected));
-                    let mut by_rows = vec![f32::NAN; taken * width];
-                    kernels.matmul_tn_by_rows(&matrix, columns.clone(), (first, &part), d, width, &mut by_rows, &mut partial);
-                    prop_assert_eq!(bits(&by_rows), bits(&expected));
+                    let by_rows = kernels.matmul_tn_by_rows(&matrix, columns.clone(), (first, &part), d, width, &mut partial);
+                    prop_assert_eq!(bits(by_rows), bits(&expected));
                 }
             }
         }

@@ -126,10 +126,10 @@ table! {
     fn panel_tn::matmul_tn_panel(
         a: Panels<'_>, leaves: &[usize], d: &[f32], width: usize, start: Start, c: &mut [f32], ldc: usize,
     );
-    fn nonzeros::push_bytes(row: &[u8], scale: f32, matrix: &mut Nonzeros);
+    fn nonzeros::push_bytes(row: &[u8], matrix: &mut Nonzeros);
     fn sparse::matmul_sparse(product: &Product<'_>, c: &mut [f32]);
     fn sparse_tn::matmul_tn_by_columns(product: &ByColumns<'_>, c: &mut [f32]);
-    fn sparse_tn::matmul_tn_by_rows(product: &ByRows<'_>, width: usize, c: &mut [f32], partial: &mut [f32]);
+    fn sparse_tn::matmul_tn_by_rows(product: &ByRows<'_>, width: usize, partial: &mut [f32]);
     fn matmul::pack_transposed(x: &[f32], ld: usize, rows: usize, cols: usize, packed: &mut [f32]);
     fn sums::bias_gradient(d: &[f32], leaves: &[usize], width: usize, db: &mut [f32]);
     fn sums::sum_slices(parts: &[f32], out: &mut [f32]);

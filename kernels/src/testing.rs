@@ -74,9 +74,10 @@ impl Dense {
 /// Bytes of rows of `k` columns, each a 255th: what is not zero of all of them, and all of some columns.
 pub(crate) fn pixels(kernels: &Kernels, a: &[u8], k: usize, columns: &Range<usize>) -> (Nonzeros, Dense) {
     let (m, scale) = (a.len() / k, 1.0 / 255.0);
-    let (mut matrix, mut dense) = (Nonzeros::with_room(m, k), vec![f32::NAN; panels_len(m, columns.len())]);
+    let (mut matrix, mut dense) =
+        (Nonzeros::with_room(m, k, scale), vec![f32::NAN; panels_len(m, columns.len())]);
     for (i, row) in a.chunks_exact(k).enumerate() {
-        kernels.push_bytes(row, scale, &mut matrix);
+        kernels.push_bytes(row, &mut matrix);
         kernels.pixels_to_panels(&row[columns.clone()], scale, &mut dense, m, i);
     }
     (matrix, Dense(dense))

@@ -2,7 +2,7 @@
 //! A kernel that does not keep to its slices ends this test with a signal.
 #![allow(unsafe_code)] // Maps pages, and takes the access to two of them away.
 
-use muster_kernels::{Backend, Finish, Form, Kernels, Nonzeros, Panels, Start};
+use muster_kernels::{Backend, Finish, Form, Kernels, Nonzeros, Panels, Start, partial_sums};
 use muster_kernels::{panel_count, panel_width, panels_len, prefetch};
 use rustix::mm::{MapFlags, MprotectFlags, ProtFlags, mmap_anonymous, mprotect, munmap};
 use std::ffi::c_void;
@@ -133,8 +133,8 @@ fn products_of_panels() {
 fn products_with_what_is_not_zero() {
     on_each(|kernels, at| {
         for (m, k) in pairs().chain([(5, 64), (3, 127), (9, 784)]).filter(|&(m, k)| m > 0 && k > 0) {
-            let (mut matrix, mut turned) = (Nonzeros::with_room(m, k), Nonzeros::with_room(k, m));
-            (0..m).for_each(|_| kernels.push_bytes(at.bytes(k), 0.5, &mut matrix));
+            let (mut matrix, mut turned) = (Nonzeros::with_room(m, k, 0.5), Nonzeros::with_room(k, m, 0.5));
+            (0..m).for_each(|_| kernels.push_bytes(at.bytes(k), &mut matrix));
             let leaves = at.put(&[m / 3, m]);
             turned.transpose(&matrix, leaves);
             for n in [10, 32, 40] {
@@ -144,8 +144,8 @@ fn products_with_what_is_not_zero() {
                 kernels.matmul_sparse(&matrix, 0..k, b, k + 1, width, finish, at.floats(panels * m * width));
                 let (d, c) = (at.floats(panels * m * width), at.floats(panels * (k + 1) * width));
                 kernels.matmul_tn_by_columns(&turned, 0..k, 0..2, d, width, c, k + 1);
-                let (d, c) = (at.floats(m * width), at.floats(k * width));
-                kernels.matmul_tn_by_rows(&matrix, 0..k, (0, leaves), d, width, c, &mut Vec::new());
+                let (d, partial) = (at.floats(m * width), at.floats(partial_sums(2) * k * width));
+                kernels.matmul_tn_by_rows(&matrix, 0..k, (0, leaves), d, width, partial);
             }
         }
     });

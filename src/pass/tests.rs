@@ -85,11 +85,11 @@ fn computed(
         }
         let workspace = Workspace::new(model, count);
         let losses = team::run(threads, |member| {
-            let mut pass = Pass::new((model, kernels), &workspace, data.sparse_scale(), member);
-            pass.load((records..records + count).map(|record| (data, record)));
-            pass.forward(member, &buffer);
+            let mut pass = Pass::new((model, kernels), &workspace, data.sparse_scale());
+            pass.load(member, (records..records + count).map(|record| (data, record)));
+            pass.forward(member, &buffer, 0);
             pass.loss(1.0, 0.0);
-            pass.backward(member, &buffer, &Slot { buffer: &slot, nodes: &part.nodes });
+            pass.backward(member, &buffer, &part.nodes, Target::Slot(&slot));
             pass.score(0..count).loss
         });
         loss += losses[0];

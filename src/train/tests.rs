@@ -17,11 +17,11 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 
-const MOMENTUM: Optimizer = Optimizer::Momentum { momentum: 0.9 };
+pub(crate) const MOMENTUM: Optimizer = Optimizer::Momentum { momentum: 0.9 };
 const ADAGRAD: Optimizer = Optimizer::Adagrad { initial_accumulator: 0.1 };
 
 /// Two noisy clouds a class around corners of a cube: learnable, with some zeros.
-fn clouds(records: usize) -> Records {
+pub(crate) fn clouds(records: usize) -> Records {
     let mut random = crate::random::Random::new(5, crate::random::Purpose::Weights, 1, 2);
     let labels: Vec<u32> = (0..records).map(|_| random.below(3) as u32).collect();
     let feature = |(label, i): (u32, usize)| {
@@ -33,7 +33,7 @@ fn clouds(records: usize) -> Records {
     data.with_labels(Path::new("clouds"), labels).unwrap().into()
 }
 
-fn recipe(optimizer: Optimizer) -> Recipe {
+pub(crate) fn recipe(optimizer: Optimizer) -> Recipe {
     Recipe {
         seed: 7,
         batch_size: 30,
@@ -46,7 +46,12 @@ fn recipe(optimizer: Optimizer) -> Recipe {
     }
 }
 
-fn job_of<'a>(model: &'a Model, data: &'a Records, recipe: &'a Recipe, world_size: usize) -> Job<'a> {
+pub(crate) fn job_of<'a>(
+    model: &'a Model,
+    data: &'a Records,
+    recipe: &'a Recipe,
+    world_size: usize,
+) -> Job<'a> {
     Job {
         model,
         kernels: Kernels::select().unwrap(),
@@ -60,15 +65,15 @@ fn job_of<'a>(model: &'a Model, data: &'a Records, recipe: &'a Recipe, world_siz
     }
 }
 
-struct Outcome {
-    sha256: String,
+pub(crate) struct Outcome {
+    pub(crate) sha256: String,
     progress: Progress,
     end: End,
     staleness: Staleness,
 }
 
 /// Trains on until `last_step`; an interrupt comes after `interrupt_at` steps.
-fn run(
+pub(crate) fn run(
     job: &Job,
     store: Option<&Store>,
     last_step: u64,
@@ -120,9 +125,8 @@ fn any_number_of_ranks_and_threads_ends_with_the_same_weights() {
     }
 }
 
-/// Bytes of which many are 0 take another way through the first layer; 20 units are one slice, which leaves most threads none.
-#[test]
-fn sparse_bytes_on_more_threads_than_slices_end_with_the_same_weights() {
+/// Bytes of which many are 0, which take another way through the first layer.
+pub(crate) fn sparse_bytes() -> Records {
     let bytes: Vec<u8> =
         (0..100 * 20).map(|i: usize| if i.is_multiple_of(3) { (i * i % 251) as u8 } else { 0 }).collect();
     let features = Features::U8 { bytes: bytes.into(), scale: 1.0 / 255.0 };
@@ -130,7 +134,13 @@ fn sparse_bytes_on_more_threads_than_slices_end_with_the_same_weights() {
     let data = Dataset::from_features(Path::new("bytes"), features, &[20], 3).unwrap();
     let data = data.with_labels(Path::new("bytes"), labels).unwrap();
     assert!(data.sparse_scale().is_some());
-    let data = Records::from(data);
+    data.into()
+}
+
+/// 20 units are one slice, which leaves most threads none.
+#[test]
+fn sparse_bytes_on_more_threads_than_slices_end_with_the_same_weights() {
+    let data = sparse_bytes();
     for widths in [vec![20, 3], vec![20, 20, 3], vec![20, 70, 20, 3]] {
         let (model, recipe) = (Model::new(&widths), recipe(MOMENTUM));
         let hash = |world_size, threads| {

@@ -56,27 +56,16 @@ impl Simd for Avx512 {
     }
 
     #[inline(always)]
-    fn nonzeros(
-        self,
-        bytes: &[u8; LANES],
-        first: u32,
-        scale: f32,
-        places: &mut [u32; LANES],
-        values: &mut [f32; LANES],
-    ) -> usize {
+    fn nonzeros(self, bytes: &[u8; LANES], first: u32, entries: &mut [u32; LANES]) -> usize {
         // SAFETY: see above.
         unsafe {
             let bytes = _mm_loadu_si128(bytes.as_ptr().cast());
             let mask = _mm_test_epi8_mask(bytes, bytes);
             let lanes = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
-            let place = _mm512_add_epi32(_mm512_set1_epi32(first as i32), lanes);
-            let value = _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(bytes));
-            let value = _mm512_mul_ps(value, _mm512_set1_ps(scale));
-            // Side by side in a register: compressing into memory takes a hundred times as long on some CPUs.
-            let (place, value) =
-                (_mm512_maskz_compress_epi32(mask, place), _mm512_maskz_compress_ps(mask, value));
-            _mm512_storeu_si512(places.as_mut_ptr().cast(), place);
-            _mm512_storeu_ps(values.as_mut_ptr(), value);
+            let places = _mm512_slli_epi32::<8>(_mm512_add_epi32(_mm512_set1_epi32(first as i32), lanes));
+            let all = _mm512_or_si512(places, _mm512_cvtepu8_epi32(bytes));
+            // In a register first: compressing into memory takes a hundred times as long on some CPUs.
+            _mm512_storeu_si512(entries.as_mut_ptr().cast(), _mm512_maskz_compress_epi32(mask, all));
             mask.count_ones() as usize
         }
     }
