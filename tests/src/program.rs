@@ -241,6 +241,14 @@ impl Running {
         panic!("the program ended without saying {part:?}: {:?}", self.errors());
     }
 
+    /// Waits until something is so, while the program goes on saying `part`: one whose lines nobody reads stops once the pipe is full.
+    pub fn says_until(&mut self, part: &str, what: &str, mut so: impl FnMut() -> bool) {
+        eventually(what, || {
+            self.says(part);
+            so()
+        });
+    }
+
     /// Sends a signal, by name.
     pub fn signal(&self, name: &str) {
         let kill = format!("kill -{name} {}", self.pid());
