@@ -1,7 +1,7 @@
 //! `muster report`: the directories of runs become one page of HTML, which needs nothing but itself.
 //!
 //! # Layout
-//! - [`run`]: what a directory holds; [`page`]: the page around what is shown.
+//! - [`run`]: what a directory holds; [`page`]: tables and remarks; the page around them is [`muster::page`].
 //! - [`curve`]: many points become few; [`scale`]: axes and numbers; [`chart`]: curves; [`bars`]: where the time went, staleness.
 //! - [`mistakes`]: confusion matrix and digits; [`tables`]: results and options.
 

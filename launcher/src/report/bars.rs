@@ -1,10 +1,11 @@
 //! Bars: where the time of each rank went, and how stale gradients were.
 
 use super::chart::COLOURS;
-use super::page::{escape, section, table};
+use super::page::table;
 use super::run::RunDirectory;
 use super::scale::short;
 use muster::cluster::RankTimes;
+use muster::page::{escape, section};
 use std::collections::BTreeMap;
 use std::fmt::Write;
 

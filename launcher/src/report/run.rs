@@ -1,13 +1,10 @@
 //! What the directory of a run holds: metrics, a report, both, or less.
 
 use crate::error::Error;
-use muster::cluster::RankTimes;
 use muster::conductor::Epoch;
 use muster::metrics::{EVALUATIONS_FILE, Evaluated, FILE, History, REPORT_FILE};
-use muster::mistakes::Mistake;
+use muster::report::Results;
 use muster::storage::Storage;
-use serde::Deserialize;
-use std::collections::BTreeMap;
 use std::path::Path;
 
 /// A run's directory.
@@ -27,38 +24,6 @@ pub struct RunDirectory {
     pub remarks: Vec<String>,
     /// Whether it is the only one on the page.
     pub is_alone: bool,
-}
-
-/// As much of a report as is shown. Reports of all versions have some of it.
-#[derive(Default, Deserialize)]
-#[serde(default)]
-pub struct Results {
-    /// Of the program.
-    pub version: String,
-    /// Inputs, hidden units of each layer, classes.
-    pub model: Vec<usize>,
-    /// Ranks.
-    pub world_size: usize,
-    /// How many gradients have missed how many updates.
-    pub staleness: BTreeMap<u64, u64>,
-    /// Where the time of each rank went.
-    pub ranks: Vec<RankTimes>,
-    /// Steps done.
-    pub steps: u64,
-    /// The epochs.
-    pub epochs: Vec<Epoch>,
-    /// Share of the test records classified rightly.
-    pub test_accuracy: Option<f64>,
-    /// Rows by label.
-    pub confusion: Vec<Vec<u64>>,
-    /// The worst first.
-    pub mistakes: Vec<Mistake>,
-    /// Seconds of training.
-    pub train_seconds: f64,
-    /// Records in one of them.
-    pub images_per_second: f64,
-    /// Of the weights.
-    pub weights_sha256: String,
 }
 
 impl RunDirectory {
