@@ -270,6 +270,18 @@ impl Running {
         Outcome { status, stdout, stderr: self.errors() }
     }
 
+    /// The most memory that it had until its end, in bytes; what it says in the meantime is lost.
+    pub fn peak_memory(&mut self) -> u64 {
+        let status = format!("/proc/{}/status", self.pid());
+        let mut peak = 0;
+        while self.child.try_wait().expect("it is our child").is_none() {
+            let text = fs::read_to_string(&status).unwrap_or_default();
+            let of_now = text.lines().find_map(|line| line.strip_prefix("VmHWM:")?.trim().strip_suffix(" kB"));
+            peak = peak.max(of_now.map_or(0, |kib| 1024 * kib.parse::<u64>().expect("a number")));
+        }
+        peak
+    }
+
     /// Closes the pipes that its output goes to.
     pub fn is_unheard(&mut self) {
         self.stdout = None;
