@@ -35,10 +35,12 @@ pub struct Report {
 /// # Errors
 /// If one of them holds no run, or one of a newer version.
 pub fn report(storage: &Storage, directories: &[PathBuf]) -> Result<Report, Error> {
-    let mut runs = directories
-        .iter()
-        .map(|directory| RunDirectory::read(storage, directory))
-        .collect::<Result<Vec<_>, _>>()?;
+    let runs = directories.iter().map(|directory| RunDirectory::read(storage, directory));
+    Ok(of_runs(runs.collect::<Result<Vec<_>, _>>()?))
+}
+
+/// The page of some runs.
+pub fn of_runs(mut runs: Vec<RunDirectory>) -> Report {
     run::name_apart(&mut runs);
     let remarks: Vec<String> = runs.iter().flat_map(|run| run.remarks.clone()).collect();
     let names: Vec<&str> = runs.iter().map(|run| run.name.as_str()).collect();
@@ -52,7 +54,7 @@ pub fn report(storage: &Storage, directories: &[PathBuf]) -> Result<Report, Erro
         mistakes::digits(&runs),
         tables::options(&runs),
     ];
-    Ok(Report { html: page::page(&names.join(", "), &body.concat()), remarks })
+    Report { html: page::page(&names.join(", "), &body.concat()), remarks }
 }
 
 /// Curves over the steps; those for which there are no points are left out.
