@@ -45,7 +45,10 @@ fn of_group(report: &Report, comparison: Option<&Comparison>, group: Group) -> S
     }
     let mut head = vec![(group == Group::Kernels, "left", "Nr."), (true, "left", "Figure")];
     head.extend([(true, "", "Median"), (true, "", "Spread")]);
-    head.extend([(group != Group::Machine, "left", "Share of its limit"), (comparison.is_some(), "left", "Change")]);
+    head.extend([
+        (group != Group::Machine, "left", "Share of its limit"),
+        (comparison.is_some(), "left", "Change"),
+    ]);
     let head = head.into_iter().filter(|(is_there, ..)| *is_there);
     let mut table = String::from("<table><thead><tr>");
     head.for_each(|(_, class, name)| _ = write!(table, r#"<th scope="col" class="{class}">{name}</th>"#));

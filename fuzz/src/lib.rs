@@ -122,7 +122,8 @@ fn reports() -> Vec<Vec<u8>> {
         "epochs":[{"epoch":1,"loss":0.5,"train_accuracy":0.9,"test_loss":0.5,"test_accuracy":0.8,"seconds":1.5}],
         "mistakes":[{"record":7,"label":1,"prediction":0,"probability":0.9,"label_probability":0.1,"shape":[2,2],"pixels":"00ff8001"}],
         "test_accuracy":0.9,"train_seconds":1.5,"images_per_second":133.3,"weights_sha256":"00ff"}"#;
-    let evaluations = r#"{"step":2,"time":6.5,"weights_sha256":"00ff","records":12,"loss":0.5,"accuracy":0.8}"#;
+    let evaluations =
+        r#"{"step":2,"time":6.5,"weights_sha256":"00ff","records":12,"loss":0.5,"accuracy":0.8}"#;
     let seed = |files: [&str; 3]| files.join("\0").into_bytes();
     vec![seed([metrics, results, evaluations]), seed([metrics, "", ""]), seed(["", results, ""])]
 }

@@ -276,7 +276,8 @@ impl Running {
         let mut peak = 0;
         while self.child.try_wait().expect("it is our child").is_none() {
             let text = fs::read_to_string(&status).unwrap_or_default();
-            let of_now = text.lines().find_map(|line| line.strip_prefix("VmHWM:")?.trim().strip_suffix(" kB"));
+            let of_now =
+                text.lines().find_map(|line| line.strip_prefix("VmHWM:")?.trim().strip_suffix(" kB"));
             peak = peak.max(of_now.map_or(0, |kib| 1024 * kib.parse::<u64>().expect("a number")));
         }
         peak

@@ -46,11 +46,14 @@ impl RunDirectory {
         let mend = "check the path";
         match storage.stat(directory) {
             Ok(Some(entry)) if entry.is_dir => {}
-            Ok(Some(_)) => return Err(no_run(directory, "it is a file", "name the directory that it lies in")),
+            Ok(Some(_)) => {
+                return Err(no_run(directory, "it is a file", "name the directory that it lies in"));
+            }
             Ok(None) => return Err(no_run(directory, "there is no such directory", mend)),
             Err(error) => return Err(no_run(directory, error, mend)),
         }
-        let file = |name| read(storage, &directory.join(name)).map_err(|error| no_run(directory, error, mend));
+        let file =
+            |name| read(storage, &directory.join(name)).map_err(|error| no_run(directory, error, mend));
         let (metrics, results, evaluations) = (file(FILE)?, file(REPORT_FILE)?, file(EVALUATIONS_FILE)?);
         RunDirectory::of(directory, &Files { metrics, results, evaluations })
     }

@@ -101,8 +101,11 @@ impl Run<'_> {
         console.line(format_args!("steps            {}", results.steps));
         console.line(format_args!("weights sha256   {}", results.weights_sha256));
         if !results.staleness.is_empty() {
-            let entries: Vec<String> =
-                results.staleness.iter().map(|(missed, gradients)| format!("{missed}: {gradients}")).collect();
+            let entries: Vec<String> = results
+                .staleness
+                .iter()
+                .map(|(missed, gradients)| format!("{missed}: {gradients}"))
+                .collect();
             console.line(format_args!("staleness        {}", entries.join(", ")));
         }
         for (counter, grown) in &report.fabric_counters {
