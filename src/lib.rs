@@ -12,7 +12,7 @@
 //! - [`cluster`]: how these work together; [`agree`]: what they make sure of before they begin.
 //! - [`conductor`]: when to evaluate, save and end; [`evaluate`]: forward passes over a whole data set; [`team`]: threads in step.
 //! - [`metrics`]: what a training writes while it runs, for [`report`] and for TensorBoard ([`events`], [`histogram`]);
-//!   [`mistakes`]: what it gets wrong at the end; [`evaluator`]: evaluates checkpoints beside it.
+//!   [`mistakes`]: what it gets wrong at the end; [`evaluator`]: evaluates checkpoints beside it; [`page`]: pages that show it.
 //! - [`doctor`]: what a run needs of its storage.
 //! - [`checkpoint`] and [`store`]: what a training needs to go on, and where it lies; [`report`]: what a run was and what came out.
 
@@ -38,6 +38,7 @@ pub mod metrics;
 pub mod mistakes;
 pub mod model;
 pub mod optimizer;
+pub mod page;
 pub mod parts;
 pub mod pass;
 pub mod random;

@@ -7,7 +7,7 @@ use crate::mistakes::Mistake;
 use crate::optimizer::Optimizer;
 use crate::records::Records;
 use muster_kernels::Kernels;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// What `--report` writes, as JSON.
 #[derive(Clone, Debug, Serialize)]
@@ -18,8 +18,6 @@ pub struct Report {
     pub dataset: String,
     /// Digest of the training data.
     pub dataset_sha256: String,
-    /// Inputs, hidden units of each layer, classes.
-    pub model: Vec<usize>,
     /// The update rule.
     pub optimizer: Optimizer,
     /// Of weights and order.
@@ -28,8 +26,6 @@ pub struct Report {
     pub batch_size: usize,
     /// The most records of a micro-batch.
     pub micro_batch: usize,
-    /// Ranks, the server among them.
-    pub world_size: usize,
     /// Threads of rank 0, and of every rank that is a thread itself.
     pub threads: usize,
     /// Whose gradients make up a step.
@@ -44,24 +40,37 @@ pub struct Report {
     pub fabric: Option<String>,
     /// How much the counters of RDMA devices have grown on each node while it ran: `host device/port counter`.
     pub fabric_counters: muster_collective::fabric::Counters,
+    /// How it was computed.
+    pub kernels: KernelsUsed,
+    /// Records trained on, over all runs.
+    pub records: u64,
+    /// What came out, and where the time went.
+    #[serde(flatten)]
+    pub results: Results,
+}
+
+/// As much of a report as is read again, to be shown. Reports of all versions have some of it.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Results {
+    /// Inputs, hidden units of each layer, classes.
+    pub model: Vec<usize>,
+    /// Ranks, the server among them.
+    pub world_size: usize,
     /// How many gradients of asynchronous training have missed how many updates.
     pub staleness: Staleness,
     /// Where the time of each rank went.
     pub ranks: Vec<RankTimes>,
-    /// How it was computed.
-    pub kernels: KernelsUsed,
     /// Steps done, over all runs of this training.
     pub steps: u64,
     /// The epochs that are complete.
     pub epochs: Vec<Epoch>,
-    /// Records trained on, over all runs.
-    pub records: u64,
     /// Share of the test records classified rightly at the end; none without a test set.
     pub test_accuracy: Option<f64>,
     /// How often test records of each class were given each class at the end: `[classes, classes]`, rows by label; empty without a test
     /// set.
     pub confusion: Vec<Vec<u64>>,
-    /// The test records whose label the model finds least likely, of those that it gets wrong.
+    /// The test records whose label the model finds least likely, of those that it gets wrong; the worst first.
     pub mistakes: Vec<Mistake>,
     /// Seconds that this run trained, evaluation and checkpoints not counted.
     pub train_seconds: f64,

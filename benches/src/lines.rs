@@ -18,6 +18,8 @@ use crate::training::{counted, model};
 
 /// Lines that tell how many fill a sample; as many as make what is done once for all of them small.
 const TRIAL: u64 = 1000;
+/// As many as a writer finds after its second of a fast training: more at once would have to be given memory that no training needs.
+const LINES_MAX: u64 = 10_000;
 /// Of a training's time.
 const SHARE: f64 = 0.01;
 /// The model that is trained by default.
@@ -43,9 +45,9 @@ pub fn probes(bench: &Bench) -> Result<Vec<Probe<'static>>, Error> {
     }])
 }
 
-/// As many lines of `micros` microseconds as fill a sample.
+/// As many lines of `micros` microseconds as fill a sample, or a writing.
 fn lines_of(sample: Duration, micros: f64) -> u64 {
-    ((sample.as_secs_f64() * 1e6 / micros) as u64).max(TRIAL)
+    ((sample.as_secs_f64() * 1e6 / micros) as u64).clamp(TRIAL, LINES_MAX)
 }
 
 /// Microseconds that a line takes, in a directory that is gone afterwards.

@@ -3,7 +3,8 @@
 
 use std::fmt::Write;
 
-use crate::page::escape;
+use muster::page::escape;
+
 use crate::report::{Figure, Group, Report, Unit};
 
 /// Size of the plot, and of the area within its axes, in units of the SVG.
@@ -66,7 +67,7 @@ pub fn svg(report: &Report) -> Option<String> {
     let middle = points[0].0;
     let axes = Axes::around(&[points, peaks.iter().map(|figure| (middle, figure.value)).collect()].concat());
     let mut svg = format!(
-        "<svg viewBox=\"0 0 {} {}\" role=\"img\" aria-labelledby=\"roofline-title roofline-text\">\n\
+        "<svg class=\"roofline\" viewBox=\"0 0 {} {}\" role=\"img\" aria-labelledby=\"roofline-title roofline-text\">\n\
          <title id=\"roofline-title\">Roofline of the kernels</title>\n<desc id=\"roofline-text\">{}</desc>\n",
         SIZE.0,
         SIZE.1,
@@ -107,7 +108,7 @@ fn draw_grid(svg: &mut String, axes: &Axes) {
     };
     for intensity in powers(axes.x) {
         let x = axes.x(intensity);
-        _ = writeln!(svg, "<line class=\"grid\" x1=\"{x:.1}\" y1=\"{TOP}\" x2=\"{x:.1}\" y2=\"{BOTTOM}\"/>");
+        _ = writeln!(svg, "<line class=\"rule\" x1=\"{x:.1}\" y1=\"{TOP}\" x2=\"{x:.1}\" y2=\"{BOTTOM}\"/>");
         _ = writeln!(
             svg,
             "<text x=\"{x:.1}\" y=\"{}\" text-anchor=\"middle\">{}</text>",
@@ -117,7 +118,7 @@ fn draw_grid(svg: &mut String, axes: &Axes) {
     }
     for gflops in powers(axes.y) {
         let y = axes.y(gflops);
-        _ = writeln!(svg, "<line class=\"grid\" x1=\"{LEFT}\" y1=\"{y:.1}\" x2=\"{RIGHT}\" y2=\"{y:.1}\"/>");
+        _ = writeln!(svg, "<line class=\"rule\" x1=\"{LEFT}\" y1=\"{y:.1}\" x2=\"{RIGHT}\" y2=\"{y:.1}\"/>");
         _ = writeln!(
             svg,
             "<text x=\"{}\" y=\"{:.1}\" text-anchor=\"end\">{}</text>",

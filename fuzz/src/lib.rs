@@ -16,6 +16,8 @@ use muster::optimizer::Optimizer;
 use muster::parts::manifest::Manifest;
 use muster::train::Recipe;
 use muster_launcher::fuzz as launcher;
+use muster_launcher::report::of_runs;
+use muster_launcher::report::run::{Files, RunDirectory};
 
 /// One function of bytes.
 #[derive(Clone, Copy)]
@@ -35,6 +37,7 @@ pub fn targets() -> Vec<Target> {
         Target { name: "manifest", run: manifest, seeds: manifests },
         Target { name: "model", run: model, seeds: models },
         Target { name: "checkpoint", run: checkpoint, seeds: checkpoints },
+        Target { name: "report", run: report, seeds: reports },
         Target { name: "control", run: control, seeds: launcher::control_seeds },
         Target { name: "data", run: frame, seeds: launcher::data_seeds },
         Target { name: "connection", run: connection, seeds: launcher::data_seeds },
@@ -95,6 +98,34 @@ fn checkpoints() -> Vec<Vec<u8>> {
         [(model.len() as u32).to_le_bytes().to_vec(), model, state].concat()
     };
     starts().iter().map(both).collect()
+}
+
+/// The three files of a run's directory, with a zero between them.
+fn report(data: &[u8]) {
+    let mut files = data.splitn(3, |&byte| byte == 0).map(<[u8]>::to_vec);
+    let (metrics, results, evaluations) = (files.next(), files.next(), files.next());
+    if let Ok(run) = RunDirectory::of(Path::new("run"), &Files { metrics, results, evaluations }) {
+        let page = of_runs(vec![run]).html;
+        assert!(page.ends_with("</html>\n"));
+    }
+}
+
+fn reports() -> Vec<Vec<u8>> {
+    let metrics = r#"{"run":{"format":1,"version":"1","time":1.5,"first_step":0,"last_step":9,"steps_per_epoch":2,"every":1,"world_size":2,"reading":0.5,"options":{"seed":"<1>"}}}
+{"steps":{"step":1,"epoch":1,"time":2.5,"rows":100,"loss":2.5,"accuracy":0.5,"learning_rate":0.1,"images_per_second":1e6,"seconds":0.1,"compute":0.1,"communication":0.0,"waiting":0.0,"staleness":{"mean":1.5,"max":2}}}
+{"steps":{"step":2,"epoch":1,"time":3.5,"rows":100,"loss":1e-7,"accuracy":0.75,"learning_rate":0.1,"images_per_second":1e5,"seconds":0.1,"compute":0.0,"communication":0.1,"waiting":0.0}}
+{"epoch":{"step":2,"time":4.5,"epoch":1,"loss":0.5,"train_accuracy":0.9,"test_loss":0.5,"test_accuracy":0.8,"seconds":1.5}}
+{"end":{"step":2,"time":5.5,"reason":"finished"}}
+"#;
+    let results = r#"{"model":[4,2],"world_size":2,"steps":2,"staleness":{"0":3,"7":1,"18446744073709551615":1},"confusion":[[5,1],[0,6]],
+        "ranks":[{"rank":0,"threads":1,"compute":0.5,"communication":0.25,"waiting":[0.0,0.125],"reading":0.5}],
+        "epochs":[{"epoch":1,"loss":0.5,"train_accuracy":0.9,"test_loss":0.5,"test_accuracy":0.8,"seconds":1.5}],
+        "mistakes":[{"record":7,"label":1,"prediction":0,"probability":0.9,"label_probability":0.1,"shape":[2,2],"pixels":"00ff8001"}],
+        "test_accuracy":0.9,"train_seconds":1.5,"images_per_second":133.3,"weights_sha256":"00ff"}"#;
+    let evaluations =
+        r#"{"step":2,"time":6.5,"weights_sha256":"00ff","records":12,"loss":0.5,"accuracy":0.8}"#;
+    let seed = |files: [&str; 3]| files.join("\0").into_bytes();
+    vec![seed([metrics, results, evaluations]), seed([metrics, "", ""]), seed(["", results, ""])]
 }
 
 fn starts() -> [Checkpoint; 2] {

@@ -1,7 +1,7 @@
 //! `muster report`: the directories of runs become one page of HTML, which needs nothing but itself.
 //!
 //! # Layout
-//! - [`run`]: what a directory holds; [`page`]: the page around what is shown.
+//! - [`run`]: what a directory holds; [`page`]: tables and remarks; the page around them is [`muster::page`].
 //! - [`curve`]: many points become few; [`scale`]: axes and numbers; [`chart`]: curves; [`bars`]: where the time went, staleness.
 //! - [`mistakes`]: confusion matrix and digits; [`tables`]: results and options.
 
@@ -35,10 +35,12 @@ pub struct Report {
 /// # Errors
 /// If one of them holds no run, or one of a newer version.
 pub fn report(storage: &Storage, directories: &[PathBuf]) -> Result<Report, Error> {
-    let mut runs = directories
-        .iter()
-        .map(|directory| RunDirectory::read(storage, directory))
-        .collect::<Result<Vec<_>, _>>()?;
+    let runs = directories.iter().map(|directory| RunDirectory::read(storage, directory));
+    Ok(of_runs(runs.collect::<Result<Vec<_>, _>>()?))
+}
+
+/// The page of some runs.
+pub fn of_runs(mut runs: Vec<RunDirectory>) -> Report {
     run::name_apart(&mut runs);
     let remarks: Vec<String> = runs.iter().flat_map(|run| run.remarks.clone()).collect();
     let names: Vec<&str> = runs.iter().map(|run| run.name.as_str()).collect();
@@ -52,7 +54,7 @@ pub fn report(storage: &Storage, directories: &[PathBuf]) -> Result<Report, Erro
         mistakes::digits(&runs),
         tables::options(&runs),
     ];
-    Ok(Report { html: page::page(&names.join(", "), &body.concat()), remarks })
+    Report { html: page::page(&names.join(", "), &body.concat()), remarks }
 }
 
 /// Curves over the steps; those for which there are no points are left out.

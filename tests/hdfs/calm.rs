@@ -1,9 +1,7 @@
 //! What storage does when nothing is in its way.
 
 use std::io::{self, Read};
-use std::time::Instant;
 
-use futures_util::StreamExt;
 use muster::storage::{Entry, Storage};
 use muster_tests::hdfs::Cluster;
 
@@ -17,7 +15,6 @@ pub const TESTS: &[Test] = &[
     ("rename_and_delete", rename_and_delete),
     ("a_relative_path_is_in_the_home_directory", a_relative_path_is_in_the_home_directory),
     ("viewfs", viewfs),
-    ("reading_is_as_fast_as_hdfs_native", reading_is_as_fast_as_hdfs_native),
 ];
 
 /// Blocks of the cluster are this long.
@@ -147,58 +144,4 @@ fn viewfs(cluster: &Cluster) {
     assert_eq!(read(&storage, "/data/file"), b"through the view");
     assert_eq!(read(&cluster.storage(), "/mounted/file"), b"through the view");
     assert_eq!(names(&storage.list("/data").unwrap()), ["file"]);
-}
-
-/// Readings in turn, until the best of ours is at nine tenths of the best of hdfs-native alone: the machine may be busy
-/// with other things, but not each time.
-fn reading_is_as_fast_as_hdfs_native(cluster: &Cluster) {
-    let storage = cluster.storage();
-    let len = 64 << 20;
-    write(&storage, "/speed", &noise(len, 4));
-    let runtime = tokio::runtime::Runtime::new().unwrap();
-    let client = hdfs_native::ClientBuilder::new().with_url(cluster.config().default_fs()).build().unwrap();
-    let mut buffer = vec![0; 1 << 20];
-    let (mut best, mut best_alone) = (f64::MAX, f64::MAX);
-    for round in 1.. {
-        let start = Instant::now();
-        assert_eq!(runtime.block_on(read_alone(&client, "/speed", len, &mut buffer)), len);
-        best_alone = best_alone.min(start.elapsed().as_secs_f64());
-
-        let start = Instant::now();
-        let mut reader = storage.open("/speed", 0..len as u64).unwrap();
-        let lengths = std::iter::repeat_with(|| reader.read(&mut buffer).unwrap());
-        assert_eq!(lengths.take_while(|&read| read > 0).sum::<usize>(), len);
-        best = best.min(start.elapsed().as_secs_f64());
-
-        if round >= 8 && best <= best_alone / 0.9 {
-            break;
-        }
-        assert!(
-            round < 40,
-            "{:.0} MB/s, hdfs-native alone {:.0} MB/s",
-            mb_per_s(len, best),
-            mb_per_s(len, best_alone)
-        );
-    }
-    println!(
-        "HDFS: {:.0} MB/s, hdfs-native alone {:.0} MB/s",
-        mb_per_s(len, best),
-        mb_per_s(len, best_alone)
-    );
-}
-
-async fn read_alone(client: &hdfs_native::Client, path: &str, len: usize, buffer: &mut [u8]) -> usize {
-    let file = client.read(path).await.unwrap();
-    let mut stream = std::pin::pin!(file.read_range_stream(0, len));
-    let mut sum = 0;
-    while let Some(packet) = stream.next().await {
-        let packet = packet.unwrap();
-        buffer[..packet.len()].copy_from_slice(&packet);
-        sum += packet.len();
-    }
-    sum
-}
-
-fn mb_per_s(len: usize, seconds: f64) -> f64 {
-    len as f64 / seconds / 1e6
 }

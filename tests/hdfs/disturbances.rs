@@ -10,7 +10,7 @@ use muster_tests::hdfs::{Cluster, DATANODES};
 use muster_tests::program::{Running, Sandbox, eventually, run, start};
 
 use crate::Test;
-use crate::programs::{mnist, text};
+use crate::programs::{mnist, newest, text};
 
 pub const TESTS: &[Test] = &[
     ("a_preparation_outlives_a_datanode", a_preparation_outlives_a_datanode),
@@ -89,13 +89,11 @@ fn checkpoints_outlive_a_datanode(cluster: &Cluster) {
     let train = format!("{options} -m /kept/model --report r.json");
     let mut training = start(&mut mnist(cluster, &sandbox, &train));
     let storage = cluster.storage();
-    // Its lines are read meanwhile: one that nobody reads would stop it once the pipe is full.
-    eventually("a checkpoint", || {
-        training.says("epoch");
-        storage.stat("/kept/model/model.safetensors").unwrap().is_some()
-    });
+    let newest = || newest(&storage, "/kept/model");
+    training.says_until("epoch", "a checkpoint", || newest().is_some());
     let killed = cluster.kill(&DATANODES[..1]);
-    training.says("epoch");
+    let before = newest();
+    training.says_until("epoch", "a newer checkpoint", || newest() > before);
     drop(killed);
     let outcome = training.ends();
     assert!(outcome.status.success(), "{outcome:?}");

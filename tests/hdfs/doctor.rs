@@ -1,6 +1,8 @@
 //! What the doctor says of a cluster.
 
+use std::net::TcpListener;
 use std::path::PathBuf;
+use std::time::{Duration, Instant};
 
 use muster::doctor::{Finding, examine};
 use muster::storage::Storage;
@@ -43,7 +45,10 @@ fn a_missing_permission_is_found(cluster: &Cluster) {
 }
 
 fn a_missing_namenode_is_found(cluster: &Cluster) {
-    let config = cluster.config().with("fs.defaultFS", "hdfs://127.0.0.1:9");
+    let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let config = cluster.config().with("fs.defaultFS", &format!("hdfs://{free}"));
+    let start = Instant::now();
     let wrong = examined(&Storage::new(config), "/x").pop().unwrap();
-    assert!(!wrong.good && wrong.what.contains("fs.defaultFS is hdfs://127.0.0.1:9"));
+    assert!(!wrong.good && wrong.what.contains(&format!("fs.defaultFS is hdfs://{free}")));
+    assert!(wrong.what.contains("refused") && start.elapsed() < Duration::from_secs(30), "{wrong}");
 }

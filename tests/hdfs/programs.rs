@@ -92,6 +92,12 @@ fn every_format_goes_through_hdfs(cluster: &Cluster) {
     }
 }
 
+/// The newest checkpoint in a model directory.
+pub fn newest(storage: &Storage, model: &str) -> Option<String> {
+    let checkpoints = storage.list(format!("{model}/checkpoints")).ok()?;
+    checkpoints.into_iter().map(|entry| entry.name).rfind(|name| name.starts_with("step-"))
+}
+
 /// Rewrites the four parts of a set in csv2 with these numbers of records, and the rest in the last one.
 fn resize(storage: &Storage, set: &str, sizes: [usize; 3]) -> Vec<usize> {
     let path = |part: usize| format!("{set}/part-{part:05}");
@@ -185,21 +191,12 @@ fn a_training_outlives_a_restart_of_the_namenode(cluster: &Cluster) {
     let sandbox = Sandbox::new();
     let train = "train --data data --hidden 20 -e 1000000 -m /outlived/model --checkpoint-secs 0.1";
     let mut training = start(&mut mnist(cluster, &sandbox, train));
-    let newest = || {
-        let checkpoints = cluster.storage().list("/outlived/model/checkpoints");
-        checkpoints.ok()?.into_iter().map(|entry| entry.name).rfind(|name| name.starts_with("step-"))
-    };
-    // Its lines are read meanwhile: one that nobody reads would stop it once the pipe is full.
-    eventually("a checkpoint", || {
-        training.says("epoch");
-        newest().is_some()
-    });
+    let storage = cluster.storage();
+    let newest = || newest(&storage, "/outlived/model");
+    training.says_until("epoch", "a checkpoint", || newest().is_some());
     drop(cluster.kill(&NAMENODE));
     let before = newest();
-    eventually("a newer checkpoint", || {
-        training.says("epoch");
-        newest() > before
-    });
+    training.says_until("epoch", "a newer checkpoint", || newest() > before);
     training.signal("INT");
     assert_eq!(training.ends().status.code(), Some(130));
 }

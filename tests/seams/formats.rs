@@ -8,8 +8,8 @@ use muster::parts::output::{Output, Plan};
 use muster::parts::source::{Location, Source};
 use muster::storage::{HadoopConfig, Storage};
 use muster_tests::machine::{absent, under_ci};
-use muster_tests::program::run;
-use std::path::PathBuf;
+use muster_tests::program::{Outcome, root, run};
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// MNIST's training set, where `make test` has put its raw files.
@@ -60,26 +60,38 @@ fn csv_and_csv2_are_the_bytes_that_the_seed_writes() {
     }
 }
 
+/// The same records as in the scripts of `tests/peers`.
+fn records() -> Rows<u8> {
+    Rows {
+        features: (0..253 * 6).map(|i| (i * 7 % 256) as u8).collect(),
+        labels: (0..253).map(|i| i % 3).collect(),
+    }
+}
+
+/// Writes [`records`] in two parts, and lets one of the scripts look at them.
+fn shown_to(script: &str, (storage, python, out): (&Storage, &Path, &Path), format: Format) -> Outcome {
+    let output = Output::begin(storage, out, false).unwrap();
+    let plan = Plan { dir: "", format, shape: &[6], classes: 3, parts: 2 };
+    output.write_records(&plan, records().view(), &|_| {}).unwrap();
+    output.commit().unwrap();
+    run(Command::new(python).arg(root().join("tests/peers").join(script)).arg(out))
+}
+
+/// The records of a file or a directory.
+fn read(storage: &Storage, format: Format, features: &Path, labels: Option<&Path>) -> Rows<u8> {
+    let location = Location { format, features, labels, labels_required: true };
+    Source::find(storage, location, &[6], 3).unwrap().read_all().unwrap()
+}
+
 #[test]
 fn python_reads_our_pickles_and_we_read_those_of_spark() {
     let Some(python) = python() else {
         return absent("python3 with venv and PyPI: reading our pickles with Python");
     };
-    // The same records as in the script.
-    let rows = Rows {
-        features: (0..253 * 6).map(|i| (i * 7 % 256) as u8).collect(),
-        labels: (0..253).map(|i| i % 3).collect(),
-    };
     let storage = Storage::new(HadoopConfig::default());
     let directory = tempfile::tempdir().unwrap();
     let out = directory.path().join("out");
-    let output = Output::begin(&storage, &out, false).unwrap();
-    let plan = Plan { dir: "", format: Format::Pickle, shape: &[6], classes: 3, parts: 2 };
-    output.write_records(&plan, rows.view(), &|_| {}).unwrap();
-    output.commit().unwrap();
-    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/peers/pickles.py");
-    run(Command::new(python).arg(script).arg(&out)).succeeds();
-
+    shown_to("pickles.py", (&storage, &python, &out), Format::Pickle).succeeds();
     let spark = out.join("spark");
     if !spark.exists() {
         return absent(
@@ -87,11 +99,27 @@ fn python_reads_our_pickles_and_we_read_those_of_spark() {
         );
     }
     let (features, labels) = (spark.join("images"), spark.join("labels"));
-    let location = Location {
-        format: Format::Pickle,
-        features: &features,
-        labels: Some(&labels),
-        labels_required: true,
+    assert_eq!(read(&storage, Format::Pickle, &features, Some(&labels)), records());
+}
+
+#[test]
+fn tensorflow_reads_our_records_and_we_read_its_own() {
+    let has_tensorflow = |python: &PathBuf| {
+        run(Command::new(python).args(["-c", "import importlib.util as u; assert u.find_spec('tensorflow')"]))
+            .status
+            .success()
     };
-    assert_eq!(Source::find(&storage, location, &[6], 3).unwrap().read_all::<u8>().unwrap(), rows);
+    let Some(python) = python().filter(has_tensorflow) else {
+        return absent(
+            "TensorFlow (make test-peers installs it): its reading of our TFRecords, and its own read by us",
+        );
+    };
+    let storage = Storage::new(HadoopConfig::default());
+    let directory = tempfile::tempdir().unwrap();
+    let out = directory.path().join("out");
+    shown_to("tfrecords.py", (&storage, &python, &out), Format::TfRecord).succeeds();
+    for labels in ["one-hot", "classes"] {
+        let written = out.join("tensorflow").join(labels);
+        assert_eq!(read(&storage, Format::TfRecord, &written, None), records(), "{labels}");
+    }
 }

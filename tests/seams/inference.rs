@@ -1,9 +1,14 @@
 //! Inference writes each record's label and prediction, in order, whole or not at all.
 
+use muster::storage::{HadoopConfig, Storage};
 use muster_tests::digits::{self, NAMES, SIDE, TEST, idx, pictures};
-use muster_tests::program::{Sandbox, run};
+use muster_tests::manifest;
+use muster_tests::program::{Sandbox, run, start};
 use safetensors::SafeTensors;
 use std::fs;
+
+/// So many times the test set is much beside the program itself.
+const LARGE: usize = 1000;
 
 /// The predictions of the model file, computed here in f64, record by record.
 fn expected(sandbox: &Sandbox, layers: usize) -> Vec<usize> {
@@ -144,4 +149,25 @@ fn an_output_that_cannot_be_written() {
         digits::TEST,
         fs::read_to_string(sandbox.path("new/folder/of/predictions/part-00000")).unwrap().lines().count()
     );
+}
+
+#[test]
+fn a_part_is_never_in_memory_as_a_whole() {
+    let sandbox = Sandbox::new();
+    sandbox.train("--hidden none -s 5").succeeds();
+    run(&mut sandbox.mnist("prepare --data data -f csv2 -n 1 -o parts")).succeeds();
+    let part = fs::read(sandbox.path("parts/test/part-00000")).unwrap();
+    let peak = |times: usize| {
+        fs::write(sandbox.path("parts/test/part-00000"), part.repeat(times)).unwrap();
+        manifest::rewrite(&Storage::new(HadoopConfig::default()), sandbox.path("parts/test"));
+        let mut program = start(&mut sandbox.mnist("inference -f csv2 -i parts/test --overwrite"));
+        let peak = program.peak_memory();
+        assert!(program.ends().status.success());
+        let lines = fs::read_to_string(sandbox.path("predictions/part-00000")).unwrap();
+        assert_eq!(lines.lines().count(), TEST * times);
+        peak
+    };
+    let (small, large) = (peak(1), peak(LARGE));
+    let features = (TEST * LARGE * SIDE * SIDE) as u64;
+    assert!(small > 0 && large < small + features / 2, "{small} and {large} bytes, {features} of features");
 }

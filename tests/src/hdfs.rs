@@ -124,9 +124,8 @@ impl Cluster {
         self.directory.path().join("hdfs")
     }
 
-    /// Waits until the NameNode hears from all DataNodes.
-    fn wait(&self) {
-        self.script("wait", &[]);
+    /// Waits until the NameNode takes all DataNodes for alive: one that was silent for long it has given up.
+    fn wait_for_the_thawed(&self) {
         for _ in 0..60 {
             if self.admin(&["-report"]).contains("Live datanodes (3)") {
                 return;
@@ -163,10 +162,16 @@ pub struct Disturbed<'a> {
 impl Drop for Disturbed<'_> {
     fn drop(&mut self) {
         match self.frozen {
-            true => self.cluster.script("signal", &[&["CONT"], self.nodes].concat()),
-            false => self.cluster.script("start", self.nodes),
-        };
-        self.cluster.wait();
+            true => {
+                self.cluster.script("signal", &[&["CONT"], self.nodes].concat());
+                self.cluster.wait_for_the_thawed();
+            }
+            // A node that has started has registered, and told of its blocks, when it is at work.
+            false => {
+                self.cluster.script("start", self.nodes);
+                self.cluster.script("wait", &[]);
+            }
+        }
     }
 }
 

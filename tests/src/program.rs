@@ -241,6 +241,14 @@ impl Running {
         panic!("the program ended without saying {part:?}: {:?}", self.errors());
     }
 
+    /// Waits until something is so, while the program goes on saying `part`: one whose lines nobody reads stops once the pipe is full.
+    pub fn says_until(&mut self, part: &str, what: &str, mut so: impl FnMut() -> bool) {
+        eventually(what, || {
+            self.says(part);
+            so()
+        });
+    }
+
     /// Sends a signal, by name.
     pub fn signal(&self, name: &str) {
         let kill = format!("kill -{name} {}", self.pid());
@@ -260,6 +268,19 @@ impl Running {
         }
         let status = self.child.wait().expect("it is our child");
         Outcome { status, stdout, stderr: self.errors() }
+    }
+
+    /// The most memory that it had until its end, in bytes; what it says in the meantime is lost.
+    pub fn peak_memory(&mut self) -> u64 {
+        let status = format!("/proc/{}/status", self.pid());
+        let mut peak = 0;
+        while self.child.try_wait().expect("it is our child").is_none() {
+            let text = fs::read_to_string(&status).unwrap_or_default();
+            let of_now =
+                text.lines().find_map(|line| line.strip_prefix("VmHWM:")?.trim().strip_suffix(" kB"));
+            peak = peak.max(of_now.map_or(0, |kib| 1024 * kib.parse::<u64>().expect("a number")));
+        }
+        peak
     }
 
     /// Closes the pipes that its output goes to.

@@ -123,7 +123,8 @@ pub struct Train {
     #[arg(long, value_name = "DIR", requires = "test_images", help_heading = "Data")]
     pub test_labels: Option<PathBuf>,
     /// MiB of memory in each process for decoded parts. What does not fit is read anew in every epoch, 65,536 records at a time and
-    /// the next of them ahead. IDX files need none: raw ones are mapped, and the system keeps of them what it has room for
+    /// the next of them ahead. IDX files have no such limit: raw ones are mapped, and the system keeps of them what it has room for; .gz ones
+    /// are held whole
     #[arg(long, default_value_t = 4096, value_name = "MIB", requires = "images", help_heading = "Data")]
     pub cache_mib: u64,
 
@@ -284,17 +285,17 @@ pub struct Inference {
     #[command(flatten)]
     pub data: Data,
     /// Model directory, or a model file
-    #[arg(short, long, value_name = "DIR", default_value = "mnist_model")]
+    #[arg(short, long, value_name = "DIR", default_value = "mnist_model", help_heading = "Model")]
     pub model: PathBuf,
     /// Directory for the predictions; it must not exist
-    #[arg(short, long, value_name = "DIR", default_value = "predictions")]
+    #[arg(short, long, value_name = "DIR", default_value = "predictions", help_heading = "Output")]
     pub output: PathBuf,
     /// Replace the output directory if it exists
-    #[arg(long)]
+    #[arg(long, help_heading = "Output")]
     pub overwrite: bool,
     /// Ranks, which share the parts [default: those that mpirun or srun started, otherwise 1]
     #[arg(short = 'n', long, visible_alias = "cluster_size", value_name = "N", env = "MUSTER_WORLD_SIZE", hide_env = true,
-          value_parser = positive::<usize>)]
+          value_parser = positive::<usize>, help_heading = "Cluster")]
     pub cluster_size: Option<usize>,
     #[command(flatten)]
     pub fabric: FabricArgs,

@@ -3,7 +3,7 @@
 use crate::console::{self, Console};
 use crate::fabric::Found;
 use crate::launched::Launched;
-use crate::source::{self, CLASSES, SCALE};
+use crate::source::{self, CLASSES};
 use crate::{cli, driver, fed, parts, ranks};
 use anyhow::{Context, Result, anyhow, ensure};
 use muster::dataset::Dataset;
@@ -16,8 +16,12 @@ use muster::{Error, agree, checkpoint};
 use muster_collective::{Transport, World};
 use muster_kernels::Kernels;
 use muster_launcher::message::Task;
+use std::borrow::Borrow;
+use std::panic::resume_unwind;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread::{self, ScopedJoinHandle};
 use std::time::Duration;
 
 /// How long a rank may be stopped until it is taken for stuck.
@@ -158,31 +162,24 @@ impl<'a> Work<'a> {
     ) -> Result<Tally> {
         let Work { model, weights, input, .. } = self;
         let share = world.map(|world| world.roster().share_of_cores(rank, ranks::usable_cores(), |_| true));
-        let classify = || {
-            let kernels = Kernels::select()?;
-            let confusion = Confusion::new(CLASSES);
-            let mut classifier = Classifier { model, weights, kernels, output, records: 0, confusion };
-            let parts: Vec<usize> = (rank..input.parts()).step_by(seats).collect();
-            match &input {
-                Input::Idx(dataset) => {
-                    parts.iter().try_for_each(|&part| classifier.classify(part, Some(dataset)))?;
-                }
-                Input::Parts(source, path) => {
-                    parts::for_each(source, &parts, options.data.readers.or(share), |part, rows| {
-                        let empty = rows.features.is_empty();
-                        let dataset =
-                            (!empty).then(|| Dataset::from_rows(path, rows, SCALE, source.shape(), CLASSES));
-                        classifier.classify(part, dataset.transpose()?.as_ref())
-                    })?;
-                }
-            }
-            Ok((parts, classifier.records, classifier.confusion))
-        };
         let pool = rayon::ThreadPoolBuilder::new().num_threads(share.unwrap_or(0)).build();
-        match pool {
-            Ok(pool) => pool.install(classify),
-            Err(error) => Err(anyhow!("cannot start the threads that classify ({error})")),
-        }
+        let pool = pool.map_err(|error| anyhow!("cannot start the threads that classify ({error})"))?;
+        let classifier = Classifier { model, weights, kernels: Kernels::select()?, pool, output };
+        let parts: Vec<usize> = (rank..input.parts()).step_by(seats).collect();
+        let (records, confusion) = match &input {
+            Input::Idx(dataset) => {
+                let mut tally = (0, Confusion::new(CLASSES));
+                for &part in &parts {
+                    classifier.classify(part, std::iter::once(Ok(dataset)), &mut tally)?;
+                }
+                tally
+            }
+            Input::Parts(source, path) => {
+                let readers = options.data.readers.or(share).unwrap_or_else(ranks::usable_cores);
+                classifier.classify_all((source, *path), &parts, readers)?
+            }
+        };
+        Ok((parts, records, confusion))
     }
 }
 
@@ -247,29 +244,77 @@ impl<'a> Input<'a> {
     }
 }
 
-/// A model at work, and what came out so far.
+/// A model at work.
 struct Classifier<'a> {
     model: Model,
     weights: Vec<Tensors>,
     kernels: &'a Kernels,
+    /// The threads that classify.
+    pool: rayon::ThreadPool,
     output: &'a Output<'a>,
-    records: usize,
-    confusion: Confusion,
 }
 
+/// Records that were classified, and how right their predictions are.
+type Counts = (usize, Confusion);
+
 impl Classifier<'_> {
-    /// Writes the predictions of one part; an empty one has no data set.
-    fn classify(&mut self, part: usize, dataset: Option<&Dataset>) -> Result<()> {
-        let predictions =
-            dataset.map_or(Vec::new(), |dataset| predict(&self.model, self.kernels, &self.weights, dataset));
-        let labels = dataset.and_then(Dataset::labels);
-        let label = |record: usize| labels.map_or("-".to_owned(), |labels| labels[record].to_string());
+    /// Writes the predictions of some parts: as many at a time as there are readers, each of them piece by piece.
+    fn classify_all(
+        &self,
+        (source, path): (&Source, &Path),
+        parts: &[usize],
+        readers: usize,
+    ) -> Result<Counts> {
+        let next = AtomicUsize::new(0);
+        let read = || -> Result<Counts> {
+            let mut counts = (0, Confusion::new(CLASSES));
+            while let Some(&part) = parts.get(next.fetch_add(1, Ordering::Relaxed)) {
+                let done = parts::pieces(source, part, path)
+                    .and_then(|pieces| self.classify(part, pieces, &mut counts));
+                // After an error no reader begins another part.
+                done.inspect_err(|_| next.store(parts.len(), Ordering::Relaxed))?;
+            }
+            Ok(counts)
+        };
+        let of_readers: Vec<Result<Counts>> = thread::scope(|scope| {
+            let readers: Vec<_> = (0..readers.min(parts.len())).map(|_| scope.spawn(read)).collect();
+            let join =
+                |reader: ScopedJoinHandle<_>| reader.join().unwrap_or_else(|panic| resume_unwind(panic));
+            readers.into_iter().map(join).collect()
+        });
+        let mut all = (0, Confusion::new(CLASSES));
+        for counts in of_readers {
+            let (records, confusion) = counts?;
+            all.0 += records;
+            all.1.merge(&confusion);
+        }
+        Ok(all)
+    }
+
+    /// Writes the predictions of one part, of which a piece is in memory at a time, and counts them.
+    fn classify<D: Borrow<Dataset>>(
+        &self,
+        part: usize,
+        pieces: impl Iterator<Item = Result<D>>,
+        (records, confusion): &mut Counts,
+    ) -> Result<()> {
+        let (mut labels, mut predictions) = (Vec::new(), Vec::new());
+        for piece in pieces {
+            let piece = piece?;
+            let piece = piece.borrow();
+            let of_piece = self.pool.install(|| predict(&self.model, self.kernels, &self.weights, piece));
+            if let Some(of_records) = piece.labels() {
+                confusion.add(of_records, &of_piece);
+                labels.extend_from_slice(of_records);
+            }
+            predictions.extend(of_piece);
+        }
+        *records += predictions.len();
+        let label = |record: usize| labels.get(record).map_or("-".to_owned(), u32::to_string);
         self.output.write_part(&name(part), predictions.len() as u64, &|out| {
             let mut lines = predictions.iter().enumerate();
             lines.try_for_each(|(record, prediction)| writeln!(out, "{} {prediction}", label(record)))
         })?;
-        self.confusion.add(labels.unwrap_or_default(), &predictions);
-        self.records += predictions.len();
         Ok(())
     }
 }

@@ -3,19 +3,21 @@
 use std::path::Path;
 
 use anyhow::{Result, bail, ensure};
+use muster::dataset::Dataset;
 use muster::format::Rows;
 use muster::model::Model;
 use muster::parts::Format;
 use muster::parts::source::{Location, Source};
 use muster::records::Records;
 use muster::storage::Storage;
-use rayon::prelude::*;
 
 use crate::cli;
 use crate::source::{CLASSES, SCALE, Training};
 
 /// The shape of a digit where no manifest tells it.
 pub const SHAPE: [usize; 2] = [28, 28];
+/// Records that are read at a time where not all of them are needed at once.
+const PIECE: usize = 8192;
 
 /// Finds the parts of `images`, and of `labels` where they lie apart.
 ///
@@ -80,25 +82,24 @@ pub fn check_model(model: &Model, (width, path): (usize, &Path), model_path: &Pa
     Ok(())
 }
 
-/// Calls `each` with the records of each of these parts, in order. As many parts as there are readers are read at a time, and no others
-/// are in memory.
+/// The records of a part, some thousands at a time. `path` names them in messages.
 ///
 /// # Errors
-/// The first of a part or of `each`.
-pub fn for_each(
-    source: &Source,
-    parts: &[usize],
-    readers: Option<usize>,
-    mut each: impl FnMut(usize, Rows<u8>) -> Result<()>,
-) -> Result<()> {
-    let pool = pool(readers)?;
-    for parts in parts.chunks(pool.current_num_threads()) {
-        let read: Vec<_> = pool.install(|| parts.par_iter().map(|&part| source.read_part(part)).collect());
-        for (&part, rows) in parts.iter().zip(read) {
-            each(part, rows?)?;
+/// When a file of it cannot be opened.
+pub fn pieces<'a>(
+    source: &'a Source,
+    part: usize,
+    path: &'a Path,
+) -> Result<impl Iterator<Item = Result<Dataset>> + use<'a>> {
+    let mut reader = source.open(part)?;
+    Ok(std::iter::from_fn(move || {
+        let mut rows = Rows::default();
+        match reader.read_rows(PIECE, &mut rows) {
+            Ok(0) => None,
+            Ok(_) => Some(Dataset::from_rows(path, rows, SCALE, source.shape(), CLASSES).map_err(Into::into)),
+            Err(error) => Some(Err(error.into())),
         }
-    }
-    Ok(())
+    }))
 }
 
 /// As many threads as there are readers; as usable cores where none are named.

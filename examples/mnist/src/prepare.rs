@@ -11,6 +11,7 @@ use muster::parts::manifest::Manifest;
 use muster::parts::output::{Output, Plan};
 use muster::parts::source::Source;
 use muster::storage::Storage;
+use rayon::prelude::*;
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -128,14 +129,15 @@ fn read(options: &cli::Prepare, storage: &Storage, dir: &Path, console: &Console
 
 /// Reads all parts, with a progress bar.
 fn read_parts(source: &Source, dir: &Path) -> Result<Dataset> {
-    let (bar, mut all) = (Console::new(source.parts().len() as u64, "parts"), Rows::default());
-    let parts: Vec<usize> = (0..source.parts().len()).collect();
-    parts::for_each(source, &parts, None, |_, rows| {
-        all.features.extend(rows.features);
-        all.labels.extend(rows.labels);
-        bar.advance(1);
-        Ok(())
-    })?;
+    let bar = Console::new(source.parts().len() as u64, "parts");
+    let read = |part| source.read_part::<u8>(part).inspect(|_| bar.advance(1));
+    let parts: Vec<_> = (0..source.parts().len()).into_par_iter().map(read).collect();
+    let mut all = Rows::default();
+    for part in parts {
+        let Rows { features, labels } = part?;
+        all.features.extend(features);
+        all.labels.extend(labels);
+    }
     bar.clear();
     Ok(Dataset::from_rows(dir, all, SCALE, source.shape(), CLASSES)?)
 }

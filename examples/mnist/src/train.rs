@@ -19,7 +19,7 @@ use muster::evaluator::Evaluator;
 use muster::metrics::{self, REPORT_FILE, Recorder};
 use muster::mistakes::{self, Mistakes};
 use muster::records::Records;
-use muster::report::{KernelsUsed, Report};
+use muster::report::{KernelsUsed, Report, Results};
 use muster::storage::path::Location;
 use muster::storage::{Storage, file};
 use muster::store::Store;
@@ -234,9 +234,10 @@ impl Run<'_> {
         };
         let fabric_counters = self.found.change(self.job.cluster.world.map(|(world, _)| world))?;
         let report = self.report(progress, train_seconds, &weights)?;
-        let report = Report { staleness, ranks: times, fabric_counters, ..report };
+        let results = Results { staleness, ranks: times, ..report.results };
+        let report = Report { fabric_counters, results, ..report };
         if let Some(recorder) = recorder {
-            warn(&console, recorder.end(&reason(end), &report.mistakes));
+            warn(&console, recorder.end(&reason(end), &report.results.mistakes));
         }
         if let Some(path) = self.report_to {
             let json = serde_json::to_vec_pretty(&report)?;
@@ -309,12 +310,10 @@ impl Run<'_> {
             version: env!("CARGO_PKG_VERSION"),
             dataset: self.dataset.to_owned(),
             dataset_sha256: job.train.digest(),
-            model: job.model.widths(),
             optimizer: job.recipe.optimizer,
             seed: job.recipe.seed,
             batch_size: job.recipe.batch_size,
             micro_batch: job.recipe.micro_batch,
-            world_size: job.world_size,
             threads: job.threads,
             mode: job.cluster.mode,
             server_trains: job.cluster.server_trains,
@@ -322,18 +321,21 @@ impl Run<'_> {
             mpi: job.cluster.world.map(|(world, _)| world.library().to_owned()),
             fabric: self.found.name.clone(),
             fabric_counters: Default::default(),
-            staleness: Default::default(),
-            ranks: Vec::new(),
             kernels: KernelsUsed::of(job.kernels, job.train),
-            steps: progress.steps,
-            epochs: progress.epochs,
             records,
-            test_accuracy: mistakes.as_ref().and_then(|mistakes| mistakes.confusion.accuracy()),
-            confusion: mistakes.iter().flat_map(|m| m.confusion.rows().map(<[u64]>::to_vec)).collect(),
-            mistakes: mistakes.map(|mistakes| mistakes.worst).unwrap_or_default(),
-            train_seconds,
-            images_per_second: if records_now == 0 { 0.0 } else { records_now as f64 / train_seconds },
-            weights_sha256: checkpoint::sha256(weights),
+            results: Results {
+                model: job.model.widths(),
+                world_size: job.world_size,
+                steps: progress.steps,
+                epochs: progress.epochs,
+                test_accuracy: mistakes.as_ref().and_then(|mistakes| mistakes.confusion.accuracy()),
+                confusion: mistakes.iter().flat_map(|m| m.confusion.rows().map(<[u64]>::to_vec)).collect(),
+                mistakes: mistakes.map(|mistakes| mistakes.worst).unwrap_or_default(),
+                train_seconds,
+                images_per_second: if records_now == 0 { 0.0 } else { records_now as f64 / train_seconds },
+                weights_sha256: checkpoint::sha256(weights),
+                ..Results::default()
+            },
         })
     }
 }

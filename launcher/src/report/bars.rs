@@ -1,10 +1,11 @@
 //! Bars: where the time of each rank went, and how stale gradients were.
 
 use super::chart::COLOURS;
-use super::page::{escape, section, table};
+use super::page::table;
 use super::run::RunDirectory;
 use super::scale::short;
 use muster::cluster::RankTimes;
+use muster::page::{escape, section};
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
@@ -107,13 +108,16 @@ fn bar(times: &RankTimes, longest: f64, id: &str) -> String {
 fn grouped(staleness: &BTreeMap<u64, u64>) -> Vec<(String, u64)> {
     let last = staleness.keys().last().copied().unwrap_or(0);
     let (mut groups, mut low) = (Vec::new(), 0u64);
-    while low <= last {
-        let high = if low <= 8 { low } else { (2 * (low - 1)).min(last) };
+    loop {
+        let high = if low <= 8 { low } else { (low - 1).saturating_mul(2).min(last) };
         let name = if low == high { low.to_string() } else { format!("{low} to {high}") };
-        groups.push((name, staleness.range(low..=high).map(|(_, count)| count).sum()));
+        let counts = staleness.range(low..=high).map(|(_, &count)| count);
+        groups.push((name, counts.fold(0, u64::saturating_add)));
+        if high >= last {
+            return groups;
+        }
         low = high + 1;
     }
-    groups
 }
 
 /// How many gradients of asynchronous training have missed how many updates; nothing for synchronous training.

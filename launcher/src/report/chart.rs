@@ -1,8 +1,9 @@
 //! Curves over steps, as a figure: the curves in SVG, which stretches, and the labels beside it in HTML, which does not.
 
 use super::curve::{Drawn, Point, thinned};
-use super::page::{escape, table};
+use super::page::table;
 use super::scale::{Scale, short};
+use muster::page::escape;
 use std::fmt::Write;
 
 /// More points than this nobody sees.
@@ -63,7 +64,7 @@ impl Chart {
         let mut svg = String::new();
         for tick in y.ticks() {
             let at = HEIGHT * (1.0 - y.at(tick));
-            let _ = write!(svg, r#"<path class="grid" d="M0 {at:.1}H{WIDTH}"/>"#);
+            let _ = write!(svg, r#"<path class="rule" d="M0 {at:.1}H{WIDTH}"/>"#);
         }
         series.iter().for_each(|series| draw(series, x, y, &mut svg));
         let (title, unit) = (self.title, self.unit);

@@ -1,8 +1,8 @@
 //! What the models get wrong: confusion matrices, and the digits themselves.
 
-use super::page::{escape, section};
 use super::run::RunDirectory;
 use muster::mistakes::Mistake;
+use muster::page::{escape, section, wide};
 use std::fmt::Write;
 
 /// Shades in which a picture is drawn, black left out.
@@ -52,9 +52,10 @@ fn matrix(run: &RunDirectory) -> Option<String> {
         body.push_str("</tr>");
     }
     let name = escape(&run.name);
-    Some(format!(
-        r#"<div class="wide" tabindex="0" role="region" aria-label="Confusion matrix of {name}"><table class="matrix"><caption>{name}: label ↓, prediction →</caption><thead><tr><td></td>{head}</tr></thead><tbody>{body}</tbody></table></div>"#
-    ))
+    let table = format!(
+        r#"<table class="matrix"><caption>{name}: label ↓, prediction →</caption><thead><tr><td></td>{head}</tr></thead><tbody>{body}</tbody></table>"#
+    );
+    Some(wide(&format!("Confusion matrix of {}", run.name), &table))
 }
 
 /// The digits that are most wrong; nothing where there are none.

@@ -1,35 +1,14 @@
-//! The page around what is shown: head, style, tables, remarks.
+//! What stands on the page beside drawings: tables, remarks, figures side by side.
 
-/// Everything that decides how the page looks.
+use muster::page::{Page, escape, wide};
+
+/// What only these pages have.
 const STYLE: &str = include_str!("style.css");
 
-/// Text as HTML.
-pub fn escape(text: &str) -> String {
-    let mut escaped = String::with_capacity(text.len());
-    for c in text.chars() {
-        match c {
-            '&' => escaped.push_str("&amp;"),
-            '<' => escaped.push_str("&lt;"),
-            '>' => escaped.push_str("&gt;"),
-            '"' => escaped.push_str("&quot;"),
-            c => escaped.push(c),
-        }
-    }
-    escaped
-}
-
-/// A whole page. Its policy lets a browser load nothing.
-pub fn page(name: &str, body: &str) -> String {
-    let name = escape(name);
-    format!(
-        r#"<!DOCTYPE html>
-<html lang="en"><head><meta charset="utf-8"><title>{name} – muster report</title>
-<meta name="viewport" content="width=device-width, initial-scale=1"><meta name="color-scheme" content="light dark">
-<meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'; img-src data:">
-<link rel="icon" href="data:,"><style>{STYLE}</style></head>
-<body><header><h1>{name}</h1><p>muster report</p></header><main>{body}</main></body></html>
-"#
-    )
+/// The page of runs of these names.
+pub fn page(names: &str, body: &str) -> String {
+    let title = format!("{names} – muster report");
+    Page { title: &title, heading: names, about: "muster report", style: STYLE, body }.html()
 }
 
 /// What is odd about the runs; nothing where nothing is.
@@ -55,14 +34,10 @@ pub fn table(caption: &str, head: &[String], rows: &[Vec<String>]) -> String {
         let rest: String = rest.iter().map(|cell| format!("<td>{}</td>", escape(cell))).collect();
         format!(r#"<tr><th scope="row">{}</th>{rest}</tr>"#, escape(first))
     };
-    let (rows, caption): (String, String) = (rows.iter().map(row).collect(), escape(caption));
-    // What is wider than a phone scrolls by itself, and can be reached by the keyboard for that.
-    format!(
-        r#"<div class="wide" tabindex="0" role="region" aria-label="{caption}"><table><caption>{caption}</caption><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>"#
-    )
-}
-
-/// A part of the page with a heading.
-pub fn section(title: &str, about: &str, body: &str) -> String {
-    format!(r#"<section class="card"><h2>{}</h2><p>{}</p>{body}</section>"#, escape(title), escape(about))
+    let rows: String = rows.iter().map(row).collect();
+    let table = format!(
+        "<table><caption>{}</caption><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>",
+        escape(caption)
+    );
+    wide(caption, &table)
 }

@@ -1,13 +1,10 @@
 //! What the directory of a run holds: metrics, a report, both, or less.
 
 use crate::error::Error;
-use muster::cluster::RankTimes;
 use muster::conductor::Epoch;
 use muster::metrics::{EVALUATIONS_FILE, Evaluated, FILE, History, REPORT_FILE};
-use muster::mistakes::Mistake;
+use muster::report::Results;
 use muster::storage::Storage;
-use serde::Deserialize;
-use std::collections::BTreeMap;
 use std::path::Path;
 
 /// A run's directory.
@@ -29,36 +26,15 @@ pub struct RunDirectory {
     pub is_alone: bool,
 }
 
-/// As much of a report as is shown. Reports of all versions have some of it.
-#[derive(Default, Deserialize)]
-#[serde(default)]
-pub struct Results {
-    /// Of the program.
-    pub version: String,
-    /// Inputs, hidden units of each layer, classes.
-    pub model: Vec<usize>,
-    /// Ranks.
-    pub world_size: usize,
-    /// How many gradients have missed how many updates.
-    pub staleness: BTreeMap<u64, u64>,
-    /// Where the time of each rank went.
-    pub ranks: Vec<RankTimes>,
-    /// Steps done.
-    pub steps: u64,
-    /// The epochs.
-    pub epochs: Vec<Epoch>,
-    /// Share of the test records classified rightly.
-    pub test_accuracy: Option<f64>,
-    /// Rows by label.
-    pub confusion: Vec<Vec<u64>>,
-    /// The worst first.
-    pub mistakes: Vec<Mistake>,
-    /// Seconds of training.
-    pub train_seconds: f64,
-    /// Records in one of them.
-    pub images_per_second: f64,
-    /// Of the weights.
-    pub weights_sha256: String,
+/// What the files of a run's directory hold, those that are there.
+#[derive(Default)]
+pub struct Files {
+    /// `metrics.jsonl`
+    pub metrics: Option<Vec<u8>>,
+    /// `report.json`
+    pub results: Option<Vec<u8>>,
+    /// `evaluations.jsonl`
+    pub evaluations: Option<Vec<u8>>,
 }
 
 impl RunDirectory {
@@ -67,32 +43,38 @@ impl RunDirectory {
     /// # Errors
     /// If there is no run in it, or one of a newer version.
     pub fn read(storage: &Storage, directory: &Path) -> Result<RunDirectory, Error> {
-        let no_run =
-            |found: String, mend| Error::NoRun { directory: directory.display().to_string(), found, mend };
-        let file = |name: &str| {
-            read(storage, &directory.join(name)).map_err(|error| no_run(error.to_string(), "check the path"))
-        };
+        let mend = "check the path";
         match storage.stat(directory) {
             Ok(Some(entry)) if entry.is_dir => {}
             Ok(Some(_)) => {
-                return Err(no_run("it is a file".to_owned(), "name the directory that it lies in"));
+                return Err(no_run(directory, "it is a file", "name the directory that it lies in"));
             }
-            Ok(None) => return Err(no_run("there is no such directory".to_owned(), "check the path")),
-            Err(error) => return Err(no_run(error.to_string(), "check the path")),
+            Ok(None) => return Err(no_run(directory, "there is no such directory", mend)),
+            Err(error) => return Err(no_run(directory, error, mend)),
         }
-        let (metrics, report, evaluations) = (file(FILE)?, file(REPORT_FILE)?, file(EVALUATIONS_FILE)?);
+        let file =
+            |name| read(storage, &directory.join(name)).map_err(|error| no_run(directory, error, mend));
+        let (metrics, results, evaluations) = (file(FILE)?, file(REPORT_FILE)?, file(EVALUATIONS_FILE)?);
+        RunDirectory::of(directory, &Files { metrics, results, evaluations })
+    }
+
+    /// A directory with these files.
+    ///
+    /// # Errors
+    /// If there is no run in them, or one of a newer version.
+    pub fn of(directory: &Path, files: &Files) -> Result<RunDirectory, Error> {
         let mut run = RunDirectory { directory: directory.display().to_string(), ..Default::default() };
-        if let Some(metrics) = &metrics {
+        if let Some(metrics) = &files.metrics {
             run.history = History::parse(metrics, &directory.join(FILE))
-                .map_err(|error| no_run(error.to_string(), "a newer muster can show it"))?;
+                .map_err(|error| no_run(directory, error, "a newer muster can show it"))?;
             run.remarks.append(&mut run.history.remarks);
         }
-        run.evaluations = Evaluated::parse(&evaluations.unwrap_or_default());
+        run.evaluations = Evaluated::parse(files.evaluations.as_deref().unwrap_or_default());
         let runs = &run.history.runs;
         let holds = |e: &Evaluated| !runs.iter().any(|run| run.time > e.time && run.first_step < e.step);
         run.evaluations.retain(holds);
         run.evaluations.sort_by_key(|evaluated| evaluated.step);
-        match report.as_deref().map(serde_json::from_slice::<Results>) {
+        match files.results.as_deref().map(serde_json::from_slice::<Results>) {
             Some(Ok(results)) => run.results = Some(results),
             Some(Err(error)) => {
                 let path = directory.join(REPORT_FILE);
@@ -101,14 +83,14 @@ impl RunDirectory {
             None => {}
         }
         if run.history.runs.is_empty() && run.history.steps.is_empty() && run.results.is_none() {
-            let found = match (metrics, report) {
+            let found = match (&files.metrics, &files.results) {
                 (None, None) => format!("there is neither {FILE} nor {REPORT_FILE} in it"),
                 (Some(_), None) => format!("{FILE} has no whole line"),
                 _ => run.remarks.join("; "),
             };
-            return Err(no_run(found, "name the --log-dir of a training that has begun"));
+            return Err(no_run(directory, found, "name the --log-dir of a training that has begun"));
         }
-        run.notice_gaps(metrics.is_some());
+        run.notice_gaps(files.metrics.is_some());
         Ok(run)
     }
 
@@ -142,11 +124,15 @@ impl RunDirectory {
         match &self.results {
             Some(results) if of_history.is_empty() && !results.epochs.is_empty() => {
                 let each = results.steps / results.epochs.len() as u64;
-                results.epochs.iter().map(|epoch| (epoch.epoch * each, epoch)).collect()
+                results.epochs.iter().map(|epoch| (epoch.epoch.saturating_mul(each), epoch)).collect()
             }
             _ => of_history,
         }
     }
+}
+
+fn no_run(directory: &Path, found: impl ToString, mend: &'static str) -> Error {
+    Error::NoRun { directory: directory.display().to_string(), found: found.to_string(), mend }
 }
 
 /// A file's content; none if it is not there.

@@ -31,7 +31,9 @@ impl Scale {
             let decades = (self.high / self.low).log10();
             let of_decade: &[f64] = if decades > 3.0 { &[1.0] } else { &[1.0, 2.0, 5.0] };
             let first = self.low.log10().floor() as i32;
+            let every = (decades / 6.0).ceil().max(1.0) as usize;
             let ticks = (first..=self.high.log10().ceil() as i32)
+                .step_by(every)
                 .flat_map(|power| of_decade.iter().map(move |digit| digit * 10f64.powi(power)));
             let within: Vec<f64> = ticks.filter(|tick| (self.low..=self.high).contains(tick)).collect();
             if within.len() >= 2 {
@@ -89,6 +91,8 @@ mod tests {
         assert_eq!(Scale::new(0.0, 10.0, true).at(5.0), 0.5, "no logarithm of 0");
         assert_eq!(Scale::new(3.0, 3.0, true).at(3.0), 0.5);
         assert_eq!(Scale::new(0.0, 1.0, false).ticks(), [0.0, 0.25, 0.5, 0.75, 1.0]);
+        assert_eq!(Scale::new(1e-4, 1.0, true).ticks(), [1e-4, 1e-3, 1e-2, 1e-1, 1.0]);
+        assert!(Scale::new(1e-40, 1e38, true).ticks().len() <= 7);
     }
 
     #[test]

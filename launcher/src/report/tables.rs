@@ -1,9 +1,10 @@
 //! Tables: what came out of each run, and what it was told.
 
-use super::page::{section, table};
+use super::page::table;
 use super::run::RunDirectory;
 use super::scale::short;
 use muster::metrics::Run;
+use muster::page::section;
 use std::collections::BTreeSet;
 
 /// What came out, a column for each run.

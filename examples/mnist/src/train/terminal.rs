@@ -87,28 +87,32 @@ impl Run<'_> {
 
     /// When it is done.
     pub(super) fn summarize(&self, console: &Console, report: &Report, first: u64) {
-        if report.steps == first {
+        let results = &report.results;
+        if results.steps == first {
             console.line(
                 "nothing to train: the model has these steps already; a larger --epochs or --steps goes on",
             );
         }
-        if let Some(accuracy) = report.test_accuracy {
+        if let Some(accuracy) = results.test_accuracy {
             console.line(format_args!("test accuracy    {:.2} %", 100.0 * accuracy));
         }
-        console.line(format_args!("images/s         {:.0}", report.images_per_second));
-        console.line(format_args!("seconds          {:.3}", report.train_seconds));
-        console.line(format_args!("steps            {}", report.steps));
-        console.line(format_args!("weights sha256   {}", report.weights_sha256));
-        if !report.staleness.is_empty() {
-            let entries: Vec<String> =
-                report.staleness.iter().map(|(missed, gradients)| format!("{missed}: {gradients}")).collect();
+        console.line(format_args!("images/s         {:.0}", results.images_per_second));
+        console.line(format_args!("seconds          {:.3}", results.train_seconds));
+        console.line(format_args!("steps            {}", results.steps));
+        console.line(format_args!("weights sha256   {}", results.weights_sha256));
+        if !results.staleness.is_empty() {
+            let entries: Vec<String> = results
+                .staleness
+                .iter()
+                .map(|(missed, gradients)| format!("{missed}: {gradients}"))
+                .collect();
             console.line(format_args!("staleness        {}", entries.join(", ")));
         }
         for (counter, grown) in &report.fabric_counters {
             console.line(format_args!("fabric           {counter}: {grown}"));
         }
-        if report.ranks.len() > 1 {
-            report.ranks.iter().for_each(|times| console.line(account(times)));
+        if results.ranks.len() > 1 {
+            results.ranks.iter().for_each(|times| console.line(account(times)));
         }
         console.line(format_args!("model            {}", self.options.model.display()));
     }
