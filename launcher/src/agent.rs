@@ -31,7 +31,6 @@ use crate::hosts::this_host;
 use crate::inject::Fault;
 use crate::job::Input;
 use crate::message::{self, ClusterSpec, Hello, Phase, Program, Progress, Registration, Score, ToRank};
-use crate::process::start_time;
 use muster::feed::Facts;
 use rustix::process::Signal;
 use std::collections::BTreeMap;
@@ -112,13 +111,11 @@ impl Agent {
             Some(_) => ranks.iter().map(|rank| inlets.get(rank).map(Inlet::address)).collect(),
             None => Vec::new(),
         };
-        let pid = std::process::id();
         let registration = Registration {
             ranks: ranks.clone(),
             attempt: environment.attempt,
             host: this_host(),
-            pid,
-            start_time: start_time(pid).unwrap_or(0),
+            pid: std::process::id(),
             program,
             cpu_features: cpu_features(),
             cores: std::thread::available_parallelism().map_or(1, usize::from),

@@ -5,11 +5,10 @@ use crate::control::{Connection, Event};
 use crate::driver::{Driver, Outcome};
 use crate::error::Error;
 use crate::feeding::Feeding;
-use crate::hosts::this_host;
 use crate::job::Input;
 use crate::message::{self, Hello, Registration, Role, Score, Status, ToDriver, ToRank};
 use crate::notice::Notice;
-use crate::process::{Exit, Running, kill_exactly};
+use crate::process::{Exit, Running, kill_job};
 use crate::roster::Roster;
 use std::time::{Duration, Instant};
 
@@ -52,8 +51,6 @@ pub struct Cluster<'d, 'a> {
     exit: Option<(Exit, Instant)>,
     /// Processes of orders below this have been released.
     released: usize,
-    /// Processes of this machine that have registered: number and beginning.
-    local: Vec<(u32, u64)>,
     /// What the ranks are fed with, if they are.
     feeding: Option<Feeding>,
     /// How right the ranks were that have done their work.
@@ -82,7 +79,6 @@ impl<'d, 'a> Cluster<'d, 'a> {
             stop: None,
             exit: None,
             released: 0,
-            local: Vec::new(),
             feeding: None,
             score: Score::default(),
             over: false,
@@ -224,7 +220,7 @@ impl<'d, 'a> Cluster<'d, 'a> {
 
     fn register(&mut self, connection: Connection, sender: Sender, registration: Registration) {
         let silence = self.driver.job.limits.heartbeat;
-        let Registration { host, pid, start_time, ranks, cores, program, .. } = registration.clone();
+        let Registration { host, pid, ranks, cores, program, .. } = registration.clone();
         match self.roster.register(connection, sender, registration, silence) {
             Ok(()) => {
                 let place = format!(
@@ -234,10 +230,6 @@ impl<'d, 'a> Cluster<'d, 'a> {
                 self.notify(&Notice::Registered(ranks, place));
                 if let (None, Some(spec)) = (&self.feeding, program.feed) {
                     self.feeding = Some(Feeding::read(spec));
-                }
-                // Ranks may be threads of the driver's own process, as in the tests.
-                if host == this_host() && pid != std::process::id() {
-                    self.local.push((pid, start_time));
                 }
             }
             Err(reason) => self.notify(&Notice::Refused(reason)),
@@ -330,8 +322,9 @@ impl Drop for Cluster<'_, '_> {
                 self.running.kill();
                 self.ends_within(END_MAX);
             }
+            // Killed, an engine leaves its ranks behind.
+            kill_job(&self.driver.key.job());
         }
         self.roster.close();
-        self.local.iter().for_each(|&(pid, start)| kill_exactly(pid, start));
     }
 }

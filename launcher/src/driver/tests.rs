@@ -169,7 +169,6 @@ fn registration(rank: usize, evaluates: bool) -> Registration {
         attempt: 0,
         host: "elsewhere".to_owned(),
         pid: 1,
-        start_time: 0,
         program: program(evaluates),
         cpu_features: Vec::new(),
         cores: 1,
