@@ -252,6 +252,46 @@ fn parts_are_trained_on_as_they_appear() {
     assert_eq!(hashes[0], hashes[1]);
 }
 
+/// Whoever asks first gets the next records; a worker that waits for a part gives its step back when the job is stopped.
+#[test]
+fn asynchronous_workers_train_on_parts_as_they_appear() {
+    for options in ["--async", "--max-staleness 1 --server-trains"] {
+        let sandbox = prepared("csv2");
+        fs::create_dir(sandbox.path("arriving")).unwrap();
+        let arguments =
+            format!("train {RECIPE} -f csv2 --images arriving -m m --checkpoint-secs 0.000001 {options}");
+        let follow = || start(&mut sandbox.muster("run --follow -n 4 --heartbeat-timeout 2", &arguments));
+        let batches = |parts: &[usize]| {
+            let name = |part| format!("arriving/part-{part:05}");
+            let lines = parts
+                .iter()
+                .map(|&part| fs::read_to_string(sandbox.path(&name(part))).unwrap().lines().count());
+            lines.sum::<usize>() as u64 / 30
+        };
+        let mut job = follow();
+        for name in ["_manifest.json", "part-00000", "part-00001"] {
+            std::thread::sleep(std::time::Duration::from_millis(300));
+            appears(&sandbox, "train", name);
+        }
+        let done = batches(&[0, 1]);
+        eventually("the first parts", || sandbox.checkpoints("m").last() == Some(&done));
+        stop(&sandbox);
+        let outcome = job.ends();
+        assert_eq!(outcome.status.code(), Some(143), "{options}: {outcome:?}");
+        assert_eq!(used(&outcome), 30 * done, "{options}: {outcome:?}");
+        // It goes on behind what was used.
+        let mut job = follow();
+        job.says("plan:");
+        ["part-00002", "part-00003"].iter().for_each(|name| appears(&sandbox, "train", name));
+        let all = batches(&[0, 1, 2, 3]);
+        eventually("all parts", || sandbox.checkpoints("m").last() == Some(&all));
+        stop(&sandbox);
+        let outcome = job.ends();
+        assert_eq!(used(&outcome), 30 * (all - done), "{options}: {outcome:?}");
+        assert_eq!(sandbox.json("r.json")["steps"], all);
+    }
+}
+
 #[test]
 fn parts_are_classified_as_they_appear() {
     let sandbox = prepared("csv2");
