@@ -213,14 +213,16 @@ mod tests {
     fn an_engine_is_asked_once_to_end_when_its_guard_hears_nothing_more() {
         let script =
             "trap 'echo asked >&2; n=1' TERM; while [ -z \"$n\" ]; do sleep 0.05; done; sleep 0.5; exit 7";
-        let mut process = Process::spawn(shell(script), Orphaned::Asked("orphans"), Output::discarded()).unwrap();
+        let mut process =
+            Process::spawn(shell(script), Orphaned::Asked("orphans"), Output::discarded()).unwrap();
         std::thread::sleep(Duration::from_millis(200));
         assert_eq!(process.try_wait(), None);
         process.guard.take().unwrap().orphan();
         assert_eq!(wait(&mut process).status, "exit code 7");
         assert_eq!(process.last_words(None).as_deref(), Some("asked"));
         // One that has ended is not looked after any more.
-        let mut process = Process::spawn(shell("exit 0"), Orphaned::Asked("orphans"), Output::discarded()).unwrap();
+        let mut process =
+            Process::spawn(shell("exit 0"), Orphaned::Asked("orphans"), Output::discarded()).unwrap();
         assert!(wait(&mut process).success);
         assert!(process.guard.is_none());
     }
