@@ -179,6 +179,8 @@ fn what_cannot_be_fed_is_said_before_the_start() {
     fails("--feed", "train --images nowhere", &["nowhere"]);
     fails("--feed", "train --data data", &["--images"]);
     fails("--feed", "train -f csv2 --images parts/train --input-mode direct", &["--input-mode direct"]);
+    let both = "train -f csv2 --images parts/train --async --server-trains";
+    fails("--follow", both, &["leave --server-trains out"]);
     fs::write(sandbox.path("parts/train/part-00002"), "3|0,1\n").unwrap();
     manifest::rewrite(&Storage::new(HadoopConfig::default()), sandbox.path("parts/train"));
     fails("--feed", "train -f csv2 --images parts/train", &["part-00002"]);
@@ -255,9 +257,10 @@ fn parts_are_trained_on_as_they_appear() {
 /// Whoever asks first gets the next records; a worker that waits for a part gives its step back when the job is stopped.
 #[test]
 fn asynchronous_workers_train_on_parts_as_they_appear() {
-    for options in ["--async", "--max-staleness 1 --server-trains"] {
+    for options in ["--async", "--max-staleness 0"] {
         let sandbox = prepared("csv2");
         fs::create_dir(sandbox.path("arriving")).unwrap();
+        ["_manifest.json", "part-00000"].iter().for_each(|name| appears(&sandbox, "train", name));
         let arguments =
             format!("train {RECIPE} -f csv2 --images arriving -m m --checkpoint-secs 0.000001 {options}");
         let follow = || start(&mut sandbox.muster("run --follow -n 4 --heartbeat-timeout 2", &arguments));
@@ -269,12 +272,11 @@ fn asynchronous_workers_train_on_parts_as_they_appear() {
             lines.sum::<usize>() as u64 / 30
         };
         let mut job = follow();
-        for name in ["_manifest.json", "part-00000", "part-00001"] {
-            std::thread::sleep(std::time::Duration::from_millis(300));
-            appears(&sandbox, "train", name);
-        }
+        job.says("plan:");
+        eventually("the first part", || sandbox.checkpoints("m").last() == Some(&batches(&[0])));
+        appears(&sandbox, "train", "part-00001");
         let done = batches(&[0, 1]);
-        eventually("the first parts", || sandbox.checkpoints("m").last() == Some(&done));
+        eventually("the second part", || sandbox.checkpoints("m").last() == Some(&done));
         stop(&sandbox);
         let outcome = job.ends();
         assert_eq!(outcome.status.code(), Some(143), "{options}: {outcome:?}");
