@@ -63,7 +63,7 @@ impl Loans {
         last.iter().zip(version..).all(|(&last, at)| at <= last)
     }
 
-    /// Gives steps to idle workers, as many as the bound allows; returns who got which.
+    /// Gives steps to idle workers, as many as the bound allows and in the workers' order; returns who got which.
     fn lend(&mut self) -> Vec<(usize, u64)> {
         let mut given = Vec::new();
         for worker in 0..self.out.len() {
@@ -77,6 +77,12 @@ impl Loans {
             }
         }
         given
+    }
+
+    /// There are no records for what a worker was to compute, nor for any later step.
+    fn withdraw(&mut self, worker: usize) {
+        self.out[worker] = None;
+        self.end_step = self.next_step;
     }
 
     /// A worker's gradient is applied; returns how many updates it has missed.
@@ -101,6 +107,13 @@ struct Turn {
     /// How many updates the gradient has missed.
     missed: u64,
     next: Next,
+}
+
+impl Turn {
+    /// Whether there were records to compute the gradient of.
+    fn is_computed(&self) -> bool {
+        !self.push.losses.is_empty()
+    }
 }
 
 /// Applies gradients until the conductor ends the training and all that were still out have come.
@@ -129,7 +142,8 @@ pub fn serve(
     let ends = team::run(job.threads, |team| {
         let mut own = own.as_ref().map(|own| own.thread());
         let blocks = crate::batch::share(state.weights.blocks(), team.index(), team.count());
-        for version in first_step.. {
+        let mut version = first_step;
+        loop {
             let mut failed = Ok(());
             if team.is_leader() {
                 turn.write().expect("no thread panicked").given = leader.loans().lend();
@@ -140,7 +154,9 @@ pub fn serve(
             if team.is_leader() {
                 let mut turn = turn.write().expect("no thread panicked");
                 failed = leader.collect(&mut turn);
-                turn.next.end = failed.is_err().then_some(End::Failed);
+                if failed.is_err() {
+                    turn.next.end = Some(End::Failed);
+                }
             }
             team.wait();
             if let (Some(own), true) = (&mut own, is_own(link, &turn)) {
@@ -161,26 +177,31 @@ pub fn serve(
             }
             team.wait();
             failed?;
-            let (worker, next, batch, taken) = {
+            let (worker, is_computed, next, batch, taken) = {
                 let turn = turn.read().expect("no thread panicked");
                 let taken = Taken { score: score(&turn.push), staleness: Some(turn.missed), ..spent(link) };
-                (turn.worker, turn.next, turn.batch.clone(), taken)
+                (turn.worker, turn.is_computed(), turn.next, turn.batch.clone(), taken)
             };
             if next.end == Some(End::Failed) {
                 return Ok::<_, Error>(End::Failed);
             }
             let batch = batch.expect("the leader chose it");
-            let update = job.update(state, version, &batch);
-            for block in blocks.clone() {
-                let gradient = link.slots()[worker].read(block..block + 1);
-                update.blocks(block..block + 1).apply(0, &gradient);
+            if is_computed {
+                let update = job.update(state, version, &batch);
+                for block in blocks.clone() {
+                    let gradient = link.slots()[worker].read(block..block + 1);
+                    update.blocks(block..block + 1).apply(0, &gradient);
+                }
             }
             team.wait();
+            if !is_computed && next != Next::DRAINED {
+                continue;
+            }
             if let Some(end) = pauses.after(team, (version, &batch), taken, next)? {
                 return Ok(end);
             }
+            version += 1;
         }
-        unreachable!("the conductor ends the loop")
     });
     let end = ends.into_iter().next().expect("a team has a leader")?;
     Ok((end, loans.into_inner().expect("no thread panicked").staleness))
@@ -199,7 +220,7 @@ fn lend_weights(link: &Server, state: &State, blocks: std::ops::Range<usize>, gi
 /// Whether this turn's gradient is one that rank 0 itself has to compute.
 fn is_own(link: &Server, turn: &RwLock<Turn>) -> bool {
     let turn = turn.read().expect("no thread panicked");
-    turn.next.end != Some(End::Failed) && !link.others().contains(&turn.worker)
+    turn.next.end.is_none() && !link.others().contains(&turn.worker)
 }
 
 fn score(push: &Push) -> Score {
@@ -227,6 +248,15 @@ impl Leader<'_, '_> {
             self.link.give(worker, Order::Compute(step))?;
         }
         turn.next = Next::default();
+        {
+            let loans = self.loans();
+            if loans.out.iter().all(Option::is_none) {
+                turn.push.losses.clear();
+                turn.batch = Some(self.job.schedule().batch(loans.version));
+                turn.next = Next::DRAINED;
+                return Ok(());
+            }
+        }
         let (remote, own): (Vec<usize>, Vec<usize>) =
             self.loans().applicable().into_iter().partition(|worker| others.contains(worker));
         turn.worker = match own.first() {
@@ -240,13 +270,14 @@ impl Leader<'_, '_> {
 
     /// Checks the gradient and decides what follows it. The end waits for all gradients that are out.
     fn decide(&self, turn: &mut Turn) -> Result<(), Error> {
-        if turn.push.losses.is_empty() {
-            let text =
-                "the records have ended before the steps; that is possible in synchronous training only"
-                    .to_owned();
-            return Err(Error::Reading { text });
-        }
         let mut loans = self.loans();
+        if turn.next == Next::DRAINED {
+            return Ok(());
+        }
+        if !turn.is_computed() {
+            loans.withdraw(turn.worker);
+            return Ok(());
+        }
         let batch = turn.batch.as_ref().expect("chosen with the worker");
         self.job.check(loans.version, batch, score(&turn.push))?;
         turn.next = self.pauses.next(loans.version);

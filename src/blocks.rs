@@ -13,9 +13,9 @@ use std::path::{Path, PathBuf};
 use rayon::prelude::*;
 
 use crate::batch::BLOCK;
-use crate::dataset::{Content, Dataset, Hasher};
+use crate::dataset::{Content, Dataset, Feature, Hasher};
 use crate::error::{Error, Result};
-use crate::format::{Rows, idx};
+use crate::format::{Element, Rows, idx};
 use crate::parts::source::{PartPosition, Source};
 use crate::windows::Shelf;
 
@@ -45,7 +45,8 @@ pub struct Blocks {
     source: Source,
     blocks: Vec<Block>,
     records: usize,
-    scale: f32,
+    /// What one step of a byte is worth; without it features are `f32`.
+    scale: Option<f32>,
     content: Content,
     sparse_scale: Option<f32>,
     /// The threads that read.
@@ -55,12 +56,15 @@ pub struct Blocks {
 
 impl Blocks {
     /// Finds and checks all records of `source`, on the threads of `pool`. `path` names them in messages; a byte stands for
-    /// `byte * scale`.
+    /// `byte * scale`, and without a scale features are `f32`.
     ///
     /// # Errors
     /// Those of the parts; also when there is no record, or more than 2³² − 1.
-    pub fn open(path: &Path, source: Source, scale: f32, pool: rayon::ThreadPool) -> Result<Blocks> {
-        let (blocks, records) = pool.install(|| index(&source))?;
+    pub fn open(path: &Path, source: Source, scale: Option<f32>, pool: rayon::ThreadPool) -> Result<Blocks> {
+        let (blocks, records) = pool.install(|| match scale {
+            Some(_) => index::<u8>(&source),
+            None => index::<f32>(&source),
+        })?;
         if u32::try_from(records).is_err() {
             let what =
                 format!("{} holds {records} records; at most {} are possible", path.display(), u32::MAX);
@@ -91,6 +95,12 @@ impl Blocks {
         self.source.schema().classes
     }
 
+    /// Bytes that features and label of a record take in memory.
+    pub fn record_bytes(&self) -> usize {
+        let feature = if self.scale.is_some() { size_of::<u8>() } else { size_of::<f32>() };
+        self.source.schema().width * feature + size_of::<u32>()
+    }
+
     /// The directory, for messages.
     pub fn path(&self) -> &Path {
         &self.path
@@ -119,13 +129,20 @@ impl Blocks {
     /// # Errors
     /// Those of the parts; also when one has changed and ends too early.
     pub fn read(&self, records: &[u32]) -> Result<Dataset> {
-        let rows = self.pool.install(|| self.read_rows(records))?;
-        Dataset::from_rows(&self.path, rows, self.scale, self.shape(), self.classes())
+        match self.scale {
+            Some(scale) => self.read_as::<u8>(records, scale),
+            None => self.read_as::<f32>(records, 1.0),
+        }
     }
 
-    fn read_rows(&self, records: &[u32]) -> Result<Rows<u8>> {
+    fn read_as<T: Feature>(&self, records: &[u32], scale: f32) -> Result<Dataset> {
+        let rows = self.pool.install(|| self.read_rows::<T>(records))?;
+        Dataset::from_rows(&self.path, rows, scale, self.shape(), self.classes())
+    }
+
+    fn read_rows<T: Element>(&self, records: &[u32]) -> Result<Rows<T>> {
         let width = self.source.schema().width;
-        let mut features = vec![0; records.len() * width];
+        let mut features = vec![T::default(); records.len() * width];
         let mut labels = vec![0; records.len()];
         let (mut free_features, mut free_labels) = (&mut features[..], &mut labels[..]);
         let mut runs = Vec::new();
@@ -145,10 +162,10 @@ impl Blocks {
     }
 
     /// Reads records of one part from the block of the first of them on.
-    fn read_run(&self, records: &[u32], features: &mut [u8], labels: &mut [u32]) -> Result<()> {
+    fn read_run<T: Element>(&self, records: &[u32], features: &mut [T], labels: &mut [u32]) -> Result<()> {
         let block = self.block_of(records[0]);
         let mut reader = self.source.open_at(block.part, block.position)?;
-        let (mut next, mut row) = (block.first, Rows::<u8>::default());
+        let (mut next, mut row) = (block.first, Rows::<T>::default());
         let width = self.source.schema().width;
         for ((&record, features), label) in records.iter().zip(features.chunks_exact_mut(width)).zip(labels) {
             while next < record as usize && reader.skip_row()? {
@@ -170,30 +187,25 @@ impl Blocks {
 
     /// Reads everything, the next records while the digest of the last ones is taken.
     fn digest(&self) -> Result<Content> {
-        let mut hasher = Hasher::new(idx::Element::U8, self.records, self.shape(), self.classes());
-        let read = |first: usize| {
-            let end = self.records.min(first + BLOCKS_AT_ONCE * BLOCK);
-            self.read_rows(&(first..end).map(|record| record as u32).collect::<Vec<_>>())
-        };
-        let mut rows = read(0)?;
-        let mut done = rows.labels.len();
-        while !rows.labels.is_empty() {
-            let mut hash = || {
-                hasher.add_bytes(&rows.features);
-                hasher.add_labels(&rows.labels);
-            };
-            let (next, ()) = rayon::join(|| read(done), &mut hash);
-            rows = next?;
-            done += rows.labels.len();
+        let element = if self.scale.is_some() { idx::Element::U8 } else { idx::Element::F32 };
+        let mut hasher = Hasher::new(element, self.records, self.shape(), self.classes());
+        let read = |first: usize| self.read_range(first..self.records.min(first + BLOCKS_AT_ONCE * BLOCK));
+        let mut records = read(0)?;
+        let mut done = records.len();
+        while done < self.records {
+            let (next, ()) = rayon::join(|| read(done), || hasher.add(&records));
+            records = next?;
+            done += records.len();
         }
+        hasher.add(&records);
         Ok(hasher.finish())
     }
 }
 
 /// Where the blocks of all parts begin, and the number of records.
-fn index(source: &Source) -> Result<(Vec<Block>, usize)> {
+fn index<T: Element>(source: &Source) -> Result<(Vec<Block>, usize)> {
     let of_part = |part| {
-        let (mut reader, mut begins, mut records) = (source.open::<u8>(part)?, Vec::new(), 0);
+        let (mut reader, mut begins, mut records) = (source.open::<T>(part)?, Vec::new(), 0);
         loop {
             let position = reader.position();
             if !reader.skip_row()? {

@@ -14,7 +14,7 @@ pub(crate) use digest::Hasher;
 pub use digest::{Content, hex};
 
 use crate::error::Error;
-use crate::format::{Rows, idx};
+use crate::format::{Element, Rows, idx};
 
 /// Share of zeros from which on it is faster to leave them out than to multiply by them.
 const SPARSE: f64 = 0.5;
@@ -44,6 +44,24 @@ pub enum FeatureRow<'a> {
     },
     /// `width` numbers.
     F32(&'a [f32]),
+}
+
+/// What features are read as: bytes, or numbers.
+pub trait Feature: Element {
+    /// The features of records as a data set holds them; a byte stands for `byte * scale`.
+    fn features(values: Vec<Self>, scale: f32) -> Features;
+}
+
+impl Feature for u8 {
+    fn features(values: Vec<u8>, scale: f32) -> Features {
+        Features::U8 { bytes: values.into(), scale }
+    }
+}
+
+impl Feature for f32 {
+    fn features(values: Vec<f32>, _: f32) -> Features {
+        Features::F32(values)
+    }
 }
 
 /// Records in the order of their file, with or without labels.
@@ -134,18 +152,19 @@ impl Dataset {
         dataset.with_labels(path, labels.data.iter().map(|&label| u32::from(label)).collect())
     }
 
-    /// The records that were read from parts, with their labels where they have some. `path` names the data set in messages.
+    /// The records that were read from parts, with their labels where they have some. `path` names the data set in messages; a byte
+    /// stands for `byte * scale`.
     ///
     /// # Errors
     /// Those of [`Dataset::from_features`] and [`Dataset::with_labels`].
-    pub fn from_rows(
+    pub fn from_rows<T: Feature>(
         path: &Path,
-        rows: Rows<u8>,
+        rows: Rows<T>,
         scale: f32,
         shape: &[usize],
         classes: usize,
     ) -> Result<Dataset, Error> {
-        let features = Features::U8 { bytes: rows.features.into(), scale };
+        let features = T::features(rows.features, scale);
         let dataset = Dataset::from_features(path, features, shape, classes)?;
         if rows.labels.is_empty() { Ok(dataset) } else { dataset.with_labels(path, rows.labels) }
     }
@@ -237,11 +256,7 @@ impl Dataset {
                 Features::F32(_) => idx::Element::F32,
             };
             let mut hasher = Hasher::new(element, self.records, &self.shape, self.classes);
-            match &self.features {
-                Features::U8 { bytes, .. } => hasher.add_bytes(bytes),
-                Features::F32(numbers) => hasher.add_numbers(numbers),
-            }
-            hasher.add_labels(self.labels().unwrap_or_default());
+            hasher.add(self);
             hasher.finish()
         })
     }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::batch::WINDOW;
 use crate::blocks::Blocks;
-use crate::dataset::{Content, Dataset};
+use crate::dataset::{Content, Dataset, Feature};
 use crate::error::Result;
 use crate::feed::Facts;
 use crate::parts::source::Source;
@@ -30,21 +30,23 @@ pub enum Records {
 
 impl Records {
     /// The labelled records of parts, read by the threads of `pool`: in memory where their features and labels take at most `limit` bytes.
-    /// `path` names them in messages; a byte stands for `byte * scale`.
+    /// `path` names them in messages; a byte stands for `byte * scale`, and without a scale features are `f32`.
     ///
     /// # Errors
     /// Those of the parts; also when there is no record.
     pub fn of_parts(
         path: &Path,
         source: Source,
-        scale: f32,
+        scale: Option<f32>,
         limit: u64,
         pool: rayon::ThreadPool,
     ) -> Result<Records> {
-        match pool.install(|| source.read_within(limit))? {
-            Some(rows) => {
-                Dataset::from_rows(path, rows, scale, source.shape(), source.schema().classes).map(Self::from)
-            }
+        let there = pool.install(|| match scale {
+            Some(scale) => in_memory::<u8>(path, &source, scale, limit),
+            None => in_memory::<f32>(path, &source, 1.0, limit),
+        })?;
+        match there {
+            Some(records) => Ok(records.into()),
             None => Blocks::open(path, source, scale, pool).map(|blocks| Records::Blocks(Arc::new(blocks))),
         }
     }
@@ -123,14 +125,19 @@ impl Records {
     /// Bytes that features and labels take in memory at most; of records that are read again and again, as many as a process needs
     /// that needs all of them.
     pub fn bytes(&self) -> u64 {
-        let record = self.width() + size_of::<u32>();
-        let records = match self {
-            Records::Memory(dataset) => dataset.len(),
-            Records::Blocks(blocks) => windows::HELD * WINDOW.min(blocks.len()),
+        let bytes = match self {
+            Records::Memory(dataset) => dataset.len() * (dataset.feature_bytes(0).len() + size_of::<u32>()),
+            Records::Blocks(blocks) => windows::HELD * WINDOW.min(blocks.len()) * blocks.record_bytes(),
             Records::Fed { .. } => 0,
         };
-        (records * record) as u64
+        bytes as u64
     }
+}
+
+/// All records of `source`, if they take at most `limit` bytes.
+fn in_memory<T: Feature>(path: &Path, source: &Source, scale: f32, limit: u64) -> Result<Option<Dataset>> {
+    let Some(rows) = source.read_within::<T>(limit)? else { return Ok(None) };
+    Dataset::from_rows(path, rows, scale, source.shape(), source.schema().classes).map(Some)
 }
 
 impl From<Dataset> for Records {

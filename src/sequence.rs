@@ -86,10 +86,15 @@ mod tests {
     #[test]
     fn records_that_do_not_fit_come_in_the_same_order_and_few_at_a_time() {
         const RECORDS: usize = 5 * WINDOW + 77;
-        let place = Place::of(RECORDS);
-        let (blocks, memory) = (place.records_in(Format::Csv2, 3), place.records_in_memory());
-        let schedule = Schedule { records: RECORDS, batch_size: 9000, micro_batch: 32 };
-        let mut both = [&blocks, &memory].map(|records| Sequence::new(records, 3, schedule));
+        let (place, other) = (Place::of(RECORDS), Place::of(0));
+        compare([place.records_in(Format::Csv2, 3), place.records_in_memory()], RECORDS);
+        compare(other.numbers(Format::Csv2, RECORDS), RECORDS);
+    }
+
+    /// All records of the first are read again and again, those of the second are in memory.
+    fn compare(records: [Records; 2], count: usize) {
+        let schedule = Schedule { records: count, batch_size: 9000, micro_batch: 32 };
+        let mut both = records.each_ref().map(|records| Sequence::new(records, 3, schedule));
         for step in (0..schedule.steps_per_epoch() + 3).chain([2, 9]) {
             let batch = schedule.batch(step);
             both.iter_mut().for_each(|sequence| sequence.prepare(&batch).unwrap());
@@ -100,6 +105,6 @@ mod tests {
             // And the one that was read ahead in vain where the next batch is not the one that follows.
             assert!(both[0].held() <= (HELD + 1) * WINDOW, "{}", both[0].held());
         }
-        assert_eq!(both[1].held(), RECORDS);
+        assert_eq!(both[1].held(), count);
     }
 }

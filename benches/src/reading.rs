@@ -239,7 +239,7 @@ fn trainings(bench: &Bench, sets: &Rc<Sets>, from: &str) -> Result<Vec<Probe<'st
         let pool = rayon::ThreadPoolBuilder::new().num_threads(1).build();
         let pool =
             pool.map_err(|error| Error::Usage(format!("cannot start a thread that reads: {error}")))?;
-        let records = Records::of_parts(Path::new("csv2"), source, 1.0 / 255.0, limit, pool)?;
+        let records = Records::of_parts(Path::new("csv2"), source, Some(1.0 / 255.0), limit, pool)?;
         let trainer = Trainer::over(bench.kernels, HIDDEN, records);
         let (time, sets) = (bench.sample, sets.clone());
         let run = move |steps| {

@@ -21,18 +21,16 @@
 //! # Ok::<(), muster_launcher::Error>(())
 //! ```
 
-use crate::channel::Sender;
 use crate::engine::Engine;
 use crate::environment::Environment;
 use crate::error::Error;
 use crate::feed::spec::FeedSpec;
 use crate::feed::{Fed, Inlet};
-use crate::hosts::this_host;
 use crate::inject::Fault;
 use crate::job::Input;
-use crate::message::{self, ClusterSpec, Hello, Phase, Program, Progress, Registration, Score, ToRank};
-use crate::process::start_time;
+use crate::message::{self, ClusterSpec, Hello, Phase, Program, Progress, Score, ToRank};
 use muster::feed::Facts;
+use registration::{first_rank, listen, registration};
 use rustix::process::Signal;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -40,6 +38,7 @@ use std::sync::{Arc, Mutex, OnceLock, mpsc};
 use std::time::Duration;
 use uplink::{Uplink, connect};
 
+mod registration;
 mod uplink;
 
 /// See the module.
@@ -108,25 +107,12 @@ impl Agent {
             Some(feed) => listen(&sender, &environment, &ranks, feed)?,
             None => BTreeMap::new(),
         };
-        let data_listeners = match &feed {
-            Some(_) => ranks.iter().map(|rank| inlets.get(rank).map(Inlet::address)).collect(),
-            None => Vec::new(),
-        };
-        let pid = std::process::id();
-        let registration = Registration {
-            ranks: ranks.clone(),
-            attempt: environment.attempt,
-            host: this_host(),
-            pid,
-            start_time: start_time(pid).unwrap_or(0),
-            program,
-            cpu_features: cpu_features(),
-            cores: std::thread::available_parallelism().map_or(1, usize::from),
-            data_listeners,
-        };
         let address = environment.drivers.join(", ");
-        message::send(&mut sender, &Hello::Register(Box::new(registration)))
-            .map_err(Error::io("register with", address))?;
+        message::send(
+            &mut sender,
+            &Hello::Register(Box::new(registration(&environment, &ranks, program, &inlets))),
+        )
+        .map_err(Error::io("register with", address))?;
         let uplink = Arc::new(Uplink {
             sender: Mutex::new(sender),
             progress: Mutex::new(vec![Progress::default(); ranks.len()]),
@@ -314,43 +300,6 @@ impl Drop for Agent {
     }
 }
 
-/// Opens a listener for each rank that takes records, where the driver can reach it: at this end's address of the connection to it.
-fn listen(
-    sender: &Sender,
-    environment: &Environment,
-    ranks: &[usize],
-    feed: &FeedSpec,
-) -> Result<BTreeMap<usize, Inlet>, Error> {
-    let host = sender.local_address()?.ip();
-    let trainers = environment.trainers();
-    let takes = |&&rank: &&usize| (first_rank(feed, trainers)..trainers).contains(&rank);
-    ranks
-        .iter()
-        .filter(takes)
-        .map(|&rank| Ok((rank, Inlet::listen(host, environment.key.clone())?)))
-        .collect()
-}
-
-/// The first rank that takes records; alone in its world, the server does.
-fn first_rank(feed: &FeedSpec, trainers: usize) -> usize {
-    if trainers == 1 { 0 } else { feed.first_rank }
-}
-
 fn unexpected(order: &ToRank) -> Error {
     Error::Protocol { peer: "the driver".to_owned(), found: format!("{order:?}, which was not its turn") }
-}
-
-/// Instruction sets that matter to the kernels.
-fn cpu_features() -> Vec<String> {
-    #[cfg(target_arch = "x86_64")]
-    let known = [
-        ("sse4.2", is_x86_feature_detected!("sse4.2")),
-        ("avx2", is_x86_feature_detected!("avx2")),
-        ("fma", is_x86_feature_detected!("fma")),
-        ("avx512f", is_x86_feature_detected!("avx512f")),
-        ("avx512bf16", is_x86_feature_detected!("avx512bf16")),
-    ];
-    #[cfg(not(target_arch = "x86_64"))]
-    let known: [(&str, bool); 0] = [];
-    known.into_iter().filter(|(_, has)| *has).map(|(name, _)| name.to_owned()).collect()
 }

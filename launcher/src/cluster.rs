@@ -2,17 +2,16 @@
 
 use crate::channel::Sender;
 use crate::control::{Connection, Event};
-use crate::driver::{Driver, Outcome};
+use crate::driver::Driver;
 use crate::error::Error;
 use crate::feeding::Feeding;
-use crate::hosts::this_host;
-use crate::job::Input;
-use crate::message::{self, Hello, Registration, Role, Score, Status, ToDriver, ToRank};
+use crate::message::{self, Hello, Registration, Score, Status, ToDriver, ToRank};
 use crate::notice::Notice;
-use crate::process::{Exit, Running, kill_exactly};
+use crate::process::{Exit, Running, kill_job};
 use crate::roster::Roster;
 use std::time::{Duration, Instant};
 
+mod phases;
 mod watch;
 
 /// How long the driver sleeps when nothing happens: it looks after processes and signals this often.
@@ -25,10 +24,6 @@ const END_MAX: Duration = Duration::from_secs(1);
 const REMIND: Duration = Duration::from_secs(10);
 /// The number of SIGTERM, which `muster stop` stands for.
 const SIGTERM: usize = 15;
-
-/// Ranks of this order are to be released; see [`Role::order`].
-#[derive(Clone, Copy)]
-pub struct Turn(pub usize);
 
 /// Why the ranks were told to stop, and when.
 enum Stop {
@@ -52,8 +47,6 @@ pub struct Cluster<'d, 'a> {
     exit: Option<(Exit, Instant)>,
     /// Processes of orders below this have been released.
     released: usize,
-    /// Processes of this machine that have registered: number and beginning.
-    local: Vec<(u32, u64)>,
     /// What the ranks are fed with, if they are.
     feeding: Option<Feeding>,
     /// How right the ranks were that have done their work.
@@ -82,7 +75,6 @@ impl<'d, 'a> Cluster<'d, 'a> {
             stop: None,
             exit: None,
             released: 0,
-            local: Vec::new(),
             feeding: None,
             score: Score::default(),
             over: false,
@@ -96,61 +88,6 @@ impl<'d, 'a> Cluster<'d, 'a> {
     /// Begins the next phase.
     pub fn enter(&mut self, doing: &'static str) {
         (self.doing, self.entered) = (doing, Instant::now());
-    }
-
-    pub fn wait_for_registrations(&mut self) -> Result<(), Error> {
-        let limit = self.driver.job.limits.reservation;
-        self.wait(|cluster| cluster.roster.missing().is_none() || cluster.entered.elapsed() > limit)?;
-        let Some(missing) = self.roster.missing() else { return Ok(()) };
-        let words =
-            self.running.last_words(None).map_or(String::new(), |words| format!("; it said: {words}"));
-        let reason = format!(
-            "not within {} s (--reservation-timeout), while its processes run: a host is not reached, or it is no program of muster's{words}",
-            limit.as_secs_f64()
-        );
-        Err(Error::Missing { missing, reason })
-    }
-
-    /// Makes sure that launcher and program mean the same ranks.
-    pub fn check_evaluator(&self) -> Result<(), Error> {
-        let (wanted, known) = (self.driver.job.evaluator, self.roster.evaluates());
-        let what = match (wanted, known) {
-            (true, false) => "the job has an evaluator, but the program knows none",
-            (false, true) => "the program has an evaluator, but the job has none",
-            _ => return Ok(()),
-        };
-        let mend = "give --evaluator to `muster run`, to a program that trains and knows evaluators, or leave it out";
-        Err(Error::Usage { what: what.to_owned(), mend })
-    }
-
-    /// Waits until there is something to feed the ranks with, if they are to be fed.
-    pub fn wait_for_records(&mut self) -> Result<(), Error> {
-        if self.feeding.is_none() && self.driver.job.input != Input::Program {
-            let what = "the job is to be fed, but the program reads its records itself".to_owned();
-            return Err(Error::Usage {
-                what,
-                mend: "leave --feed out, or let the program say what it is fed with",
-            });
-        }
-        loop {
-            if self.feeding.as_mut().map_or(Ok(true), Feeding::is_ready)? {
-                return Ok(());
-            }
-            if let Some(event) = self.driver.control.next(TICK) {
-                self.handle(event)?;
-            }
-            self.look_after()?;
-        }
-    }
-
-    /// Tells all ranks to begin, and begins to feed them.
-    pub fn start(&mut self) {
-        let facts = self.feeding.as_ref().and_then(Feeding::facts);
-        self.roster.tell_all(&ToRank::Start(facts));
-        if let Some(feeding) = &mut self.feeding {
-            let workers = self.roster.spec().nodes.iter().filter_map(|node| node.data_listener).collect();
-            feeding.push(self.driver.key.clone(), workers, self.driver.job.limits.feed);
-        }
     }
 
     /// Whether the feeding has ended, or there is none.
@@ -224,7 +161,7 @@ impl<'d, 'a> Cluster<'d, 'a> {
 
     fn register(&mut self, connection: Connection, sender: Sender, registration: Registration) {
         let silence = self.driver.job.limits.heartbeat;
-        let Registration { host, pid, start_time, ranks, cores, program, .. } = registration.clone();
+        let Registration { host, pid, ranks, cores, program, .. } = registration.clone();
         match self.roster.register(connection, sender, registration, silence) {
             Ok(()) => {
                 let place = format!(
@@ -234,10 +171,6 @@ impl<'d, 'a> Cluster<'d, 'a> {
                 self.notify(&Notice::Registered(ranks, place));
                 if let (None, Some(spec)) = (&self.feeding, program.feed) {
                     self.feeding = Some(Feeding::read(spec));
-                }
-                // Ranks may be threads of the driver's own process, as in the tests.
-                if host == this_host() && pid != std::process::id() {
-                    self.local.push((pid, start_time));
                 }
             }
             Err(reason) => self.notify(&Notice::Refused(reason)),
@@ -257,53 +190,6 @@ impl<'d, 'a> Cluster<'d, 'a> {
         let _ = sender.set_timeout(END_MAX).and_then(|()| message::send(&mut sender, &status));
         if *hello == Hello::Stop && self.stop.is_none() {
             return self.order_stop(Stop::Signal(SIGTERM, Instant::now()), "muster stop");
-        }
-        Ok(())
-    }
-
-    /// Tells the evaluator, if there is one, that no checkpoint will follow, and waits until it has evaluated all there are.
-    pub fn wait_for_evaluator(&mut self) -> Result<(), Error> {
-        self.roster.tell(Role::Evaluator.order(), &ToRank::Trained);
-        self.wait_with_grace(|cluster| cluster.roster.all_done())
-    }
-
-    /// Whether there are ranks that are released together with this role.
-    pub fn has(&self, role: Role) -> bool {
-        let ranks = self.driver.job.ranks;
-        (0..ranks).any(|rank| Role::of(rank, ranks, self.driver.job.evaluator).order() == role.order())
-    }
-
-    /// Releases those whose turn it is, and waits until they are gone.
-    pub fn release(&mut self, Turn(order): Turn) -> Result<(), Error> {
-        self.released = order + 1;
-        self.roster.tell(order, &ToRank::Release);
-        self.wait_with_grace(|cluster| !cluster.roster.holds(order))
-    }
-
-    /// Waits until all processes have ended by themselves.
-    pub fn wait_for_end(&mut self) -> Result<Outcome, Error> {
-        self.wait_with_grace(|cluster| cluster.exit.is_some())?;
-        self.over = true;
-        let (exit, _) = self.exit.as_ref().expect("it was waited for");
-        match self.stop {
-            Some(Stop::Timeout(time, _)) => Err(self.overtime(time)),
-            // Programs end with 128 and the signal's number when they were stopped.
-            Some(Stop::Signal(signal, _)) => Ok(Outcome::Stopped(signal)),
-            None if exit.success => Ok(Outcome::Finished),
-            None => Err(self.engine_error(exit)),
-        }
-    }
-
-    fn wait_with_grace(&mut self, mut until: impl FnMut(&Self) -> bool) -> Result<(), Error> {
-        let (since, time) = (Instant::now(), self.driver.job.limits.grace);
-        let mut late = false;
-        self.wait(|cluster| {
-            let there = until(cluster);
-            late = !there && since.elapsed() > time;
-            there || late
-        })?;
-        if late {
-            return Err(Error::Timeout { doing: self.doing.to_owned(), time, option: "--grace-secs" });
         }
         Ok(())
     }
@@ -330,8 +216,9 @@ impl Drop for Cluster<'_, '_> {
                 self.running.kill();
                 self.ends_within(END_MAX);
             }
+            // Killed, an engine leaves its ranks behind.
+            kill_job(&self.driver.key.job());
         }
         self.roster.close();
-        self.local.iter().for_each(|&(pid, start)| kill_exactly(pid, start));
     }
 }

@@ -1,7 +1,7 @@
 //! The four phases of a job, as four types: [`Driver::reserve`] → [`Reserved::start`] → [`Started::train`] or
 //! [`Started::inference`] → [`Finished::shutdown`]. A phase that fails, or is dropped, ends all processes.
 
-use crate::cluster::{Cluster, Turn};
+use crate::cluster::Cluster;
 use crate::control::Control;
 use crate::environment::Environment;
 use crate::error::Error;
@@ -176,7 +176,7 @@ impl Finished<'_, '_> {
             if role == Role::Evaluator {
                 self.0.wait_for_evaluator()?;
             }
-            self.0.release(Turn(role.order()))?;
+            self.0.release(role.order())?;
             if self.0.has(role) {
                 self.0.notify(&Notice::Released(role));
             }

@@ -3,6 +3,7 @@
 //! | variable | meaning |
 //! |---|---|
 //! | `MUSTER_DRIVER` | the driver's addresses, separated by commas: the first that answers is taken |
+//! | `MUSTER_JOB` | the job's name: whatever has it in its environment is the job's, and ends with it |
 //! | `MUSTER_JOB_KEY` | the job's key, 64 hexadecimal digits; a secret |
 //! | `MUSTER_ENGINE` | `threads`: this process runs all ranks; `mpirun`, `srun`: it runs the one that MPI or Slurm names |
 //! | `MUSTER_WORLD_SIZE` | ranks of the job |
@@ -55,9 +56,13 @@ pub struct Environment {
 /// Where MPI libraries and Slurm say which rank a process is.
 const RANKS: [&str; 4] = ["OMPI_COMM_WORLD_RANK", "PMIX_RANK", "PMI_RANK", "SLURM_PROCID"];
 
+/// The variable that names the job.
+pub(crate) const JOB: &str = "MUSTER_JOB";
+
 /// Names of all variables that [`Environment::variables`] may set.
-pub const NAMES: [&str; 11] = [
+pub const NAMES: [&str; 12] = [
     "MUSTER_DRIVER",
+    JOB,
     "MUSTER_JOB_KEY",
     "MUSTER_ENGINE",
     "MUSTER_WORLD_SIZE",
@@ -76,6 +81,7 @@ impl Environment {
         let faults: Vec<String> = self.faults.iter().map(Fault::to_string).collect();
         let values: [OsString; NAMES.len()] = [
             self.drivers.join(",").into(),
+            self.key.job().into(),
             self.key.to_hex().into(),
             self.engine.name().into(),
             self.world_size.to_string().into(),
@@ -184,7 +190,8 @@ mod tests {
 
     #[test]
     fn every_missing_variable_is_named() {
-        for missing in NAMES.into_iter().skip(1).filter(|&name| name != "MUSTER_LOG_DIR") {
+        let unread = ["MUSTER_DRIVER", JOB, "MUSTER_LOG_DIR"];
+        for missing in NAMES.into_iter().filter(|name| !unread.contains(name)) {
             let variables: HashMap<_, _> = environment().variables().into_iter().collect();
             let found = Environment::read(|name| variables.get(name).filter(|_| name != missing).cloned());
             assert!(found.unwrap_err().to_string().contains(missing));

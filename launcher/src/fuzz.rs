@@ -64,7 +64,7 @@ pub fn control_seeds() -> Vec<Vec<u8>> {
         pid: 7,
         data_listener: "[::1]:9".parse().ok(),
     };
-    let registration = r#"{"Register":{"ranks":[1,2],"attempt":0,"host":"a","pid":7,"start_time":9,"program":{"name":"mnist",
+    let registration = r#"{"Register":{"ranks":[1,2],"attempt":0,"host":"a","pid":7,"program":{"name":"mnist",
         "version":"1.0.0","kernels":"wide","task":"train"},"cpu_features":["avx2"],"cores":2,"data_listeners":["10.0.0.1:9",null]}}"#;
     let progress = Progress { phase: Phase::Training, step: u64::MAX };
     vec![

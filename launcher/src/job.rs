@@ -226,7 +226,9 @@ impl Executor for Processes {
         }
         let output = Output::new(self.starter, self.logs.as_ref().map(Logs::directory));
         // `mpirun` and `srun` end their ranks, on all hosts, when they are asked to end; the program just ends.
-        let orphaned = if self.starter == Starter::Direct { Orphaned::Killed } else { Orphaned::Asked };
+        let name = environment.key.job();
+        let orphaned =
+            if self.starter == Starter::Direct { Orphaned::Killed } else { Orphaned::Asked(&name) };
         Ok(Box::new(Process::spawn(command, orphaned, output)?))
     }
 }

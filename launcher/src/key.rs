@@ -23,6 +23,11 @@ impl JobKey {
         hex::encode(self.0)
     }
 
+    /// The job's name, which is no secret.
+    pub(crate) fn job(&self) -> String {
+        hex::encode(&self.derive(&[b"muster job"]).0[..8])
+    }
+
     /// HMAC-SHA-256 (RFC 2104) under this key, fed with `parts` one after the other.
     pub(crate) fn mac(&self, parts: &[&[u8]]) -> Hmac<Sha256> {
         let mut mac = Hmac::<Sha256>::new_from_slice(&self.0).expect("HMAC takes a key of any length");

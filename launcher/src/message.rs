@@ -34,8 +34,6 @@ pub struct Registration {
     pub host: String,
     /// Process id there.
     pub pid: u32,
-    /// When the process began; see [`crate::process::start_time`].
-    pub start_time: u64,
     /// What the program says.
     pub program: Program,
     /// Instruction sets of the CPU.

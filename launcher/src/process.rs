@@ -3,11 +3,14 @@
 
 use crate::error::Error;
 use crate::output::Output;
+use guard::Guard;
 use rustix::process::{Pid, Signal};
-use std::io::Write;
-use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{Child, Command, ExitStatus, Stdio};
+
+mod guard;
+
+pub use guard::kill_job;
 
 /// How an engine ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -32,12 +35,12 @@ pub trait Running {
 
 /// What the engine's process gets when this one is gone.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub enum Orphaned {
+pub enum Orphaned<'a> {
     /// SIGKILL, from the kernel, at the end of the *thread* that has started it: a process that is a rank itself.
     Killed,
     /// SIGTERM, once, at the end of this process: an engine that ends its ranks when it is asked to. From the kernel it would come again and
-    /// again, as one thread of this process after the other dies, and a second one makes Open MPI's mpirun leave its ranks behind.
-    Asked,
+    /// again, as one thread of this process after the other dies. What is left of the job of this name on this machine is then killed.
+    Asked(&'a str),
 }
 
 /// A process and its output.
@@ -47,34 +50,6 @@ pub struct Process {
     output: Output,
     exit: Option<Exit>,
     guard: Option<Guard>,
-}
-
-/// Asks an engine to end when this process is gone: a shell that reads the engine's number, and then waits for a line, or for the end of
-/// all lines.
-struct Guard(Child);
-
-impl Guard {
-    fn start() -> Result<Guard, Error> {
-        let mut command = Command::new("sh");
-        command.args(["-c", "read pid && { read line || kill -TERM \"$pid\"; }"]);
-        command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null()).process_group(0);
-        command.spawn().map(Guard).map_err(Error::io("start", "sh"))
-    }
-
-    /// Where the engine writes its number.
-    fn lines(&self) -> Result<OwnedFd, Error> {
-        let lines = self.0.stdin.as_ref().expect("it is piped").as_fd().try_clone_to_owned();
-        lines.map_err(Error::io("use a pipe of", "sh"))
-    }
-
-    /// The engine has ended; its number may be another process's soon.
-    fn dismiss(mut self) {
-        let line = self.0.stdin.take().map(|mut lines| lines.write_all(b"\n"));
-        if line.is_none_or(|written| written.is_err()) {
-            let _ = self.0.kill();
-        }
-        let _ = self.0.wait();
-    }
 }
 
 /// The number of this process and the end of a line, in memory that is there already.
@@ -90,16 +65,19 @@ fn announcement(number: &mut [u8; 12]) -> &[u8] {
 }
 
 impl Process {
-    /// Starts a command. When this process ends in whatever way, the new one does as `orphaned` says. It has a process group of its own, so that Ctrl-C reaches this process alone, which then
-    /// ends the job in order.
+    /// Starts a command. When this process ends in whatever way, the new one does as `orphaned` says. It has a process group of its own, so
+    /// that Ctrl-C reaches this process alone, which then ends the job in order.
     ///
     /// # Errors
     /// If it cannot be started.
-    pub fn spawn(mut command: Command, orphaned: Orphaned, output: Output) -> Result<Process, Error> {
+    pub fn spawn(mut command: Command, orphaned: Orphaned<'_>, output: Output) -> Result<Process, Error> {
         let name = command.get_program().display().to_string();
         let parent = rustix::process::getpid();
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
-        let guard = (orphaned == Orphaned::Asked).then(Guard::start).transpose()?;
+        let guard = match orphaned {
+            Orphaned::Killed => None,
+            Orphaned::Asked(job) => Some(Guard::start(job)?),
+        };
         let lines = guard.as_ref().map(Guard::lines).transpose()?;
         let prepare = move || {
             if let Some(lines) = &lines {
@@ -169,14 +147,6 @@ pub fn start_time(pid: u32) -> Option<u64> {
     stat.rsplit_once(')')?.1.split_whitespace().nth(19)?.parse().ok()
 }
 
-/// Kills the process of this number and beginning, if there is one.
-pub fn kill_exactly(pid: u32, start: u64) {
-    let number = i32::try_from(pid).ok().and_then(Pid::from_raw);
-    if let Some(number) = number.filter(|_| start_time(pid) == Some(start)) {
-        let _ = rustix::process::kill_process(number, Signal::KILL);
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -243,16 +213,16 @@ mod tests {
     fn an_engine_is_asked_once_to_end_when_its_guard_hears_nothing_more() {
         let script =
             "trap 'echo asked >&2; n=1' TERM; while [ -z \"$n\" ]; do sleep 0.05; done; sleep 0.5; exit 7";
-        let mut process = Process::spawn(shell(script), Orphaned::Asked, Output::discarded()).unwrap();
+        let mut process =
+            Process::spawn(shell(script), Orphaned::Asked("orphans"), Output::discarded()).unwrap();
         std::thread::sleep(Duration::from_millis(200));
         assert_eq!(process.try_wait(), None);
-        let Guard(mut guard) = process.guard.take().unwrap();
-        drop(guard.stdin.take());
-        assert!(guard.wait().unwrap().success());
+        process.guard.take().unwrap().orphan();
         assert_eq!(wait(&mut process).status, "exit code 7");
         assert_eq!(process.last_words(None).as_deref(), Some("asked"));
         // One that has ended is not looked after any more.
-        let mut process = Process::spawn(shell("exit 0"), Orphaned::Asked, Output::discarded()).unwrap();
+        let mut process =
+            Process::spawn(shell("exit 0"), Orphaned::Asked("orphans"), Output::discarded()).unwrap();
         assert!(wait(&mut process).success);
         assert!(process.guard.is_none());
     }
@@ -265,13 +235,13 @@ mod tests {
 
     #[test]
     fn a_process_is_known_by_number_and_beginning() {
+        let start = start_time(std::process::id()).unwrap();
+        assert_eq!(start_time(std::process::id()), Some(start));
+        std::thread::sleep(Duration::from_millis(30));
         let mut child = shell("exec sleep 60").spawn().unwrap();
-        let start = start_time(child.id()).unwrap();
-        kill_exactly(child.id(), start + 1);
-        std::thread::sleep(Duration::from_millis(50));
-        assert!(child.try_wait().unwrap().is_none());
-        kill_exactly(child.id(), start);
-        assert_eq!(child.wait().unwrap().signal(), Some(9));
+        assert!(start_time(child.id()).unwrap() > start);
+        child.kill().unwrap();
+        child.wait().unwrap();
         assert_eq!(start_time(u32::MAX), None);
     }
 }

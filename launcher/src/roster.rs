@@ -3,12 +3,11 @@
 use crate::channel::Sender;
 use crate::control::Connection;
 use crate::error::Failure;
-use crate::feed::spec::FeedSpec;
-use crate::message::{
-    self, ClusterSpec, Node, Phase, Program, Progress, RankStatus, Registration, Role, Task, ToRank,
-};
+use crate::message::{self, ClusterSpec, Node, Phase, Program, Progress, Registration, Role, Task, ToRank};
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
+
+mod waits;
 
 /// All ranks of one attempt, by what the driver has heard of them.
 pub struct Roster {
@@ -130,11 +129,6 @@ impl Roster {
     /// What rank 0 said it will do.
     pub fn task(&self) -> Option<Task> {
         self.process_of(0).map(|process| process.registration.program.task)
-    }
-
-    /// What the ranks are to be fed with, as they said; none if they read themselves, or nobody is there.
-    pub fn feed(&self) -> Option<&FeedSpec> {
-        self.processes.values().next()?.registration.program.feed.as_ref()
     }
 
     /// Whether the program says that the last rank evaluates.
@@ -260,71 +254,12 @@ impl Roster {
         (0..self.seats.len()).all(|rank| self.role(rank) == Role::Evaluator || self.is_done(rank))
     }
 
-    /// A process that gives no sign of life, or a rank that takes no step, for longer than `timeout`.
-    pub fn overdue(&self, now: Instant, timeout: Duration) -> Option<Failure> {
-        let late = |since: Instant| now.saturating_duration_since(since) > timeout;
-        let seconds = timeout.as_secs_f64();
-        if let Some(silent) = self.processes.values().find(|process| late(process.heard)) {
-            let reason =
-                format!("no sign of life for {seconds} s (--heartbeat-timeout): stopped, or cut off");
-            return Some(self.failure(silent.registration.ranks[0], reason));
-        }
-        // Whoever follows a directory takes no step until a part appears.
-        let follows = self.feed().is_some_and(|feed| feed.follow);
-        let stuck = |&rank: &usize| {
-            let Seat { progress, changed, .. } = &self.seats[rank];
-            // Of a process that has fallen silent its steps are not known: it is found by its silence.
-            let is_heard = |process: &Process| now.saturating_duration_since(process.heard) < timeout / 2;
-            let is_late = progress.phase == Phase::Training && !follows && changed.is_some_and(late);
-            is_late && self.process_of(rank).is_some_and(is_heard)
-        };
-        // Whoever waits for others is as late as they are: the one with the fewest steps is to blame.
-        let rank = (0..self.seats.len()).filter(stuck).min_by_key(|&rank| self.seats[rank].progress.step)?;
-        let step = self.seats[rank].progress.step;
-        Some(self.failure(rank, format!("stuck after step {step} for {seconds} s (--heartbeat-timeout)")))
-    }
-
     /// What happened to a rank, with its place.
     fn failure(&self, rank: usize, reason: String) -> Failure {
         let place = self.process_of(rank).map(|process| &process.registration);
         let (host, pid) =
             place.map_or((self.places[rank].clone(), 0), |place| (place.host.clone(), place.pid));
         Failure { rank, host, pid, reason }
-    }
-
-    /// By rank.
-    pub fn status(&self) -> Vec<RankStatus> {
-        let rank_status = |rank: usize| {
-            let (seat, process) = (&self.seats[rank], self.process_of(rank));
-            RankStatus {
-                rank,
-                role: self.role(rank),
-                place: process.map(|p| (p.registration.host.clone(), p.registration.pid)),
-                progress: seat.progress,
-                rate: seat.rate,
-                silent_seconds: process.map_or(0.0, |process| process.heard.elapsed().as_secs_f64()),
-            }
-        };
-        (0..self.seats.len()).map(rank_status).collect()
-    }
-
-    /// Who waits for whom, in words.
-    pub fn waits(&self) -> String {
-        if let Some(missing) = self.missing() {
-            return format!("all wait for {missing} to register");
-        }
-        // An evaluator is behind by nature.
-        let trainers = (0..self.seats.len()).filter(|&rank| self.role(rank) != Role::Evaluator);
-        let steps: Vec<(u64, usize)> = trainers.map(|rank| (self.seats[rank].progress.step, rank)).collect();
-        let (Some(&(least, _)), Some(&(most, _))) = (steps.iter().min(), steps.iter().max()) else {
-            return String::new();
-        };
-        if least == most {
-            return String::new();
-        }
-        let behind: Vec<String> =
-            steps.iter().filter(|(step, _)| *step == least).map(|(_, rank)| rank.to_string()).collect();
-        format!("ranks at step {most} wait for rank {} at step {least}", behind.join(", "))
     }
 
     /// Cuts all connections.

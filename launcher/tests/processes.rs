@@ -48,9 +48,14 @@ fn last_line(output: &Output) -> String {
 
 /// Processes whose command line holds `mark`.
 fn alive(mark: &str) -> usize {
+    with_mark("cmdline", mark)
+}
+
+/// Processes that have `mark` in this file of theirs.
+fn with_mark(file: &str, mark: &str) -> usize {
     let processes = std::fs::read_dir("/proc").unwrap().flatten();
-    let of_program = |line: &Vec<u8>| line.windows(mark.len()).any(|part| part == mark.as_bytes());
-    processes.filter_map(|entry| std::fs::read(entry.path().join("cmdline")).ok()).filter(of_program).count()
+    let is_marked = |text: &Vec<u8>| text.windows(mark.len()).any(|part| part == mark.as_bytes());
+    processes.filter_map(|entry| std::fs::read(entry.path().join(file)).ok()).filter(is_marked).count()
 }
 
 fn wait_for(what: &str, mut there: impl FnMut() -> bool) {
@@ -230,6 +235,32 @@ fn nothing_outlives_a_driver_that_is_killed_while_ranks_register() {
         signal(&driver, "KILL");
         driver.wait().unwrap();
         wait_for("the ranks' end", || alive(&count) == 0);
+    }
+}
+
+/// MPICH's mpiexec takes no notice of a SIGTERM that comes while it starts.
+#[test]
+fn nothing_outlives_a_driver_that_is_killed_at_any_moment_of_the_start() {
+    for (engine, number) in engines().into_iter().zip(70..) {
+        let killed_after = |delay: Duration| {
+            // Inherited by everything that is started, by whomever.
+            let mark = format!("{}-{}", mark(number), delay.as_millis());
+            let mut driver = muster(engine, "-n 3", "1000000 10 silent");
+            let mut driver =
+                driver.env("STARTED_AS", &mark).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+            std::thread::sleep(delay);
+            signal(&driver, "KILL");
+            driver.wait().unwrap();
+            let what = format!("the end of all that {engine:?} has begun within {delay:?}");
+            wait_for(&what, || with_mark("environ", &format!("STARTED_AS={mark}\0")) == 0);
+        };
+        std::thread::scope(|scope| {
+            for first in 0..4 {
+                scope.spawn(move || {
+                    (first..32).step_by(4).for_each(|turn| killed_after(Duration::from_millis(3 * turn)));
+                });
+            }
+        });
     }
 }
 

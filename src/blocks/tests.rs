@@ -50,6 +50,26 @@ impl Place {
         self.open(format, if format.has_labels_apart() { ["images", "labels"] } else { ["", ""] })
     }
 
+    /// So many records of numbers, not all of them whole: with an index only, and in memory.
+    pub fn numbers(&self, format: Format, count: usize) -> [Records; 2] {
+        let rows = Rows {
+            features: (0..count * SCHEMA.width).map(|i| (i % 1999) as f32 / 8.0 - 100.0).collect(),
+            labels: (0..count).map(|i| (i % 3) as u32).collect(),
+        };
+        let output = Output::begin(&self.storage, &self.path(""), true).unwrap();
+        let plan = Plan { dir: "", format, shape: &[6], classes: 3, parts: 3 };
+        output.write_records(&plan, rows.view(), &|_| {}).unwrap();
+        output.commit().unwrap();
+        let features = self.path("");
+        let location = Location { format, features: &features, labels: None, labels_required: true };
+        let source = Source::find(&self.storage, location, &[6], 3).unwrap();
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(2).build().unwrap();
+        // One record less than there are would fit.
+        let limit = (count as u64 - 1) * (6 * 4 + 4);
+        let memory = Dataset::from_rows(Path::new("rows"), rows, 1.0, &[6], 3).unwrap();
+        [Records::of_parts(&features, source, None, limit, pool).unwrap(), memory.into()]
+    }
+
     /// Opens parts with an index only.
     fn open(&self, format: Format, dirs: [&str; 2]) -> Records {
         let [features, labels] = dirs.map(|dir| self.path(dir));
@@ -57,7 +77,7 @@ impl Place {
         let location = Location { format, features: &features, labels, labels_required: true };
         let source = Source::find(&self.storage, location, &[6], 3).unwrap();
         let pool = rayon::ThreadPoolBuilder::new().num_threads(2).build().unwrap();
-        Records::of_parts(&self.path(""), source, SCALE, 0, pool).unwrap()
+        Records::of_parts(&self.path(""), source, Some(SCALE), 0, pool).unwrap()
     }
 
     fn path(&self, relative: &str) -> PathBuf {
@@ -105,6 +125,22 @@ fn every_format_is_read_from_the_middle() {
 }
 
 #[test]
+fn numbers_are_read_from_the_middle_too() {
+    for format in [Format::Csv2, Format::TfRecord] {
+        let place = Place::of(0);
+        let [records, memory] = place.numbers(format, 5000);
+        let (Records::Blocks(blocks), Records::Memory(memory)) = (&records, &memory) else { panic!() };
+        assert_eq!((blocks.record_bytes(), records.content()), (28, memory.content()), "{format}");
+        let wanted: Vec<u32> = (3..5000).step_by(11).collect();
+        let read = blocks.read(&wanted).unwrap();
+        for (row, &record) in wanted.iter().enumerate() {
+            assert_eq!(read.feature_row(row), memory.feature_row(record as usize), "record {record}");
+            assert_eq!(read.label(row), memory.label(record as usize));
+        }
+    }
+}
+
+#[test]
 fn parts_may_be_compressed_empty_and_of_any_length() {
     let place = Place::of(5000);
     let ends = [0, 700, 700, 2900, 2901, 5000];
@@ -137,7 +173,7 @@ fn damage_is_found_before_anything_is_trained_on() {
         Location { format: Format::Csv2, features: &features, labels: None, labels_required: true };
     let source = Source::find(&place.storage, location, &[6], 3).unwrap();
     let pool = rayon::ThreadPoolBuilder::new().num_threads(1).build().unwrap();
-    let error = Records::of_parts(&features, source, SCALE, 0, pool).err().unwrap().to_string();
+    let error = Records::of_parts(&features, source, Some(SCALE), 0, pool).err().unwrap().to_string();
     assert!(error.contains("part-0: line 2001: expected a label below 3, found `7`"), "{error}");
 }
 
@@ -160,7 +196,7 @@ fn what_fits_is_in_memory_and_what_does_not_is_not() {
             };
             let source = Source::find(&place.storage, location, &[6], 3).unwrap();
             let pool = rayon::ThreadPoolBuilder::new().num_threads(1).build().unwrap();
-            let records = Records::of_parts(&features, source, SCALE, limit, pool).unwrap();
+            let records = Records::of_parts(&features, source, Some(SCALE), limit, pool).unwrap();
             assert_eq!(matches!(records, Records::Memory(_)), fits, "manifest: {with_manifest}");
             assert_eq!(
                 records.bytes(),

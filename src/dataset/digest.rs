@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
+use super::{Dataset, Features};
 use crate::format::idx;
 
 /// The digests of a data set.
@@ -43,19 +44,16 @@ impl Hasher {
         }
     }
 
-    /// Adds features that are bytes.
-    pub fn add_bytes(&mut self, features: &[u8]) {
-        self.features.update(features);
-    }
-
-    /// Adds features that are numbers.
-    pub fn add_numbers(&mut self, features: &[f32]) {
-        let bytes: Vec<u8> = features.iter().flat_map(|number| number.to_be_bytes()).collect();
-        self.features.update(bytes);
-    }
-
-    /// Adds labels.
-    pub fn add_labels(&mut self, labels: &[u32]) {
+    /// Adds records, whose features are of the type that was said.
+    pub fn add(&mut self, records: &Dataset) {
+        match records.features() {
+            Features::U8 { bytes, .. } => self.features.update(bytes),
+            Features::F32(numbers) => {
+                let bytes: Vec<u8> = numbers.iter().flat_map(|number| number.to_be_bytes()).collect();
+                self.features.update(bytes);
+            }
+        }
+        let labels = records.labels().unwrap_or_default();
         self.is_labelled |= !labels.is_empty();
         let bytes: Vec<u8> = match self.label_element {
             idx::Element::U8 => labels.iter().map(|&label| label as u8).collect(),

@@ -291,6 +291,7 @@ impl crate::feed::Feed for Sent<'_> {
         }
         let (batch, mut order) = (self.schedule.batch(step), Vec::new());
         crate::batch::shuffle(7, batch.epoch, self.data.len(), &mut order);
+        let worker = if self.workers == 1 { 0 } else { worker };
         let own = Share::rows_of(batch.positions.len(), batch.leaves, worker, self.workers);
         let records = &order[batch.positions][own];
         let Records::Memory(data) = self.data else { panic!("clouds are in memory") };
@@ -333,6 +334,33 @@ fn records_that_are_sent_give_the_same_weights_until_no_more_come() {
             assert_eq!(outcome.sha256, expected.sha256, "{world_size} ranks, until step {end}");
             let ended = if end == 20 { (End::Drained, 20) } else { (End::Finished, 30) };
             assert_eq!((outcome.end, outcome.progress.steps), ended, "{world_size} ranks");
+        }
+    }
+}
+
+/// Asynchronous workers are given steps ahead: those that have no records are given back.
+#[test]
+fn asynchronous_workers_use_all_that_is_sent_until_no_more_comes() {
+    let (data, model, recipe) = (clouds(100), Model::new(&[20, 40, 3]), recipe(MOMENTUM));
+    let elsewhere = Records::fed(Path::new("clouds"), Facts::of(&data), 1.0);
+    for max_staleness in [None, Some(0), Some(1)] {
+        for (world_size, server_trains) in [(2, false), (4, false), (3, true), (7, false)] {
+            let mode = Mode::Async { max_staleness };
+            let cluster = Cluster { mode, server_trains, ..Cluster::default() };
+            let schedule = job_of(&model, &elsewhere, &recipe, world_size).schedule();
+            for end in [u64::MAX, 20, 1, 0] {
+                // Every worker computes whole batches.
+                let sent = Sent { data: &data, schedule, workers: 1, end };
+                let cluster = Cluster { feed: Some(&sent), ..cluster };
+                let job = Job { cluster, ..job_of(&model, &elsewhere, &recipe, world_size) };
+                let outcome = run(&job, None, 30, None).unwrap();
+                let ended = if end < 30 { (End::Drained, end) } else { (End::Finished, 30) };
+                assert_eq!(
+                    (outcome.end, outcome.progress.steps),
+                    ended,
+                    "{max_staleness:?}, {world_size} ranks"
+                );
+            }
         }
     }
 }

@@ -179,6 +179,8 @@ fn what_cannot_be_fed_is_said_before_the_start() {
     fails("--feed", "train --images nowhere", &["nowhere"]);
     fails("--feed", "train --data data", &["--images"]);
     fails("--feed", "train -f csv2 --images parts/train --input-mode direct", &["--input-mode direct"]);
+    let both = "train -f csv2 --images parts/train --async --server-trains";
+    fails("--follow", both, &["leave --server-trains out"]);
     fs::write(sandbox.path("parts/train/part-00002"), "3|0,1\n").unwrap();
     manifest::rewrite(&Storage::new(HadoopConfig::default()), sandbox.path("parts/train"));
     fails("--feed", "train -f csv2 --images parts/train", &["part-00002"]);
@@ -250,6 +252,46 @@ fn parts_are_trained_on_as_they_appear() {
         hashes.push(sandbox.json("r.json")["weights_sha256"].clone());
     }
     assert_eq!(hashes[0], hashes[1]);
+}
+
+/// Whoever asks first gets the next records; a worker that waits for a part gives its step back when the job is stopped.
+#[test]
+fn asynchronous_workers_train_on_parts_as_they_appear() {
+    for options in ["--async", "--max-staleness 0"] {
+        let sandbox = prepared("csv2");
+        fs::create_dir(sandbox.path("arriving")).unwrap();
+        ["_manifest.json", "part-00000"].iter().for_each(|name| appears(&sandbox, "train", name));
+        let arguments =
+            format!("train {RECIPE} -f csv2 --images arriving -m m --checkpoint-secs 0.000001 {options}");
+        let follow = || start(&mut sandbox.muster("run --follow -n 4 --heartbeat-timeout 2", &arguments));
+        let batches = |parts: &[usize]| {
+            let name = |part| format!("arriving/part-{part:05}");
+            let lines = parts
+                .iter()
+                .map(|&part| fs::read_to_string(sandbox.path(&name(part))).unwrap().lines().count());
+            lines.sum::<usize>() as u64 / 30
+        };
+        let mut job = follow();
+        job.says("plan:");
+        eventually("the first part", || sandbox.checkpoints("m").last() == Some(&batches(&[0])));
+        appears(&sandbox, "train", "part-00001");
+        let done = batches(&[0, 1]);
+        eventually("the second part", || sandbox.checkpoints("m").last() == Some(&done));
+        stop(&sandbox);
+        let outcome = job.ends();
+        assert_eq!(outcome.status.code(), Some(143), "{options}: {outcome:?}");
+        assert_eq!(used(&outcome), 30 * done, "{options}: {outcome:?}");
+        // It goes on behind what was used.
+        let mut job = follow();
+        job.says("plan:");
+        ["part-00002", "part-00003"].iter().for_each(|name| appears(&sandbox, "train", name));
+        let all = batches(&[0, 1, 2, 3]);
+        eventually("all parts", || sandbox.checkpoints("m").last() == Some(&all));
+        stop(&sandbox);
+        let outcome = job.ends();
+        assert_eq!(used(&outcome), 30 * (all - done), "{options}: {outcome:?}");
+        assert_eq!(sandbox.json("r.json")["steps"], all);
+    }
 }
 
 #[test]

@@ -56,5 +56,5 @@ fn another_binary_on_one_rank_is_an_error() {
     command.args([":", "-n", "1"]).arg(&other).args(["train", "--data", "data", "--steps", "3"]);
     let outcome = muster_tests::program::run(&mut command);
     assert!(!outcome.status.success(), "{outcome:?}");
-    assert!(crate::said(&outcome, &["the program's sha256", "on ranks 0, 1", "on rank 2"]), "{outcome:?}");
+    assert!(crate::said(&outcome, &["the program's digest", "on ranks 0, 1", "on rank 2"]), "{outcome:?}");
 }

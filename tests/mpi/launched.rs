@@ -8,8 +8,13 @@ use std::process::Command;
 
 /// `muster run --engine mpirun -n 3 LAUNCH -- PROGRAM ARGUMENTS`, in the sandbox.
 fn muster(mpi: &Mpi, launch: &str, program: &std::path::Path, arguments: &str) -> Command {
+    limited(mpi, "--kill-after 5 100", launch, program, arguments)
+}
+
+/// The same with the options of `timeout`.
+fn limited(mpi: &Mpi, limit: &str, launch: &str, program: &std::path::Path, arguments: &str) -> Command {
     let mut command = Command::new("timeout");
-    command.args(["--kill-after", "5", "100"]).arg(launcher());
+    command.args(limit.split_whitespace()).arg(launcher());
     command.args(["run", "--engine", "mpirun", "-n", "3"]).args(launch.split_whitespace()).arg("--");
     command.arg(program).args(arguments.split_whitespace()).current_dir(mpi.sandbox.path("."));
     let mpirun = match mpi.kind.as_str() {
@@ -108,11 +113,27 @@ fn a_host_that_is_cut_off_ends_the_job_on_both_sides() {
     eventually("the end of both sides", || !is_alive(&mark));
 }
 
-/// Whether a process has this in its arguments.
+/// Whether a process has this in its arguments or its environment.
 fn is_alive(mark: &str) -> bool {
     let processes = std::fs::read_dir("/proc").unwrap().flatten();
-    let lines = processes.filter_map(|entry| std::fs::read(entry.path().join("cmdline")).ok());
-    lines.into_iter().any(|line| line.windows(mark.len()).any(|part| part == mark.as_bytes()))
+    let files = processes.flat_map(|entry| ["cmdline", "environ"].map(|name| entry.path().join(name)));
+    let mut texts = files.filter_map(|file| std::fs::read(file).ok());
+    texts.any(|text| text.windows(mark.len()).any(|part| part == mark.as_bytes()))
+}
+
+/// Whatever it is that the ranks are doing: being started, in MPI's first calls, registering, training.
+#[test]
+fn nothing_outlives_a_driver_that_is_killed_at_any_moment() {
+    let Some(mpi) = mpi() else { return };
+    for turn in 0..12 {
+        // Inherited by everything that is started, by whomever.
+        let mark = format!("orphaned-{}-{turn};", std::process::id());
+        let limit = format!("--foreground --signal KILL {}", 0.01 + 0.06 * f64::from(turn));
+        let options = "train --steps 100000000 --data data -m orphaned --no-resume --threads 1";
+        let outcome = run(limited(&mpi, &limit, "", &mpi.mnist, options).env("STARTED_AS", &mark));
+        assert!(!outcome.status.success(), "{outcome:?}");
+        eventually("the end of all that it has begun", || !is_alive(&mark));
+    }
 }
 
 #[test]

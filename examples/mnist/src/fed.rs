@@ -37,9 +37,9 @@ pub fn training(options: &cli::Train, recipe: &Recipe) -> Result<Option<FeedSpec
     let input = input(&options.launch)?;
     let asynchronous = ranks::mode(options) != Mode::Sync;
     ensure!(
-        !(asynchronous && input == Input::Follow),
-        "--follow is possible in synchronous training only: asynchronous workers are given steps ahead, and those whose records never \
-         come could not be taken back; leave --async out"
+        !(asynchronous && input == Input::Follow && options.cluster.server_trains),
+        "--follow with --async and --server-trains: while rank 0 waits for records of its own, it would apply nobody's gradients; leave \
+         --server-trains out"
     );
     let Recipe { seed, batch_size, micro_batch, .. } = *recipe;
     let first_rank = usize::from(!options.cluster.server_trains);

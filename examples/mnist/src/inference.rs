@@ -144,7 +144,7 @@ impl<'a> Work<'a> {
     fn facts(&self) -> Vec<(String, String)> {
         let facts = [
             ("the version", env!("CARGO_PKG_VERSION").to_owned()),
-            ("the program's sha256", ranks::program_sha256()),
+            ("the program's digest", ranks::program_digest()),
             ("the model's weights", checkpoint::sha256(&self.weights)),
             ("the number of parts", self.input.parts().to_string()),
             ("the number of bytes", self.input.bytes().to_string()),

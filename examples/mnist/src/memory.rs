@@ -219,7 +219,7 @@ mod tests {
             };
             let source = Source::find(&Storage::from_environment().unwrap(), location, &[2], 10).unwrap();
             let pool = rayon::ThreadPoolBuilder::new().num_threads(1).build().unwrap();
-            Records::of_parts(directory.path(), source, 1.0, limit, pool).unwrap()
+            Records::of_parts(directory.path(), source, Some(1.0), limit, pool).unwrap()
         };
         let (memory, blocks) = (open(u64::MAX), open(0));
         let all = 3 * 2 * (2 + 4);

@@ -46,7 +46,7 @@ pub fn training(
     let (data, mut left) = (&options.data, options.cache_mib.saturating_mul(1 << 20));
     let mut read = |images: &Path, labels: Option<&Path>| -> Result<Records> {
         let source = find(storage, data.format(), (images, labels), true)?;
-        let records = Records::of_parts(images, source, SCALE, left, pool(data.readers)?)?;
+        let records = Records::of_parts(images, source, Some(SCALE), left, pool(data.readers)?)?;
         left = left.saturating_sub(records.bytes());
         Ok(records)
     };
@@ -62,7 +62,7 @@ pub fn training(
 pub fn test(storage: &Storage, images: &Path, options: &cli::Train) -> Result<Records> {
     let (data, left) = (&options.data, options.cache_mib.saturating_mul(1 << 20));
     let source = find(storage, data.format(), (images, options.test_labels.as_deref()), true)?;
-    Ok(Records::of_parts(images, source, SCALE, left, pool(data.readers)?)?)
+    Ok(Records::of_parts(images, source, Some(SCALE), left, pool(data.readers)?)?)
 }
 
 /// Checks that the model at `model_path` takes the records of a data set: `width` features, from `path`.

@@ -9,7 +9,6 @@ use muster_collective::launched::Launched;
 use muster_collective::{Error, Transport, World};
 use muster_launcher::feed::Fed;
 use muster_launcher::job::Input;
-use sha2::Digest;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -114,10 +113,10 @@ pub fn usable_cores() -> usize {
 }
 
 /// The digest of this program's file: ranks that were built from different sources may have the same version.
-pub fn program_sha256() -> String {
-    let bytes = std::fs::read("/proc/self/exe").unwrap_or_default();
-    let digest = sha2::Sha256::digest(bytes);
-    digest.iter().take(8).map(|byte| format!("{byte:02x}")).collect()
+pub fn program_digest() -> String {
+    let mut hash = blake3::Hasher::new();
+    let read = std::fs::File::open("/proc/self/exe").and_then(|file| hash.update_reader(file).map(drop));
+    read.map_or_else(|error| error.to_string(), |()| hash.finalize().to_hex()[..16].to_owned())
 }
 
 /// The ranks that share this node's memory.

@@ -154,7 +154,7 @@ fn agree(
         };
         let others = [
             ("the version", env!("CARGO_PKG_VERSION").to_owned()),
-            ("the program's sha256", ranks::program_sha256()),
+            ("the program's digest", ranks::program_digest()),
             ("--async", format!("{:?}", ranks::mode(options))),
             ("--server-trains", options.cluster.server_trains.to_string()),
             ("--transport", format!("{:?}", options.cluster.transport)),

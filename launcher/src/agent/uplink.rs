@@ -7,6 +7,7 @@ use crate::error::Error;
 use crate::inject::Kind;
 use crate::message::{self, MESSAGE_MAX, Phase, Progress, Score, ToDriver, ToRank};
 use rustix::process::Signal;
+use std::io::ErrorKind;
 use std::net::{TcpStream, ToSocketAddrs};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
@@ -106,20 +107,28 @@ impl Uplink {
 pub(super) fn connect(environment: &Environment) -> Result<(Sender, Receiver), Error> {
     let deadline = Instant::now() + environment.heartbeat_timeout;
     loop {
-        let mut last = None;
+        let (mut last, mut is_gone) = (None, true);
         for address in &environment.drivers {
             match connect_to(address, environment) {
                 Ok(channel) => return Ok(channel),
-                Err(error) => last = Some(error),
+                Err(error) => {
+                    is_gone &= is_refused(&error);
+                    last = Some(error);
+                }
             }
         }
-        if Instant::now() > deadline {
+        if is_gone || Instant::now() > deadline {
             let address = environment.drivers.join(", ");
             let reason = last.map_or("it has no address".to_owned(), |error| error.to_string());
             return Err(Error::DriverLost { address, reason });
         }
         std::thread::sleep(RETRY);
     }
+}
+
+/// Whether nobody listens where the driver did before it started this process.
+fn is_refused(error: &Error) -> bool {
+    matches!(error, Error::Io { cause, .. } if cause.kind() == ErrorKind::ConnectionRefused)
 }
 
 fn connect_to(address: &str, environment: &Environment) -> Result<(Sender, Receiver), Error> {

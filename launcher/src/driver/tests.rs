@@ -12,7 +12,7 @@ use std::net::TcpStream;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Fault {
@@ -169,7 +169,6 @@ fn registration(rank: usize, evaluates: bool) -> Registration {
         attempt: 0,
         host: "elsewhere".to_owned(),
         pid: 1,
-        start_time: 0,
         program: program(evaluates),
         cpu_features: Vec::new(),
         cores: 1,
@@ -390,4 +389,19 @@ fn ranks_notice_that_their_driver_is_gone() {
     let reason = told.recv_timeout(Duration::from_secs(5)).unwrap().unwrap();
     assert!(reason.contains("is gone: its connection has ended"), "{reason}");
     assert!(matches!(rank.join().unwrap(), Error::DriverLost { .. }));
+}
+
+/// It listened before it started them, and is not waited for.
+#[test]
+fn a_rank_that_comes_when_its_driver_is_gone_ends_at_once() {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let (job, interrupt, mut watch) = (job(0, false), AtomicUsize::new(0), |_: &Notice| {});
+    let mut environment = Driver::listen(&job, &interrupt, &mut watch).unwrap().environment(0);
+    environment.drivers = vec![listener.local_addr().unwrap().to_string()];
+    environment.heartbeat_timeout = Duration::from_secs(60);
+    drop(listener);
+    let began = Instant::now();
+    let registered = Agent::register(environment, vec![0], program(false), Box::new(|_| ()));
+    assert!(matches!(registered.err(), Some(Error::DriverLost { .. })));
+    assert!(began.elapsed() < Duration::from_secs(10));
 }

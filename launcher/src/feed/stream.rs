@@ -4,7 +4,8 @@ use super::Feeder;
 use super::spec::FeedSpec;
 use super::supply::encode;
 use crate::error::Error;
-use muster::dataset::{Dataset, Features};
+use muster::dataset::{Dataset, Feature};
+use muster::format::Rows;
 use muster::parts::source::{Part, Source};
 use muster::storage::Storage;
 use std::collections::{HashSet, VecDeque};
@@ -68,23 +69,23 @@ impl<'a> Stream<'a> {
     }
 
     fn read_part(&self, source: &Source, number: usize) -> Result<Option<Dataset>, Error> {
-        let (features, labels) = if self.spec.is_bytes {
-            let rows = source.read_part::<u8>(number)?;
-            (Features::U8 { bytes: rows.features.into(), scale: 1.0 }, rows.labels)
+        if self.spec.is_bytes {
+            self.records(source, number, source.read_part::<u8>(number)?)
         } else {
-            let rows = source.read_part::<f32>(number)?;
-            (Features::F32(rows.features), rows.labels)
-        };
-        let is_empty = match &features {
-            Features::U8 { bytes, .. } => bytes.is_empty(),
-            Features::F32(numbers) => numbers.is_empty(),
-        };
-        if is_empty {
-            return Ok(None);
+            self.records(source, number, source.read_part::<f32>(number)?)
         }
+    }
+
+    fn records<T: Feature>(
+        &self,
+        source: &Source,
+        number: usize,
+        rows: Rows<T>,
+    ) -> Result<Option<Dataset>, Error> {
         let path = &source.parts()[number].features.path;
-        let part = Dataset::from_features(path, features, source.shape(), self.spec.classes)?;
-        Ok(Some(if labels.is_empty() { part } else { part.with_labels(path, labels)? }))
+        let is_empty = rows.features.is_empty();
+        let part = || Dataset::from_rows(path, rows, 1.0, source.shape(), self.spec.classes);
+        Ok((!is_empty).then(part).transpose()?)
     }
 
     /// Reads on until all records before `end` are there; false if they will never come.

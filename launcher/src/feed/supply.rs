@@ -6,7 +6,7 @@ use super::stream::{Stream, is_early};
 use super::{Feeder, Portion, Progress, Tally};
 use crate::error::Error;
 use muster::batch::{Batch, Schedule};
-use muster::dataset::{Content, Dataset, Features};
+use muster::dataset::{Content, Dataset};
 use muster::feed::Facts;
 use muster::gradient::Share;
 use muster::records::Records;
@@ -69,7 +69,7 @@ impl Supply {
     /// If a part cannot be read, nothing moves, a worker is lost, or the books do not agree.
     pub fn feed(&self, feeder: &mut Feeder, stop: &AtomicBool) -> Result<Tally, Error> {
         match &self.spec.goal {
-            Goal::Train(course) if course.asynchronous => self.train_asynchronously(course, feeder),
+            Goal::Train(course) if course.asynchronous => self.train_asynchronously(course, feeder, stop),
             Goal::Train(course) => self.train(course, feeder, stop),
             Goal::Inference { output, overwrite } => self.infer(feeder, output, *overwrite, stop),
         }
@@ -104,20 +104,31 @@ impl Supply {
         feeder.finish_from(Some(first))
     }
 
-    /// Every worker gets the batch whose step it has been given.
-    fn train_asynchronously(&self, course: &Course, feeder: &mut Feeder) -> Result<Tally, Error> {
+    /// Every worker gets the batch whose step it has been given. Records that arrive belong to no step: who asks first gets the next ones, so
+    /// that none wait for a worker that is slow.
+    fn train_asynchronously(
+        &self,
+        course: &Course,
+        feeder: &mut Feeder,
+        stop: &AtomicBool,
+    ) -> Result<Tally, Error> {
         let schedule = course.schedule(self.facts.records);
-        let never = AtomicBool::new(false);
-        let (mut batches, mut first) = (self.batches(course, &never), u64::MAX);
-        while let Some((worker, step)) = feeder.wanted()? {
+        let (mut batches, mut next, mut first) = (self.batches(course, stop), None, None);
+        while let Some((worker, wanted)) = feeder.wanted()? {
+            // The workers are given their first steps in their order: worker 0 the first of all.
+            let arriving = next.unwrap_or(wanted.saturating_sub(worker as u64));
+            let step = if self.spec.follow { arriving } else { wanted };
+            next = Some(step + 1);
             let batch = schedule.batch(step);
             let (begin, count) = (schedule.records_until(step), batch.positions.len());
-            first = first.min(begin);
-            batches.reach((step, &batch), feeder)?;
+            if !batches.reach((step, &batch), feeder)? {
+                break;
+            }
+            first = Some(first.map_or(begin, |first: u64| first.min(begin)));
             let bytes = batches.bytes(begin..begin + count as u64);
             feeder.push(Portion { first: begin, count: count as u32, worker: Some(worker), bytes })?;
         }
-        feeder.finish_from(Some(first).filter(|&first| first < u64::MAX))
+        feeder.finish_from(first)
     }
 
     fn batches<'a>(&'a self, course: &'a Course, stop: &'a AtomicBool) -> Batches<'a> {
@@ -181,25 +192,10 @@ fn shape(spec: &FeedSpec, storage: &Storage) -> Result<Vec<usize>, Error> {
 
 /// The records to train on: in memory, or, where they take too much of it, an index of them.
 fn read(spec: &FeedSpec, storage: &Storage) -> Result<Records, Error> {
-    let (source, limit) = (spec.find(storage)?, spec.cache_bytes);
-    if spec.is_bytes {
-        let pool = rayon::ThreadPoolBuilder::new().build();
-        let pool = pool.map_err(|error| muster::Error::Reading { text: error.to_string() })?;
-        return Ok(Records::of_parts(&spec.features, source, 1.0, limit, pool)?);
-    }
-    let Some(rows) = source.read_within::<f32>(limit)? else {
-        let (path, limit) = (spec.features.display(), limit >> 20);
-        return Err(Error::Usage {
-            what: format!(
-                "the records of {path} are numbers of four bytes, and take more than the {limit} MiB that the driver may keep"
-            ),
-            mend: "let the program allow it more, or read its records itself; only records of bytes are fed without keeping all of them",
-        });
-    };
-    let records =
-        Dataset::from_features(&spec.features, Features::F32(rows.features), source.shape(), spec.classes)?;
-    let path = spec.labels.as_deref().unwrap_or(&spec.features);
-    Ok(records.with_labels(path, rows.labels)?.into())
+    let pool = rayon::ThreadPoolBuilder::new().build();
+    let pool = pool.map_err(|error| muster::Error::Reading { text: error.to_string() })?;
+    let scale = spec.is_bytes.then_some(1.0);
+    Ok(Records::of_parts(&spec.features, spec.find(storage)?, scale, spec.cache_bytes, pool)?)
 }
 
 /// The bytes of records: the features of all of them, then, where there are labels, those, as `u32` in little endian.

@@ -299,3 +299,49 @@ proptest::proptest! {
         proptest::prop_assert_eq!(ledger.close(Some(next)).is_ok(), used.len() as u64 == next);
     }
 }
+
+/// What a worker is fed with in an epoch of numbers: bytes of features and labels.
+fn epoch_of(parts: &std::path::Path, cache_bytes: u64) -> Vec<u8> {
+    let recipe = muster::train::Recipe {
+        batch_size: 100,
+        ..muster::train::Recipe::of(muster::optimizer::Optimizer::Sgd)
+    };
+    let spec = spec::FeedSpec { cache_bytes, ..spec::FeedSpec::training("csv2", parts, &[20], 3, &recipe) };
+    let supply = Supply::prepare(&spec).unwrap();
+    let key = JobKey::random();
+    let mut inlet = Inlet::listen(HOST, key.clone()).unwrap();
+    let address = inlet.address();
+    let worker = std::thread::spawn(move || {
+        inlet.want(0, PATIENCE).unwrap();
+        let mut bytes = Vec::new();
+        for _ in 0..30 {
+            let batch = inlet.next(PATIENCE).unwrap().unwrap();
+            bytes.extend_from_slice(&batch.portion.bytes);
+            inlet.used(&batch, 0, &[]).unwrap();
+        }
+        inlet.enough(PATIENCE).unwrap();
+        while inlet.next(PATIENCE).unwrap().is_some() {}
+        bytes
+    });
+    let mut feeder = Feeder::connect(&key, &[address], false, PATIENCE).unwrap();
+    let tally = supply.feed(&mut feeder, &std::sync::atomic::AtomicBool::new(false)).unwrap();
+    assert_eq!(tally.records, 3000);
+    worker.join().unwrap()
+}
+
+#[test]
+fn numbers_that_do_not_fit_into_the_driver_s_memory_are_fed_all_the_same() {
+    let directory = tempfile::tempdir().unwrap();
+    let line = |record: usize| {
+        let measures: Vec<String> =
+            (0..20).map(|i| ((record * 31 + i * 7) as f32 / 64.0).to_string()).collect();
+        format!("{}|{}\n", record % 3, measures.join(","))
+    };
+    for part in 0..3 {
+        let text: String = (1000 * part..1000 * (part + 1)).map(line).collect();
+        std::fs::write(directory.path().join(format!("part-{part:05}")), text).unwrap();
+    }
+    let fed = epoch_of(directory.path(), 0);
+    assert_eq!(fed.len(), 3000 * (20 * 4 + 4));
+    assert!(fed == epoch_of(directory.path(), u64::MAX), "other records, or another order");
+}

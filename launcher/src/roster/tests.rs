@@ -25,7 +25,6 @@ fn registration(ranks: &[usize]) -> Registration {
         attempt: 0,
         host: "a".to_owned(),
         pid: 100 + ranks.first().map_or(0, |&rank| rank as u32),
-        start_time: 1,
         program: Program {
             name: "mnist".to_owned(),
             version: "1.0.0".to_owned(),

@@ -201,7 +201,7 @@ impl Set {
                 muster::dataset::check_same_shape(shape, (Path::new("test images"), &[28, 28]))?;
                 return Ok(set);
             }
-            Dataset::from_rows(self.directory.path(), self.find()?.read_all()?, 1.0, &[28, 28], 10)
+            Dataset::from_rows(self.directory.path(), self.find()?.read_all::<u8>()?, 1.0, &[28, 28], 10)
         };
         read().map(|set| set.len()).map_err(|error| error.to_string())
     }
