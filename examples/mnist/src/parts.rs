@@ -91,7 +91,7 @@ pub fn pieces<'a>(
     part: usize,
     path: &'a Path,
 ) -> Result<impl Iterator<Item = Result<Dataset>> + use<'a>> {
-    let mut reader = source.open(part)?;
+    let mut reader = source.open::<u8>(part)?;
     Ok(std::iter::from_fn(move || {
         let mut rows = Rows::default();
         match reader.read_rows(PIECE, &mut rows) {
