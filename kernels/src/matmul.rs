@@ -1,7 +1,7 @@
 //! Row-major matrix product with strides: `C = beta·C + op(A)·op(B)`.
 //!
-//! The five loops of Goto and van de Geijn (2008) around the micro-kernels of the panels: blocks of A and B are packed
-//! into panels, and a block of `k` goes on from C, so that an output is one chain over all of `k`.
+//! The five loops of Goto and van de Geijn (2008): a block of `k` goes on from C, so that an output is one chain over all of `k`,
+//! whatever the blocks and however many the threads.
 
 mod blocks;
 mod helpers;
@@ -11,8 +11,10 @@ mod product;
 mod workspace;
 
 use crate::table::Kernels;
-pub(crate) use blocks::{Buffers, multiply};
-pub(crate) use product::Product;
+pub(crate) use micro::{Panel, multiply_panel, tile_width};
+pub(crate) use pack::pack_panel;
+use product::Product;
+pub(crate) use product::View;
 pub use workspace::Workspace;
 
 /// Which operand is stored transposed.

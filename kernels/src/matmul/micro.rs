@@ -15,8 +15,7 @@ const WIDTH_MAX: usize = 2 * LANES;
 pub(super) type Scratch = [[f32; WIDTH_MAX]; LANES];
 
 /// A block of C as wide as one panel of the right operand.
-pub(super) struct Panel<'a, S> {
-    pub(super) s: S,
+pub(crate) struct Panel<'a> {
     pub(super) left: View,
     /// `[k][ld]`, of which whole vectors are read.
     pub(super) right: *const f32,
@@ -30,44 +29,46 @@ pub(super) struct Panel<'a, S> {
     pub(super) scratch: &'a std::cell::RefCell<Scratch>,
 }
 
-impl<S: Simd> Panel<'_, S> {
-    /// LOOP 1: over the tiles of `rows` rows, of nearly equal heights.
-    ///
-    /// # Safety
-    /// The operands must have these rows, and nobody else may touch them in C.
-    #[inline(always)]
-    pub(super) unsafe fn tiles(&self, rows: usize) {
-        let width = if self.cols > LANES { WIDTH_MAX } else { LANES };
-        let is_direct = !self.c.transposed && self.cols == width;
-        let tiles = rows.div_ceil(S::TILE_ROWS);
-        for t in 0..tiles {
-            let first = t * rows / tiles;
-            let height = (t + 1) * rows / tiles - first;
-            let c = self.c.from(first, 0);
-            // SAFETY: the caller vouches for the rows; the scratch has room for a tile.
-            unsafe {
-                if is_direct {
-                    if self.beta != 0.0 && t + 1 < tiles {
-                        self.prefetch(first + height, (t + 2) * rows / tiles);
-                    }
-                    self.tile(first, height, c.at, c.ld);
-                    continue;
+/// Columns of a tile, and of a panel of the right operand.
+#[inline(always)]
+pub(crate) fn tile_width<S: Simd>(_: S) -> usize {
+    S::TILE_VECTORS * LANES
+}
+
+/// LOOP 1: over the tiles of the first `rows` rows of `panel`, of nearly equal heights.
+#[inline(always)]
+pub(crate) fn multiply_panel<S: Simd>(s: S, panel: &Panel<'_>, rows: usize) {
+    let width = if panel.cols > LANES { WIDTH_MAX } else { LANES };
+    let is_direct = !panel.c.transposed && panel.cols == width;
+    let tiles = rows.div_ceil(S::TILE_ROWS);
+    for t in 0..tiles {
+        let first = t * rows / tiles;
+        let height = (t + 1) * rows / tiles - first;
+        let c = panel.c.from(first, 0);
+        // SAFETY: a panel has the rows that it is asked for, and the scratch has room for a tile.
+        unsafe {
+            if is_direct {
+                if panel.beta != 0.0 && t + 1 < tiles {
+                    panel.prefetch(first + height, (t + 2) * rows / tiles);
                 }
-                let mut scratch = self.scratch.borrow_mut();
-                if self.beta != 0.0 {
-                    gather(self.s, c, height, self.cols, &mut scratch);
-                }
-                self.tile(first, height, scratch.as_flattened_mut().as_mut_ptr(), WIDTH_MAX);
-                scatter(self.s, &scratch, height, self.cols, c);
+                panel.tile(s, first, height, c.at, c.ld);
+                continue;
             }
+            let mut scratch = panel.scratch.borrow_mut();
+            if panel.beta != 0.0 {
+                gather(s, c, height, panel.cols, &mut scratch);
+            }
+            panel.tile(s, first, height, scratch.as_flattened_mut().as_mut_ptr(), WIDTH_MAX);
+            scatter(s, &scratch, height, panel.cols, c);
         }
     }
+}
 
+impl Panel<'_> {
     /// Asks for the rows `first..end` of C, which the next tile begins with: they come while this one is computed.
     ///
     /// # Safety
-    /// As for [`Panel::tiles`].
-    #[inline(always)]
+    /// C must have these rows, and nobody else may touch them.
     unsafe fn prefetch(&self, first: usize, end: usize) {
         for i in first..end {
             let row = self.c.from(i, 0).at.cast_const().cast::<u8>();
@@ -79,17 +80,22 @@ impl<S: Simd> Panel<'_, S> {
     /// The tile of rows `first..first + height`, to `c`.
     ///
     /// # Safety
-    /// As for [`Panel::tiles`].
+    /// The operands must have these rows, and nobody else may touch them in C.
     #[inline(always)]
-    unsafe fn tile(&self, first: usize, height: usize, c: *mut f32, ldc: usize) {
+    unsafe fn tile<S: Simd>(&self, s: S, first: usize, height: usize, c: *mut f32, ldc: usize) {
         let left = self.left.from(first, 0);
         // SAFETY: the caller vouches for the rows.
         unsafe {
-            match (self.cols > LANES && const { S::TILE_VECTORS == 2 }, left.along_k) {
-                (true, true) => for_each_tile(height, &Rows::<S, 2, true> { panel: self, left, c, ldc }),
-                (true, false) => for_each_tile(height, &Rows::<S, 2, false> { panel: self, left, c, ldc }),
-                (false, true) => for_each_tile(height, &Rows::<S, 1, true> { panel: self, left, c, ldc }),
-                (false, false) => for_each_tile(height, &Rows::<S, 1, false> { panel: self, left, c, ldc }),
+            if const { S::TILE_VECTORS == 2 } && self.cols > LANES {
+                if left.along_k {
+                    for_each_tile(height, &Rows::<S, 2, true> { s, panel: self, left, c, ldc });
+                } else {
+                    for_each_tile(height, &Rows::<S, 2, false> { s, panel: self, left, c, ldc });
+                }
+            } else if left.along_k {
+                for_each_tile(height, &Rows::<S, 1, true> { s, panel: self, left, c, ldc });
+            } else {
+                for_each_tile(height, &Rows::<S, 1, false> { s, panel: self, left, c, ldc });
             }
         }
     }
@@ -97,7 +103,8 @@ impl<S: Simd> Panel<'_, S> {
 
 /// The rows of a tile of `N` vectors, whose left operand is stored along the chain or across it.
 struct Rows<'a, S, const N: usize, const ALONG_K: bool> {
-    panel: &'a Panel<'a, S>,
+    s: S,
+    panel: &'a Panel<'a>,
     left: View,
     c: *mut f32,
     ldc: usize,
@@ -108,8 +115,9 @@ impl<S: Simd, const N: usize, const ALONG_K: bool> Tile for Rows<'_, S, N, ALONG
 
     #[inline(always)]
     unsafe fn run<const MR: usize>(&self, first: usize) {
-        let &Panel { s, right_ld, k, beta, .. } = self.panel;
-        // SAFETY: `tiles` vouches for the rows of C and of the left operand, and the panel is `k` deep and `N` vectors wide.
+        let s = self.s;
+        let &Panel { right_ld, k, beta, .. } = self.panel;
+        // SAFETY: the caller vouches for the rows of C and of the left operand, and the panel is `k` deep and `N` vectors wide.
         unsafe {
             let c = self.c.add(first * self.ldc);
             let mut sum = [[s.splat(0.0); N]; MR];
@@ -119,8 +127,12 @@ impl<S: Simd, const N: usize, const ALONG_K: bool> Tile for Rows<'_, S, N, ALONG
                     *x = s.mul(*x, s.splat(beta));
                 }
             }
-            let rows: [*const f32; MR] = std::array::from_fn(|r| self.left.element(first + r, 0));
-            let (mut row, mut right) = (rows[0], self.panel.right);
+            let mut row = self.left.element(first, 0);
+            let mut rows = [row; MR];
+            for r in 1..MR {
+                rows[r] = rows[r - 1].wrapping_add(self.left.ld);
+            }
+            let mut right = self.panel.right;
             for p in 0..k {
                 let mut y = [s.splat(0.0); N];
                 for (v, y) in y.iter_mut().enumerate() {

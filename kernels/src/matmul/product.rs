@@ -9,7 +9,7 @@ use crate::simd::LANES;
 
 /// An operand: element `(x, p)`, with `x` a row or column of C and `p` along the chain of additions.
 #[derive(Clone, Copy)]
-pub(super) struct View {
+pub(crate) struct View {
     at: *const f32,
     /// Floats from one stored row to the next.
     pub(super) ld: usize,
@@ -25,7 +25,8 @@ impl View {
     /// Where element `(x, p)` is.
     #[inline(always)]
     pub(super) fn element(self, x: usize, p: usize) -> *const f32 {
-        self.at.wrapping_add(if self.along_k { x * self.ld + p } else { p * self.ld + x })
+        let (row, col) = if self.along_k { (x, p) } else { (p, x) };
+        self.at.wrapping_add(row.wrapping_mul(self.ld)).wrapping_add(col)
     }
 
     /// The same matrix from element `(x, p)` on.

@@ -3,7 +3,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::blocks::Buffers;
+use super::blocks::{Buffers, multiply};
 use super::helpers::{self, Helper};
 use super::product::Product;
 use crate::simd::LANES;
@@ -49,13 +49,13 @@ impl Workspace {
         let (height, width) = block_size(self.threads(), m, n);
         let (down, across) = (m.div_ceil(height), n.div_ceil(width));
         if down * across == 1 || product.flops() < SHARED_FLOPS || self.is_alone() {
-            return table.multiply(product, &mut self.buffers);
+            return multiply(table, product, &mut self.buffers);
         }
         let block = |item: usize, buffers: &mut Buffers| {
             let (i, j) = (item / across * height, item % across * width);
             // SAFETY: every item is another block.
             let block = unsafe { product.block(i..m.min(i + height), j..n.min(j + width)) };
-            table.multiply(&block, buffers);
+            multiply(table, &block, buffers);
         };
         let wake = product.flops() >= WOKEN_FLOPS;
         let helpers = &self.helpers[..down * across - 1];
