@@ -160,10 +160,11 @@ fn products_with_strides() {
     on_each(|kernels, at| {
         let mut workspace = Workspace::new(1);
         for form in [Form::NN, Form::TN, Form::NT] {
-            for ((m, n), k) in pairs()
-                .flat_map(|pair| [(pair, 0), (pair, 1), (pair, 33)])
-                .chain([((3, 5), 400), ((200, 257), 33), ((8, 600), 30)])
-            {
+            for ((m, n), k) in pairs().flat_map(|pair| [(pair, 0), (pair, 1), (pair, 33)]).chain([
+                ((3, 5), 400),
+                ((200, 257), 33),
+                ((8, 600), 30),
+            ]) {
                 let (a_rows, a_cols) = if form == Form::TN { (k, m) } else { (m, k) };
                 let (b_rows, b_cols) = if form == Form::NT { (n, k) } else { (k, n) };
                 let (lda, ldb, ldc) = (a_cols + 1, b_cols + 3, n + 5);

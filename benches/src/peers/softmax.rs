@@ -15,8 +15,16 @@ pub fn measure(kernels: &Kernels, [m, classes]: [usize; 2], rounds: usize) -> Ve
     let mut rows: Vec<f32> = (0..m * classes).map(logit).collect();
     let (mut loss, mut predicted, scale) = (vec![0.0; m], vec![0; m], 1.0 / m as f32);
     let ours = Contender::new("muster", || {
-        kernels
-            .softmax_cross_entropy(&mut panels, m, classes, &labels, scale, 0.0, &mut loss, &mut predicted);
+        kernels.softmax_cross_entropy(
+            &mut panels,
+            m,
+            classes,
+            &labels,
+            scale,
+            0.0,
+            &mut loss,
+            &mut predicted,
+        );
     });
     let mut their_loss = vec![0.0; m];
     let plain = Contender::new("plain loop", || {

@@ -75,9 +75,9 @@ impl Workspace {
 
 /// Height and width of blocks that cut `[m, n]` into at most `threads`, such that the largest one takes as little time as can be.
 fn block_size(threads: usize, m: usize, n: usize) -> (usize, usize) {
-    let sizes = (1..=threads).filter(|down| threads.is_multiple_of(*down)).map(|down| {
-        (m.div_ceil(down).max(1), n.div_ceil(threads / down).next_multiple_of(PANEL).max(1))
-    });
+    let sizes = (1..=threads)
+        .filter(|down| threads.is_multiple_of(*down))
+        .map(|down| (m.div_ceil(down).max(1), n.div_ceil(threads / down).next_multiple_of(PANEL).max(1)));
     let time = |&(height, width): &(usize, usize)| (height.min(m) + COPYING) * (width.min(n) + COPYING);
     sizes.min_by_key(time).expect("one block is a way")
 }
