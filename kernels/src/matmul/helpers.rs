@@ -82,7 +82,10 @@ impl Helper {
         }
         let work: *const Work<'_> = work;
         // SAFETY: only the lifetime changes; the caller keeps to it. The helper does not touch the job in these states.
-        unsafe { *self.desk.job.get() = Some(Job { work: std::mem::transmute(work), item }) };
+        unsafe {
+            *self.desk.job.get() =
+                Some(Job { work: std::mem::transmute::<*const Work<'_>, *const Work<'static>>(work), item })
+        };
         if self.desk.state.swap(OFFERED, Ordering::AcqRel) == ASLEEP {
             self.thread.as_ref().expect("it runs").thread().unpark();
         }

@@ -27,7 +27,7 @@ impl Buffer {
 
 /// Distance of the rows of a copy: an odd number of cache lines, so that they lie in different sets of the cache.
 pub(super) const fn copy_stride(len: usize) -> usize {
-    (len / LINE + 1 | 1) * LINE
+    ((len / LINE + 1) | 1) * LINE
 }
 
 /// Floats of a copy of `[m, k]`.
