@@ -1,17 +1,22 @@
-//! `muster-benches [FILE]`: kernels, training and reading csv beside their peers, in one run; a table, and JSON into FILE.
+//! `muster-benches [FILE [PART…]]`: kernels, training and reading csv beside their peers; a table, and JSON into FILE. Without parts all
+//! of them, in one run: `reading`, `products`, `shared` (products on two threads), `softmax`, `training`.
 
 use muster_benches::measure::median;
 use muster_benches::peers::blas::Blas;
 use muster_benches::peers::c_trainer::CTrainer;
 use muster_benches::peers::products::{Product, measure};
-use muster_benches::peers::readers;
-use muster_benches::products::SHAPES;
+use muster_benches::peers::{readers, softmax};
+use muster_benches::products::{SHAPES, SHARED};
 use muster_benches::trainer::{Trainer, random_images};
-use muster_kernels::Kernels;
+use muster_kernels::{Form, Kernels};
 use serde_json::{Value, json};
 
 /// Rounds that a median is taken over.
 const ROUNDS: usize = 15;
+/// The same of products that take longer than all others.
+const ROUNDS_OF_LARGE: usize = 5;
+/// Rows from which on they do.
+const LARGE: usize = 2048;
 /// Steps that a rate is taken over.
 const STEPS: u64 = 600;
 /// As many images as MNIST's training set has.
@@ -31,16 +36,28 @@ fn main() {
     if blas.len() < 2 {
         println!("not on this machine: MKL or OpenBLAS (benches/peers/install.sh installs both)");
     }
-    let reading = read_beside_peers();
-    println!("\nmatrix products on one thread, % of the FMA peak");
-    let products: Vec<Value> = SHAPES
-        .into_iter()
-        .map(|(form, size)| print_product(&measure(kernels, &blas, form, size, ROUNDS)))
-        .collect();
-    let training = train_beside_peers(kernels, &blas);
-    if let Some(file) = std::env::args_os().nth(1) {
-        let report = json!({ "reading": reading, "products": products, "training": training });
-        std::fs::write(&file, format!("{report:#}\n")).unwrap_or_else(|e| panic!("{}: {e}", file.display()));
+    let mut arguments = std::env::args_os().skip(1);
+    let file = arguments.next();
+    let wanted: Vec<_> = arguments.collect();
+    let parts: [(&str, &dyn Fn() -> Value); 5] = [
+        ("reading", &read_beside_peers),
+        ("products", &|| multiply_beside_peers(kernels, &blas, &SHAPES, 1)),
+        ("shared", &|| multiply_beside_peers(kernels, &blas, &SHARED, 2)),
+        ("softmax", &|| softmax_beside_peers(kernels)),
+        ("training", &|| train_beside_peers(kernels, &blas)),
+    ];
+    if let Some(unknown) = wanted.iter().find(|wanted| parts.iter().all(|(part, _)| wanted != part)) {
+        panic!("{}: parts are {}", unknown.display(), parts.map(|(part, _)| part).join(", "));
+    }
+    let mut report = serde_json::Map::new();
+    for (part, measure) in parts {
+        if wanted.is_empty() || wanted.iter().any(|wanted| wanted == part) {
+            report.insert(part.to_owned(), measure());
+        }
+    }
+    if let Some(file) = file {
+        let text = format!("{:#}\n", Value::Object(report));
+        std::fs::write(&file, text).unwrap_or_else(|e| panic!("{}: {e}", file.display()));
     }
 }
 
@@ -60,6 +77,39 @@ fn read_beside_peers() -> Value {
     json!({ "csv_gb_per_second": reading.rates, "ours_by_theirs": reading.ours_by_theirs })
 }
 
+/// Shares of the peak of our products and of the peers', in turns.
+fn multiply_beside_peers(
+    kernels: &Kernels,
+    blas: &[Blas],
+    shapes: &[(Form, [usize; 3])],
+    threads: usize,
+) -> Value {
+    println!("\nmatrix products, threads: {threads}, % of their FMA peak");
+    let measured = shapes.iter().map(|&(form, size)| {
+        let rounds = if size[0] < LARGE { ROUNDS } else { ROUNDS_OF_LARGE };
+        print_product(&measure(kernels, blas, form, size, threads, rounds))
+    });
+    measured.collect()
+}
+
+/// Nanoseconds an element of softmax, cross-entropy and its gradient.
+fn softmax_beside_peers(kernels: &Kernels) -> Value {
+    println!("\nsoftmax, cross-entropy and gradient on one thread, ns a logit");
+    let shape = |[m, classes]: [usize; 2]| {
+        let timings = softmax::measure(kernels, [m, classes], ROUNDS);
+        print!("{:16}", format!("{m}×{classes}"));
+        let mut nanoseconds = serde_json::Map::new();
+        for timing in &timings {
+            let each = 1e9 * timing.seconds / (m * classes) as f64;
+            print!("  {} {each:.2}", timing.name);
+            nanoseconds.insert(timing.name.clone(), json!(each));
+        }
+        println!();
+        json!({ "m": m, "classes": classes, "nanoseconds_per_logit": nanoseconds })
+    };
+    softmax::SHAPES.into_iter().map(shape).collect()
+}
+
 fn print_product(product: &Product) -> Value {
     let [m, n, k] = product.size;
     print!("{:?} {:16}", product.form, format!("{m}×{n}×{k}"));
@@ -74,8 +124,8 @@ fn print_product(product: &Product) -> Value {
     }
     println!("  of {:.0} GFLOP/s", product.peak / 1e9);
     json!({
-        "form": format!("{:?}", product.form), "m": m, "n": n, "k": k, "peak_flops": product.peak,
-        "contenders": shares,
+        "form": format!("{:?}", product.form), "m": m, "n": n, "k": k, "threads": product.threads,
+        "peak_flops": product.peak, "contenders": shares,
     })
 }
 

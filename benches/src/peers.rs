@@ -4,3 +4,4 @@ pub mod blas;
 pub mod c_trainer;
 pub mod products;
 pub mod readers;
+pub mod softmax;

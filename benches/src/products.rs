@@ -3,7 +3,7 @@
 use muster_kernels::{Finish, Form, Kernels, Panels, Start, panel_count, panel_width, panels_len};
 
 /// `[m, n, k]` and form: the three products of a layer of 10 and of 128 units at batch 100, and squares.
-pub const SHAPES: [(Form, [usize; 3]); 11] = [
+pub const SHAPES: [(Form, [usize; 3]); 12] = [
     (Form::NN, [100, 10, 784]),
     (Form::TN, [784, 10, 100]),
     (Form::NT, [100, 784, 10]),
@@ -13,6 +13,18 @@ pub const SHAPES: [(Form, [usize; 3]); 11] = [
     (Form::NN, [512, 512, 512]),
     (Form::TN, [512, 512, 512]),
     (Form::NT, [512, 512, 512]),
+    (Form::NN, [1024, 1024, 1024]),
+    (Form::NN, [2048, 2048, 2048]),
+    (Form::NN, [4096, 4096, 4096]),
+];
+
+/// What is measured on two threads.
+pub const SHARED: [(Form, [usize; 3]); 7] = [
+    (Form::NN, [100, 128, 784]),
+    (Form::TN, [784, 128, 100]),
+    (Form::NT, [100, 784, 128]),
+    (Form::NN, [256, 256, 256]),
+    (Form::NN, [512, 512, 512]),
     (Form::NN, [1024, 1024, 1024]),
     (Form::NN, [2048, 2048, 2048]),
 ];

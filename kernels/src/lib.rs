@@ -58,7 +58,7 @@ mod update;
 pub use aligned::Aligned;
 pub use backend::{Backend, Error};
 pub use layout::{Panels, panel_count, panel_width, panels_len};
-pub use matmul::Form;
+pub use matmul::{Form, Workspace};
 pub use nonzeros::Nonzeros;
 pub use panel::{Finish, Start};
 pub use prefetch::prefetch;

@@ -77,4 +77,10 @@ pub(crate) trait Simd: Copy {
         padded[..x.len()].copy_from_slice(x);
         self.load(&padded)
     }
+
+    /// `to`, of at most 16 floats, becomes the first lanes of `x`.
+    #[inline(always)]
+    fn store_part(self, x: Self::V, to: &mut [f32]) {
+        to.copy_from_slice(&self.to_array(x)[..to.len()]);
+    }
 }

@@ -2,7 +2,7 @@
 //! A kernel that does not keep to its slices ends this test with a signal.
 #![allow(unsafe_code)] // Maps pages, and takes the access to two of them away.
 
-use muster_kernels::{Backend, Finish, Form, Kernels, Nonzeros, Panels, Start, partial_sums};
+use muster_kernels::{Backend, Finish, Form, Kernels, Nonzeros, Panels, Start, Workspace, partial_sums};
 use muster_kernels::{panel_count, panel_width, panels_len, prefetch};
 use rustix::mm::{MapFlags, MprotectFlags, ProtFlags, mmap_anonymous, mprotect, munmap};
 use std::ffi::c_void;
@@ -158,17 +158,21 @@ fn products_with_strides() {
         if rows * cols == 0 { 0 } else { (rows - 1) * ld + cols }
     };
     on_each(|kernels, at| {
+        let mut workspace = Workspace::new(1);
         for form in [Form::NN, Form::TN, Form::NT] {
-            for ((m, n), k) in
-                pairs().flat_map(|pair| [(pair, 0), (pair, 1), (pair, 33)]).chain([((3, 5), 400)])
-            {
+            for ((m, n), k) in pairs().flat_map(|pair| [(pair, 0), (pair, 1), (pair, 33)]).chain([
+                ((3, 5), 400),
+                ((200, 257), 33),
+                ((8, 600), 30),
+            ]) {
                 let (a_rows, a_cols) = if form == Form::TN { (k, m) } else { (m, k) };
                 let (b_rows, b_cols) = if form == Form::NT { (n, k) } else { (k, n) };
                 let (lda, ldb, ldc) = (a_cols + 1, b_cols + 3, n + 5);
                 let (a, b) = (strided(a_rows, a_cols, lda), strided(b_rows, b_cols, ldb));
                 for beta in [0.0, -0.5] {
                     let c = at.floats(strided(m, n, ldc));
-                    kernels.matmul(form, m, n, k, at.floats(a), lda, at.floats(b), ldb, beta, c, ldc);
+                    let (a, b) = (at.floats(a), at.floats(b));
+                    kernels.matmul(&mut workspace, form, [m, n, k], a, lda, b, ldb, beta, c, ldc);
                 }
             }
         }

@@ -1,6 +1,6 @@
 //! NaN and infinities go through dense products as IEEE 754 has them: an output is finite only if all that it is made of is.
 
-use muster_kernels::{Backend, Finish, Form, Kernels, Panels, Start, panel_width, panels_len};
+use muster_kernels::{Backend, Finish, Form, Kernels, Panels, Start, Workspace, panel_width, panels_len};
 
 const NOT_FINITE: [f32; 3] = [f32::NAN, f32::INFINITY, f32::NEG_INFINITY];
 
@@ -22,6 +22,7 @@ fn one_of_them_reaches_its_row_or_column_in_every_form_and_nothing_else() {
             .flat_map(|(kernels, value)| [Form::NN, Form::TN, Form::NT].map(|form| (kernels, value, form)))
         {
             let (i, j, p) = (m / 2, n / 3, k - 1);
+            let workspace = &mut Workspace::new(1);
             let lda = if form == Form::TN { m } else { k } + 1;
             let ldb = if form == Form::NT { k } else { n } + 3;
             let a_at = if form == Form::TN { p * lda + i } else { i * lda + p };
@@ -35,7 +36,7 @@ fn one_of_them_reaches_its_row_or_column_in_every_form_and_nothing_else() {
                 }
                 for (beta, before) in [(0.0, f32::NAN), (0.0, f32::INFINITY), (1.0, 2.0)] {
                     let mut c = vec![before; m * n];
-                    kernels.matmul(form, m, n, k, &a, lda, &b, ldb, beta, &mut c, n);
+                    kernels.matmul(workspace, form, [m, n, k], &a, lda, &b, ldb, beta, &mut c, n);
                     for (at, &x) in c.iter().enumerate() {
                         let reached = if of_a { at / n == i } else { at % n == j };
                         let finite = k as f32 + if beta == 0.0 { 0.0 } else { before };
@@ -59,7 +60,7 @@ fn a_zero_meets_an_infinity() {
         for (m, n, k) in [(1, 1, 1), (9, 10, 20), (33, 70, 17)] {
             let (a, mut b, mut c) = (vec![0.0; m * k], vec![1.0; k * n], vec![0.0; m * n]);
             b[n / 2] = f32::INFINITY;
-            kernels.matmul(Form::NN, m, n, k, &a, k, &b, n, 0.0, &mut c, n);
+            kernels.matmul(&mut Workspace::new(1), Form::NN, [m, n, k], &a, k, &b, n, 0.0, &mut c, n);
             let nan: Vec<bool> = c.iter().map(|x| x.is_nan()).collect();
             let expected: Vec<bool> = (0..m * n).map(|at| at % n == n / 2).collect();
             assert_eq!(nan, expected, "{} [{m}, {n}, {k}]", kernels.backend());
@@ -87,7 +88,7 @@ fn what_c_held_counts_only_where_it_is_asked_for() {
                 assert!(gradient.iter().all(|&x| x == m as f32), "{} begins anew", kernels.backend());
             }
             let mut c = vec![2.0; m * n];
-            kernels.matmul(Form::NN, m, n, 0, &[], 0, &[], n, f32::NAN, &mut c, n);
+            kernels.matmul(&mut Workspace::new(1), Form::NN, [m, n, 0], &[], 0, &[], n, f32::NAN, &mut c, n);
             assert!(c.iter().all(|x| x.is_nan()), "beta is NaN");
         }
     }

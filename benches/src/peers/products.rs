@@ -1,7 +1,7 @@
-//! Matrix products on the shapes of training and on squares, ours beside the peers', on one thread.
+//! Matrix products on the shapes of training and on squares, ours beside the peers'.
 #![allow(unsafe_code)] // The peers take pointers.
 
-use muster_kernels::{Backend, Form, Kernels};
+use muster_kernels::{Backend, Form, Kernels, Workspace};
 
 use crate::measure::{Contender, Timing, compare};
 use crate::peak::Peak;
@@ -14,9 +14,11 @@ pub struct Product {
     pub form: Form,
     /// `[m, n, k]`
     pub size: [usize; 3],
+    /// Threads of each contender.
+    pub threads: usize,
     /// Muster's product of row-major matrices, its product of panels, then the peers; ratios are to a run at the peak.
     pub timings: Vec<Timing>,
-    /// FMA peak of this machine in the same rounds, in floating-point operations a second.
+    /// FMA peak of so many cores of this machine in the same rounds, in floating-point operations a second.
     pub peak: f64,
     /// Floating-point operations of a run at the peak.
     peak_run: f64,
@@ -29,33 +31,58 @@ impl Product {
     }
 }
 
-/// Measures one shape with everything that is there.
-pub fn measure(kernels: &Kernels, blas: &[Blas], form: Form, size: [usize; 3], rounds: usize) -> Product {
+/// Measures one shape on `threads` threads with everything that is there and can use them.
+pub fn measure(
+    kernels: &Kernels,
+    blas: &[Blas],
+    form: Form,
+    size: [usize; 3],
+    threads: usize,
+    rounds: usize,
+) -> Product {
     let [m, n, k] = size;
     let (a, b) = (operand(m * k), operand(k * n));
     let mut outputs = vec![vec![0.0_f32; m * n]; 3 + blas.len()];
     let mut outputs = outputs.iter_mut();
     let mut output = || outputs.next().expect("an output a contender");
     let (lda, ldb) = strides(form, size);
+    let mut workspace = Workspace::new(threads);
+    let (peak, peak_run) = peak(threads);
+    let mut contenders = vec![peak];
     let c = output();
-    let ours = Contender::new("muster", || kernels.matmul(form, m, n, k, &a, lda, &b, ldb, 0.0, c, n));
-    let panels = Contender::new("panels", products::panels(kernels, form, size));
+    contenders.push(Contender::new("muster", || {
+        kernels.matmul(&mut workspace, form, size, &a, lda, &b, ldb, 0.0, c, n);
+    }));
+    if threads == 1 {
+        contenders.push(Contender::new("panels", products::panels(kernels, form, size)));
+        let c = output();
+        contenders.push(Contender::new("matrixmultiply", || matrixmultiply(form, size, &a, &b, c)));
+    }
     let c = output();
-    let gemm = Contender::new("gemm", || gemm(form, size, &a, &b, c));
-    let c = output();
-    let matrixmultiply = Contender::new("matrixmultiply", || matrixmultiply(form, size, &a, &b, c));
-    let Peak { run, flops: peak_run } =
-        Backend::ALL.into_iter().rev().find_map(Peak::of).expect("wide runs everywhere");
-    let peak = Contender::new("peak", move || _ = std::hint::black_box(run()));
-    let mut contenders = vec![peak, ours, panels, gemm, matrixmultiply];
+    contenders.push(Contender::new("gemm", || gemm(form, size, threads, &a, &b, c)));
     for blas in blas {
-        blas.set_threads(1);
+        blas.set_threads(threads);
         let c = output();
         contenders.push(Contender::new(blas.name, || blas.matmul(form, size, &a, &b, 0.0, c)));
     }
     let mut timings = compare(rounds, contenders);
     let peak = peak_run / timings.remove(0).seconds;
-    Product { form, size, timings, peak, peak_run }
+    Product { form, size, threads, timings, peak, peak_run }
+}
+
+/// Multiply-adds on all threads at once, and the floating-point operations of a run: long enough for a thread's start to be lost in it.
+fn peak(threads: usize) -> (Contender<'static>, f64) {
+    let Peak { run, flops } =
+        Backend::ALL.into_iter().rev().find_map(Peak::of).expect("wide runs everywhere");
+    let repeats = if threads == 1 { 1 } else { 2000 };
+    let repeated = move || (0..repeats).for_each(|_| _ = std::hint::black_box(run()));
+    let contender = Contender::new("peak", move || {
+        std::thread::scope(|scope| {
+            (1..threads).for_each(|_| _ = scope.spawn(repeated));
+            repeated();
+        });
+    });
+    (contender, flops * (threads * repeats) as f64)
 }
 
 /// Values of many signs and sizes.
@@ -75,16 +102,16 @@ fn views(form: Form, size: [usize; 3]) -> ([isize; 2], [isize; 2]) {
     (view(lda, form == Form::TN), view(ldb, form == Form::NT))
 }
 
-fn gemm(form: Form, size: [usize; 3], a: &[f32], b: &[f32], c: &mut [f32]) {
+fn gemm(form: Form, size: [usize; 3], threads: usize, a: &[f32], b: &[f32], c: &mut [f32]) {
     let [m, n, k] = size;
     let ([a_row, a_col], [b_row, b_col]) = views(form, size);
     let (a, b, c) = (a.as_ptr(), b.as_ptr(), c.as_mut_ptr());
-    let serial = gemm::Parallelism::None;
+    let threads = if threads == 1 { gemm::Parallelism::None } else { gemm::Parallelism::Rayon(threads) };
     // SAFETY: the operands are `[m, k]`, `[k, n]` and `[m, n]` with these strides.
     unsafe {
         gemm::gemm(
             m, n, k, c, 1, n as isize, false, a, a_col, a_row, b, b_col, b_row, 0.0, 1.0, false, false,
-            false, serial,
+            false, threads,
         );
     }
 }
@@ -110,11 +137,14 @@ mod tests {
             let (a, b) = (operand(m * k), operand(k * n));
             let (lda, ldb) = strides(form, size);
             let mut ours = vec![0.0; m * n];
-            Kernels::select().unwrap().matmul(form, m, n, k, &a, lda, &b, ldb, 0.0, &mut ours, n);
+            let (kernels, mut workspace) = (Kernels::select().unwrap(), Workspace::new(1));
+            kernels.matmul(&mut workspace, form, size, &a, lda, &b, ldb, 0.0, &mut ours, n);
             let near = |theirs: Vec<f32>| ours.iter().zip(theirs).all(|(x, y)| (x - y).abs() < 1e-5);
             let mut c = vec![0.0; m * n];
-            gemm(form, size, &a, &b, &mut c);
-            assert!(near(c.clone()), "gemm {form:?}");
+            for threads in [1, 2] {
+                gemm(form, size, threads, &a, &b, &mut c);
+                assert!(near(c.clone()), "gemm {form:?}");
+            }
             matrixmultiply(form, size, &a, &b, &mut c);
             assert!(near(c.clone()), "matrixmultiply {form:?}");
             for blas in &blas {

@@ -21,6 +21,13 @@ impl Avx512 {
 /// `√½` as bits: where the fraction's binade is cut, see [`Simd::split`].
 const SQRT_HALF: i32 = 0x3f35_04f3;
 
+/// The first `len` lanes.
+#[inline(always)]
+fn first(len: usize) -> __mmask16 {
+    assert!(len <= LANES, "{len} floats are no part of a vector");
+    ((1_u32 << len) - 1) as __mmask16
+}
+
 // SAFETY of every block below: a value of `Avx512` exists only where the CPU has AVX-512 F, BW, DQ and VL, and pointers come from
 // references to arrays of the length that is read.
 impl Simd for Avx512 {
@@ -41,6 +48,18 @@ impl Simd for Avx512 {
     fn load(self, x: &[f32; LANES]) -> __m512 {
         // SAFETY: see above.
         unsafe { _mm512_loadu_ps(x.as_ptr()) }
+    }
+    #[inline(always)]
+    fn load_part(self, x: &[f32], fill: f32) -> __m512 {
+        let mask = first(x.len());
+        // SAFETY: see above; lanes past the slice's end are not read.
+        unsafe { _mm512_mask_loadu_ps(_mm512_set1_ps(fill), mask, x.as_ptr()) }
+    }
+    #[inline(always)]
+    fn store_part(self, x: __m512, to: &mut [f32]) {
+        let mask = first(to.len());
+        // SAFETY: see above; nothing past the slice's end is written.
+        unsafe { _mm512_mask_storeu_ps(to.as_mut_ptr(), mask, x) };
     }
     #[inline(always)]
     fn to_array(self, x: __m512) -> [f32; LANES] {

@@ -1,0 +1,197 @@
+//! The micro-kernel: a tile of C in registers, over a block of the chain.
+#![allow(unsafe_code)] // It walks its operands by pointers; `Product` has checked what lies behind them.
+
+use std::slice::{from_raw_parts, from_raw_parts_mut};
+
+use super::product::{Output, View};
+use crate::prefetch::prefetch;
+use crate::simd::{LANES, Simd};
+use crate::tile::{Tile, for_each_tile, load, load_block, store_block};
+
+/// Columns of the widest panel.
+const WIDTH_MAX: usize = 2 * LANES;
+
+/// Tiles that cannot be stored as they are go through this.
+pub(super) type Scratch = [[f32; WIDTH_MAX]; LANES];
+
+/// A block of C as wide as one panel of the right operand.
+pub(crate) struct Panel<'a> {
+    pub(super) left: View,
+    /// `[k][ld]`, of which whole vectors are read.
+    pub(super) right: *const f32,
+    pub(super) right_ld: usize,
+    pub(super) k: usize,
+    /// Factor of what C holds; with 0 it is not read.
+    pub(super) beta: f32,
+    pub(super) c: Output,
+    /// At most the panel's width.
+    pub(super) cols: usize,
+    pub(super) scratch: &'a std::cell::RefCell<Scratch>,
+}
+
+/// Columns of a tile, and of a panel of the right operand.
+#[inline(always)]
+pub(crate) fn tile_width<S: Simd>(_: S) -> usize {
+    S::TILE_VECTORS * LANES
+}
+
+/// LOOP 1: over the tiles of the first `rows` rows of `panel`, of nearly equal heights.
+#[inline(always)]
+pub(crate) fn multiply_panel<S: Simd>(s: S, panel: &Panel<'_>, rows: usize) {
+    let width = if panel.cols > LANES { WIDTH_MAX } else { LANES };
+    let is_direct = !panel.c.transposed && panel.cols == width;
+    let tiles = rows.div_ceil(S::TILE_ROWS);
+    for t in 0..tiles {
+        let first = t * rows / tiles;
+        let height = (t + 1) * rows / tiles - first;
+        let c = panel.c.from(first, 0);
+        // SAFETY: a panel has the rows that it is asked for, and the scratch has room for a tile.
+        unsafe {
+            if is_direct {
+                if panel.beta != 0.0 && t + 1 < tiles {
+                    panel.prefetch(first + height, (t + 2) * rows / tiles);
+                }
+                panel.tile(s, first, height, c.at, c.ld);
+                continue;
+            }
+            let mut scratch = panel.scratch.borrow_mut();
+            if panel.beta != 0.0 {
+                gather(s, c, height, panel.cols, &mut scratch);
+            }
+            panel.tile(s, first, height, scratch.as_flattened_mut().as_mut_ptr(), WIDTH_MAX);
+            scatter(s, &scratch, height, panel.cols, c);
+        }
+    }
+}
+
+impl Panel<'_> {
+    /// Asks for the rows `first..end` of C, which the next tile begins with: they come while this one is computed.
+    ///
+    /// # Safety
+    /// C must have these rows, and nobody else may touch them.
+    unsafe fn prefetch(&self, first: usize, end: usize) {
+        for i in first..end {
+            let row = self.c.from(i, 0).at.cast_const().cast::<u8>();
+            // SAFETY: the caller vouches for the rows; none of them is written meanwhile.
+            prefetch(unsafe { from_raw_parts(row, self.cols * size_of::<f32>()) });
+        }
+    }
+
+    /// The tile of rows `first..first + height`, to `c`.
+    ///
+    /// # Safety
+    /// The operands must have these rows, and nobody else may touch them in C.
+    #[inline(always)]
+    unsafe fn tile<S: Simd>(&self, s: S, first: usize, height: usize, c: *mut f32, ldc: usize) {
+        let left = self.left.from(first, 0);
+        // SAFETY: the caller vouches for the rows.
+        unsafe {
+            if const { S::TILE_VECTORS == 2 } && self.cols > LANES {
+                if left.along_k {
+                    for_each_tile(height, &Rows::<S, 2, true> { s, panel: self, left, c, ldc });
+                } else {
+                    for_each_tile(height, &Rows::<S, 2, false> { s, panel: self, left, c, ldc });
+                }
+            } else if left.along_k {
+                for_each_tile(height, &Rows::<S, 1, true> { s, panel: self, left, c, ldc });
+            } else {
+                for_each_tile(height, &Rows::<S, 1, false> { s, panel: self, left, c, ldc });
+            }
+        }
+    }
+}
+
+/// The rows of a tile of `N` vectors, whose left operand is stored along the chain or across it.
+struct Rows<'a, S, const N: usize, const ALONG_K: bool> {
+    s: S,
+    panel: &'a Panel<'a>,
+    left: View,
+    c: *mut f32,
+    ldc: usize,
+}
+
+impl<S: Simd, const N: usize, const ALONG_K: bool> Tile for Rows<'_, S, N, ALONG_K> {
+    const ROWS: usize = S::TILE_ROWS;
+
+    #[inline(always)]
+    unsafe fn run<const MR: usize>(&self, first: usize) {
+        let s = self.s;
+        let &Panel { right_ld, k, beta, .. } = self.panel;
+        // SAFETY: the caller vouches for the rows of C and of the left operand, and the panel is `k` deep and `N` vectors wide.
+        unsafe {
+            let c = self.c.add(first * self.ldc);
+            let mut sum = [[s.splat(0.0); N]; MR];
+            if beta != 0.0 {
+                sum = load_block(s, c, self.ldc);
+                for x in sum.as_flattened_mut() {
+                    *x = s.mul(*x, s.splat(beta));
+                }
+            }
+            let mut row = self.left.element(first, 0);
+            let mut rows = [row; MR];
+            for r in 1..MR {
+                rows[r] = rows[r - 1].wrapping_add(self.left.ld);
+            }
+            let mut right = self.panel.right;
+            for p in 0..k {
+                let mut y = [s.splat(0.0); N];
+                for (v, y) in y.iter_mut().enumerate() {
+                    *y = load(s, right.add(v * LANES));
+                }
+                for (r, sum) in sum.iter_mut().enumerate() {
+                    let x = s.splat(if ALONG_K { *rows[r].add(p) } else { *row.add(r) });
+                    for (sum, &y) in sum.iter_mut().zip(&y) {
+                        *sum = s.mul_add(x, y, *sum);
+                    }
+                }
+                right = right.wrapping_add(right_ld);
+                row = row.wrapping_add(self.left.ld);
+            }
+            store_block(s, sum, c, self.ldc);
+        }
+    }
+}
+
+/// `[rows, cols]` of C into the scratch.
+///
+/// # Safety
+/// C must hold them.
+#[inline(always)]
+unsafe fn gather<S: Simd>(s: S, c: Output, rows: usize, cols: usize, scratch: &mut Scratch) {
+    for (v, col) in (0..cols).step_by(LANES).enumerate() {
+        let lanes = LANES.min(cols - col);
+        let mut block = [s.splat(0.0); LANES];
+        let (count, len) = if c.transposed { (lanes, rows) } else { (rows, lanes) };
+        for (x, i) in block.iter_mut().zip(0..count) {
+            let from = if c.transposed { c.from(0, col + i) } else { c.from(i, col) };
+            // SAFETY: the caller vouches for the elements.
+            *x = s.load_part(unsafe { from_raw_parts(from.at, len) }, 0.0);
+        }
+        let block = if c.transposed { s.transpose(block) } else { block };
+        for (row, &x) in scratch.iter_mut().zip(&block) {
+            row.as_chunks_mut().0[v] = s.to_array(x);
+        }
+    }
+}
+
+/// `[rows, cols]` of the scratch into C.
+///
+/// # Safety
+/// C must have room for them.
+#[inline(always)]
+unsafe fn scatter<S: Simd>(s: S, scratch: &Scratch, rows: usize, cols: usize, c: Output) {
+    for (v, col) in (0..cols).step_by(LANES).enumerate() {
+        let lanes = LANES.min(cols - col);
+        let mut block = [s.splat(0.0); LANES];
+        for (x, row) in block.iter_mut().zip(scratch) {
+            *x = s.load(&row.as_chunks().0[v]);
+        }
+        let block = if c.transposed { s.transpose(block) } else { block };
+        let (count, len) = if c.transposed { (lanes, rows) } else { (rows, lanes) };
+        for (&x, i) in block.iter().zip(0..count) {
+            let to = if c.transposed { c.from(0, col + i) } else { c.from(i, col) };
+            // SAFETY: the caller vouches for the room.
+            s.store_part(x, unsafe { from_raw_parts_mut(to.at, len) });
+        }
+    }
+}

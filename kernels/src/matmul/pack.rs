@@ -1,0 +1,123 @@
+//! Copies of blocks of the operands, as the micro-kernel reads them fastest.
+#![allow(unsafe_code)] // Views are pointers; `Product` has checked what lies behind them.
+
+use std::slice::from_raw_parts;
+
+use super::product::View;
+use crate::simd::{LANES, Simd};
+
+/// Memory that is kept from product to product.
+#[derive(Default)]
+pub(super) struct Buffer(Vec<f32>);
+
+/// Floats of a cache line: a vector that crosses two is read twice.
+const LINE: usize = 16;
+
+impl Buffer {
+    /// `len` floats of whatever, from a cache line on.
+    pub(super) fn get(&mut self, len: usize) -> &mut [f32] {
+        if self.0.len() < len + LINE {
+            self.0.resize(len + LINE, 0.0);
+        }
+        // It counts floats; where it does not know, any place will do.
+        let at = self.0.as_ptr().align_offset(LINE * size_of::<f32>()).min(LINE);
+        &mut self.0[at..at + len]
+    }
+}
+
+/// Distance of the rows of a copy: an odd number of cache lines, so that they lie in different sets of the cache.
+pub(super) const fn copy_stride(len: usize) -> usize {
+    ((len / LINE + 1) | 1) * LINE
+}
+
+/// Floats of a copy of `[m, k]`.
+pub(super) fn copy_len(along_k: bool, m: usize, k: usize) -> usize {
+    if along_k { m * copy_stride(k) } else { k * copy_stride(m) }
+}
+
+/// The elements `[m, k]` of `view` in rows that are [`copy_stride`] apart.
+///
+/// # Safety
+/// The view must hold them.
+pub(super) unsafe fn copy(view: View, m: usize, k: usize, to: &mut [f32]) -> View {
+    let (rows, len) = if view.along_k { (m, k) } else { (k, m) };
+    let ld = copy_stride(len);
+    for (i, to) in to.chunks_exact_mut(ld).enumerate().take(rows) {
+        let from = if view.along_k { view.element(i, 0) } else { view.element(0, i) };
+        // SAFETY: the caller vouches for the elements, of which a row is contiguous.
+        to[..len].copy_from_slice(unsafe { from_raw_parts(from, len) });
+    }
+    View::new(to.as_ptr(), ld, view.along_k)
+}
+
+/// The elements `[n, k]` of `view` as a panel `[k][width]`, `n` at most `width`; lanes past `n` become zero.
+#[inline(always)]
+pub(crate) fn pack_panel<S: Simd>(s: S, view: View, n: usize, k: usize, width: usize, to: &mut [f32]) {
+    // SAFETY: a view holds the elements that it is asked for.
+    unsafe {
+        if view.along_k {
+            transposed(s, view, n, k, width, to);
+        } else {
+            rows(s, view, n, k, width, to);
+        }
+    }
+}
+
+/// [`pack_panel`] of a view whose rows go along it.
+#[inline(always)]
+unsafe fn rows<S: Simd>(s: S, view: View, n: usize, k: usize, width: usize, to: &mut [f32]) {
+    for (p, to) in to.chunks_exact_mut(width).enumerate().take(k) {
+        let (to, _) = to.as_chunks_mut::<LANES>();
+        for (v, to) in to.iter_mut().enumerate() {
+            let lanes = LANES.min(n.saturating_sub(v * LANES));
+            // SAFETY: the caller vouches for `n` elements.
+            let from = unsafe { from_raw_parts(view.element(v * LANES, p), lanes) };
+            *to = s.to_array(load(s, from));
+        }
+    }
+}
+
+/// [`pack_panel`] of a view whose rows go along the chain: blocks of 16×16 are transposed in registers.
+#[inline(always)]
+unsafe fn transposed<S: Simd>(s: S, view: View, n: usize, k: usize, width: usize, to: &mut [f32]) {
+    for lane in (0..width).step_by(LANES) {
+        let rows = LANES.min(n.saturating_sub(lane));
+        for p in (0..k).step_by(LANES) {
+            let depth = LANES.min(k - p);
+            let mut block = [s.splat(0.0); LANES];
+            // SAFETY: the caller vouches for `n` elements of `k`.
+            unsafe {
+                if rows == LANES && depth == LANES {
+                    // Loops of constant length keep the block in registers: a third of the time.
+                    for (j, row) in block.iter_mut().enumerate() {
+                        *row = s.load(&*view.element(lane + j, p).cast());
+                    }
+                } else {
+                    for (j, row) in block.iter_mut().enumerate().take(rows) {
+                        *row = s.load_part(from_raw_parts(view.element(lane + j, p), depth), 0.0);
+                    }
+                }
+            }
+            let block = s.transpose(block);
+            let (to, _) = to[p * width + lane..].as_chunks_mut::<LANES>();
+            if depth == LANES {
+                for (j, &row) in block.iter().enumerate() {
+                    to[j * width / LANES] = s.to_array(row);
+                }
+            } else {
+                for (j, &row) in block.iter().enumerate().take(depth) {
+                    to[j * width / LANES] = s.to_array(row);
+                }
+            }
+        }
+    }
+}
+
+/// At most 16 floats; the other lanes become zero.
+#[inline(always)]
+fn load<S: Simd>(s: S, from: &[f32]) -> S::V {
+    match from.first_chunk() {
+        Some(from) => s.load(from),
+        None => s.load_part(from, 0.0),
+    }
+}
