@@ -20,7 +20,7 @@ use crate::suite::{BETWEEN_CORES, Bench};
 pub const SIZES: [usize; 3] = [7_850, 101_770, 669_706];
 /// Floats that are added up at a time; they stay in the first cache.
 const CHUNK: usize = 1024;
-/// Floats that are waited for, and offered, at a time, as the parameter server of a training does.
+/// Floats that are waited for at least, as the parameter server of a training does.
 const RUN: usize = 16 * 1024;
 /// Steps that tell how many fill a sample.
 pub const TRIAL: u64 = 50;
@@ -109,11 +109,12 @@ pub fn serve(server: &Server, kernels: &Kernels, steps: u64) -> Result<f64, crat
             server.collect(worker, &mut push)?;
         }
         let floats = server.weights().range(0..server.weights().blocks()).len();
-        for run in (0..floats).step_by(RUN) {
-            let run = run..floats.min(run + RUN);
-            server.receive(run.end)?;
-            add(server, kernels, run.clone());
-            server.offer(run.end)?;
+        let mut added = 0;
+        while added < floats {
+            let come = server.receive(floats.min(added + RUN))?.min(floats);
+            add(server, kernels, added..come);
+            server.offer(come)?;
+            added = come;
         }
         Ok::<_, Error>(())
     };
