@@ -139,7 +139,7 @@ mod tests {
 
     #[test]
     fn neither_blocks_nor_threads_change_a_bit() {
-        let sizes = [[100, 128, 784], [784, 10, 100], [100, 784, 10], [300, 40, 2 * KC], [70, 70, 70]];
+        let sizes = [[100, 128, 400], [784, 10, 100], [100, 784, 10], [60, 40, KC + 8], [70, 70, 70]];
         for (form, [m, n, k]) in
             [Form::NN, Form::TN, Form::NT].into_iter().flat_map(|form| sizes.map(|size| (form, size)))
         {
@@ -148,9 +148,9 @@ mod tests {
             on_each(|kernels| {
                 let mut c = before.clone();
                 kernels.matmul(&mut Workspace::new(1), form, [m, n, k], &a, lda, &b, ldb, 1.0, &mut c, n);
-                for threads in 2..=4 {
+                for threads in [2, 4] {
                     let mut workspace = Workspace::new(threads);
-                    for _ in 0..10 {
+                    for _ in 0..3 {
                         let mut shared = before.clone();
                         kernels.matmul(
                             &mut workspace,
