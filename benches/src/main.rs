@@ -13,9 +13,9 @@ use serde_json::{Value, json};
 
 /// Rounds that a median is taken over.
 const ROUNDS: usize = 15;
-/// The same of products that take longer than all others.
-const ROUNDS_OF_LARGE: usize = 5;
-/// Rows from which on they do.
+/// The same where a round takes long: of large products, and where threads are given time to go to sleep.
+const ROUNDS_OF_FEW: usize = 7;
+/// Rows from which on products are large.
 const LARGE: usize = 2048;
 /// Steps that a rate is taken over.
 const STEPS: u64 = 600;
@@ -86,7 +86,7 @@ fn multiply_beside_peers(
 ) -> Value {
     println!("\nmatrix products, threads: {threads}, % of their FMA peak");
     let measured = shapes.iter().map(|&(form, size)| {
-        let rounds = if size[0] < LARGE { ROUNDS } else { ROUNDS_OF_LARGE };
+        let rounds = if size[0] < LARGE && threads == 1 { ROUNDS } else { ROUNDS_OF_FEW };
         print_product(&measure(kernels, blas, form, size, threads, rounds))
     });
     measured.collect()

@@ -130,12 +130,22 @@ pub struct Timing {
     pub ratio: f64,
 }
 
-/// Runs all contenders in turns, `rounds` times.
-pub fn compare(rounds: usize, mut contenders: Vec<Contender<'_>>) -> Vec<Timing> {
-    let repeats: Vec<u32> = contenders.iter_mut().map(|c| calibrate(SAMPLE, &mut c.run)).collect();
+/// Runs all contenders in turns, `rounds` times. With a `pause`, the threads of each have so long to go to sleep before the next one, and those
+/// of the next as long again to wake and spread over the cores.
+pub fn compare(rounds: usize, pause: Duration, mut contenders: Vec<Contender<'_>>) -> Vec<Timing> {
+    let calibrated = |contender: &mut Contender| {
+        std::thread::sleep(pause);
+        calibrate(SAMPLE, &mut contender.run)
+    };
+    let repeats: Vec<u32> = contenders.iter_mut().map(calibrated).collect();
     let mut seconds = vec![Vec::with_capacity(rounds); contenders.len()];
     for _ in 0..rounds {
         for ((contender, &repeats), seconds) in contenders.iter_mut().zip(&repeats).zip(&mut seconds) {
+            std::thread::sleep(pause);
+            let begin = Instant::now();
+            while begin.elapsed() < pause {
+                sample(&mut contender.run, repeats);
+            }
             seconds.push(sample(&mut contender.run, repeats));
         }
     }
@@ -184,7 +194,8 @@ mod tests {
     #[test]
     fn the_slower_contender_has_the_smaller_ratio() {
         let sleep = |ms| move || std::thread::sleep(Duration::from_millis(ms));
-        let timings = compare(3, vec![Contender::new("a", sleep(2)), Contender::new("b", sleep(8))]);
+        let timings =
+            compare(3, Duration::ZERO, vec![Contender::new("a", sleep(2)), Contender::new("b", sleep(8))]);
         assert_eq!(timings[0].ratio, 1.0);
         assert!(timings[1].ratio < 0.6 && timings[1].seconds > timings[0].seconds, "{timings:?}");
     }

@@ -88,7 +88,7 @@ unsafe fn transposed<S: Simd>(s: S, view: View, n: usize, k: usize, width: usize
             // SAFETY: the caller vouches for `n` elements of `k`.
             unsafe {
                 if rows == LANES && depth == LANES {
-                    // Loops of constant length keep the block in registers: a third of the time.
+                    // Loops of constant length keep the block in registers.
                     for (j, row) in block.iter_mut().enumerate() {
                         *row = s.load(&*view.element(lane + j, p).cast());
                     }
