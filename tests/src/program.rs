@@ -255,6 +255,11 @@ impl Running {
         assert!(Command::new("sh").args(["-c", &kill]).status().expect("sh runs").success());
     }
 
+    /// Whether it has ended.
+    pub fn has_ended(&mut self) -> bool {
+        self.child.try_wait().expect("it is our child").is_some()
+    }
+
     /// Waits for its end.
     pub fn ends(&mut self) -> Outcome {
         let until = Instant::now() + PATIENCE;
@@ -262,7 +267,7 @@ impl Running {
         if let Some(pipe) = &mut self.stdout {
             pipe.read_to_string(&mut stdout).expect("UTF-8");
         }
-        while self.child.try_wait().expect("it is our child").is_none() {
+        while !self.has_ended() {
             assert!(Instant::now() < until, "the program does not end");
             std::thread::sleep(Duration::from_millis(2));
         }
@@ -274,7 +279,7 @@ impl Running {
     pub fn peak_memory(&mut self) -> u64 {
         let status = format!("/proc/{}/status", self.pid());
         let mut peak = 0;
-        while self.child.try_wait().expect("it is our child").is_none() {
+        while !self.has_ended() {
             let text = fs::read_to_string(&status).unwrap_or_default();
             let of_now =
                 text.lines().find_map(|line| line.strip_prefix("VmHWM:")?.trim().strip_suffix(" kB"));
