@@ -123,6 +123,6 @@ tools:
 absent-hardware:
 	@lacks() { echo "$$1" >> $(MUSTER_ABSENT); }; \
 	grep -qw avx512f /proc/cpuinfo || lacks "AVX-512: the avx512 kernels"; \
-	grep -qw amx_tile /proc/cpuinfo || lacks "AMX: bf16 tiles"; \
+	grep -qw amx_bf16 /proc/cpuinfo || lacks "AMX: the amx kernels, but for a model of its registers"; \
 	[ -n "$$(ls /sys/class/infiniband 2>/dev/null)" ] || lacks "InfiniBand: RDMA between nodes"; \
 	unshare --net true 2>/dev/null || lacks "NET_ADMIN: ranks in network namespaces"

@@ -104,12 +104,14 @@ fn differences(facts: &[&[(String, String)]]) -> Option<String> {
     Some(format!("{name} is {first} on {}, but {other} on {}", ranks(&with), ranks(&others)))
 }
 
-/// The back end to use: the one that is forced somewhere, otherwise the fastest that all have.
+/// The back end to use: the one that is forced somewhere, otherwise the fastest that all have and that is taken unasked.
 fn kernels(facts: &[Facts]) -> Result<&str, Error> {
     let forced: Vec<(usize, &String)> =
         facts.iter().enumerate().filter_map(|(rank, facts)| Some((rank, facts.forced.as_ref()?))).collect();
     let Some(&(first, name)) = forced.first() else {
-        let best = facts[0].back_ends.iter().rev().find(|name| lacking(facts, name).is_empty());
+        let is_automatic = |name: &str| name.parse().is_ok_and(Backend::is_automatic);
+        let mut fastest_first = facts[0].back_ends.iter().rev().filter(|name| is_automatic(name));
+        let best = fastest_first.find(|name| lacking(facts, name).is_empty());
         return Ok(best.expect("one of them is portable"));
     };
     let missing = lacking(facts, name);
@@ -160,6 +162,16 @@ mod tests {
     fn the_best_kernels_that_all_have_are_used() {
         let all = [facts("", &["wide", "avx2", "avx512"], None), facts("", &["wide", "avx2"], None)];
         assert_eq!(kernels(&all).unwrap(), "avx2");
+    }
+
+    #[test]
+    fn kernels_that_are_not_automatic_are_used_where_they_are_forced_and_all_have_them() {
+        let every = ["wide", "avx2", "avx512", "amx"];
+        assert_eq!(kernels(&[facts("", &every, None), facts("", &every, None)]).unwrap(), "avx512");
+        assert_eq!(kernels(&[facts("", &every, None), facts("", &every, Some("amx"))]).unwrap(), "amx");
+        let error = kernels(&[facts("", &every, Some("amx")), facts("", &every[..3], None)]).unwrap_err();
+        let expected = "MUSTER_KERNELS is amx on rank 0, but these kernels do not run on rank 1";
+        assert!(error.to_string().contains(expected), "{error}");
     }
 
     #[test]

@@ -26,8 +26,8 @@ impl Peak {
         }
         Some(match backend {
             #[cfg(target_arch = "x86_64")]
-            // SAFETY: the back end is available, and with it its instructions.
-            Backend::Avx512 => peak(|| unsafe { x86::zmm() }, 16, x86::FMA_CHAINS),
+            // SAFETY: the back end is available, and with it its instructions. Tiles multiply no floats: their limit would not be comparable.
+            Backend::Avx512 | Backend::Amx => peak(|| unsafe { x86::zmm() }, 16, x86::FMA_CHAINS),
             #[cfg(target_arch = "x86_64")]
             // SAFETY: as above.
             Backend::Avx2 => peak(|| unsafe { x86::ymm() }, 8, x86::FMA_CHAINS),

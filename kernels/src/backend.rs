@@ -18,6 +18,8 @@ pub enum Backend {
     Avx2,
     /// AVX-512 F, BW, DQ and VL.
     Avx512,
+    /// The same, and AMX with bf16 for large row-major products.
+    Amx,
 }
 
 /// Why no table of kernels could be chosen.
@@ -30,16 +32,18 @@ pub enum Error {
         name: String,
     },
     /// The back end needs instructions that this CPU or its operating system lacks.
-    #[error("kernels \"{backend}\" do not run here: this CPU has {}", available())]
+    #[error("kernels \"{backend}\" do not run here: {missing}; this CPU has {}", available())]
     Unsupported {
         /// The back end that was asked for.
         backend: Backend,
+        /// What it needs and is not there.
+        missing: String,
     },
 }
 
 impl Backend {
     /// Every back end, slowest first.
-    pub const ALL: [Backend; 3] = [Backend::Wide, Backend::Avx2, Backend::Avx512];
+    pub const ALL: [Backend; 4] = [Backend::Wide, Backend::Avx2, Backend::Avx512, Backend::Amx];
 
     /// The name that `MUSTER_KERNELS` and reports use.
     pub fn name(self) -> &'static str {
@@ -47,7 +51,13 @@ impl Backend {
             Backend::Wide => "wide",
             Backend::Avx2 => "avx2",
             Backend::Avx512 => "avx512",
+            Backend::Amx => "amx",
         }
+    }
+
+    /// Whether it is taken where nobody asks for it. `amx` is not: it has run on an emulated CPU alone.
+    pub fn is_automatic(self) -> bool {
+        self != Backend::Amx
     }
 
     /// Whether this CPU, operating system and build can run it.
@@ -55,7 +65,8 @@ impl Backend {
         Kernels::of(self).is_some()
     }
 
-    /// What fixes the bits of a result: `chain-fma`, or `chain-mul-add` where products are rounded on their own.
+    /// What fixes the bits of a result: `chain-fma`, or `chain-mul-add` where products are rounded on their own. Of `amx` it holds for all but
+    /// what [`Kernels::matmul`] computes by tiles, which a training does not use.
     pub fn arithmetic(self) -> &'static str {
         let fused = cfg!(any(target_feature = "fma", target_arch = "aarch64"));
         if self == Backend::Wide && !fused { "chain-mul-add" } else { "chain-fma" }
@@ -78,8 +89,8 @@ impl FromStr for Backend {
 }
 
 impl Kernels {
-    /// The process's kernels, chosen at the first call: the fastest back end that runs here, or the one that
-    /// the environment variable `MUSTER_KERNELS` (`wide`, `avx2`, `avx512`) names.
+    /// The process's kernels, chosen at the first call: the fastest back end that runs here and is [automatic](Backend::is_automatic), or the
+    /// one that the environment variable `MUSTER_KERNELS` (`wide`, `avx2`, `avx512`, `amx`) names.
     ///
     /// # Errors
     /// If `MUSTER_KERNELS` is no back end's name or names one that this CPU lacks.
@@ -90,18 +101,18 @@ impl Kernels {
 
     /// The kernels of one back end; `None` where it does not run.
     pub fn of(backend: Backend) -> Option<&'static Kernels> {
-        table::of(backend)
+        table::of(backend).ok()
     }
 }
 
 /// The table that `name` asks for; without one the best.
 fn forced(name: Option<std::ffi::OsString>) -> Result<&'static Kernels, Error> {
     let Some(name) = name else {
-        let best = Backend::ALL.into_iter().rev().find_map(Kernels::of);
+        let best = Backend::ALL.into_iter().rev().filter(|b| b.is_automatic()).find_map(Kernels::of);
         return Ok(best.expect("wide runs everywhere"));
     };
     let backend: Backend = name.to_string_lossy().parse()?;
-    Kernels::of(backend).ok_or(Error::Unsupported { backend })
+    table::of(backend).map_err(|missing| Error::Unsupported { backend, missing })
 }
 
 /// The names of the back ends that run here, for messages.
@@ -127,7 +138,7 @@ mod tests {
 
     #[test]
     fn the_fastest_available_is_the_default() {
-        let best = Backend::ALL.into_iter().rev().find(|b| b.is_available()).unwrap();
+        let best = Backend::ALL.into_iter().rev().find(|b| b.is_available() && b.is_automatic()).unwrap();
         assert_eq!(forced(None).unwrap().backend(), best);
     }
 
@@ -138,7 +149,19 @@ mod tests {
             message.contains("\"mmx\"") && message.contains("wide") && message.contains(FORCE),
             "{message}"
         );
-        let missing = Error::Unsupported { backend: Backend::Avx512 }.to_string();
-        assert!(missing.contains("\"avx512\"") && missing.contains("wide"), "{missing}");
+    }
+
+    #[test]
+    fn whoever_forces_what_is_not_there_is_told_what_is_missing() {
+        for backend in Backend::ALL.into_iter().filter(|backend| !backend.is_available()) {
+            let message = forced(Some(backend.name().into())).err().unwrap().to_string();
+            let begin = format!("kernels \"{backend}\" do not run here: ");
+            let missing = message.strip_prefix(&begin).unwrap_or_else(|| panic!("{message}"));
+            assert!(
+                ["the CPU", "the operating system", "Linux"].iter().any(|who| missing.starts_with(who)),
+                "{message}"
+            );
+            assert!(missing.contains("; this CPU has wide"), "{message}");
+        }
     }
 }

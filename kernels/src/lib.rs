@@ -21,7 +21,7 @@
 //! - [`Panels`]: how every matrix lies in memory (`layout`)
 //! - products of panels: forward and input gradient (`panel`), weight gradient (`panel_tn`) over the tree of
 //!   micro-batches (`tree`); both where the left operand is a list of
-//!   [`Nonzeros`] (`nonzeros`, `sparse`, `sparse_tn`); row-major products with strides (`matmul`)
+//!   [`Nonzeros`] (`nonzeros`, `sparse`, `sparse_tn`); row-major products with strides (`matmul`), large ones by tiles of bf16 (`amx`)
 //! - sums: bias gradient, slices, norm (`sums`); softmax, cross-entropy, argmax (`softmax`) over `math`
 //! - optimizer updates (`update`); a hint to the cache (`prefetch`)
 //! - `simd`: the vector of 16 floats that all of them are written in, and its three implementations
@@ -32,8 +32,15 @@
 //! thread that computed it, or on its neighbours. A vector is 16 floats on every machine, so sums over lanes come
 //! out alike too, and the AVX2 and AVX-512 back ends give equal bits for every function.
 
+// What is built on AMX's tiles is tested everywhere and runs on x86-64 alone.
+#![cfg_attr(not(target_arch = "x86_64"), allow(dead_code, unused_imports))]
+
 mod aligned;
+mod amx;
 mod backend;
+#[cfg(test)]
+#[path = "../tests/fences/mod.rs"]
+mod fences;
 mod layout;
 mod math;
 mod matmul;

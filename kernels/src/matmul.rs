@@ -7,14 +7,17 @@ mod blocks;
 mod helpers;
 mod micro;
 mod pack;
+mod planes;
 mod product;
+mod tiled;
 mod workspace;
 
 use crate::table::Kernels;
+pub(crate) use blocks::Buffers;
 pub(crate) use micro::{Panel, multiply_panel, tile_width};
 pub(crate) use pack::pack_panel;
-use product::Product;
-pub(crate) use product::View;
+pub(crate) use product::{Product, View};
+pub(crate) use tiled::{COLUMNS, STEPS, multiply as multiply_by_tiles};
 pub use workspace::Workspace;
 
 /// Which operand is stored transposed.
@@ -51,7 +54,12 @@ impl Kernels {
     ) {
         let product = Product::new(form, [m, n, k], a, lda, b, ldb, beta, c, ldc);
         if k > 0 {
-            workspace.multiply(&self.table, &product);
+            let tiled = self.tiled.filter(|tiled| n >= tiled.columns && k >= tiled.steps);
+            let multiply = |product: &Product<'_>, buffers: &mut Buffers| match tiled {
+                Some(tiled) => tiled.multiply(&self.table, product, buffers),
+                None => blocks::multiply(&self.table, product, buffers),
+            };
+            workspace.multiply(&multiply, &product);
         } else if beta != 1.0 && m > 0 && n > 0 {
             scale_rows(c, n, ldc, beta);
         }
@@ -72,13 +80,21 @@ mod tests {
     use proptest::prelude::*;
 
     use super::blocks::{COPY_LEFT_COLS, COPY_RIGHT_ROWS, CROWDED, KC, MC, NC};
+    use super::tiled as tiles;
     use super::*;
     use crate::naive;
-    use crate::testing::{assert_close, bits, floats, on_each};
+    use crate::testing::{all, assert_close, bits, floats, on, on_each, tiled};
 
-    /// Compares `matmul` with the specification; rows are `pad` floats further apart than they need be, and the
+    /// Compares `matmul` of `kernels` with the specification; rows are `pad` floats further apart than they need be, and the
     /// floats between them must stay as they were.
-    fn check(form: Form, [m, n, k]: [usize; 3], pad: usize, beta: f32, seed: u64) {
+    fn check<'a>(
+        kernels: impl Iterator<Item = &'a Kernels>,
+        form: Form,
+        [m, n, k]: [usize; 3],
+        pad: usize,
+        beta: f32,
+        seed: u64,
+    ) {
         let (a, b, c) = (floats(m * k, seed), floats(k * n, seed ^ 1), floats(m * n, seed ^ 2));
         let expected: Vec<f64> = naive::matmul(m, n, k, &a, &b)
             .iter()
@@ -98,7 +114,7 @@ mod tests {
             _ => (strided(k, n, &b), n + pad),
         };
         let c = if beta == 0.0 { vec![f32::NAN; m * n] } else { c };
-        let results = on_each(|kernels| {
+        let results = on(kernels, |kernels| {
             let mut c = strided(m, n, &c);
             let mut workspace = Workspace::new(1);
             kernels.matmul(&mut workspace, form, [m, n, k], &a, lda, &b, ldb, beta, &mut c, n + pad);
@@ -123,17 +139,20 @@ mod tests {
             form in form(), m in 0_usize..=70, n in 0_usize..=70, k in 0_usize..=70, pad in 0_usize..4,
             beta in prop::sample::select(vec![0.0_f32, 1.0, -0.5]), seed: u64,
         ) {
-            check(form, [m, n, k], pad, beta, seed);
+            check(all().chain(tiled()), form, [m, n, k], pad, beta, seed);
         }
     }
 
     #[test]
     fn products_of_more_than_one_block() {
         for form in [Form::NN, Form::TN, Form::NT] {
-            check(form, [MC + 3, 37, KC + 5], 1, 1.0, 1);
-            check(form, [5, NC + 33, KC + 1], 0, 0.0, 2);
-            check(form, [COPY_RIGHT_ROWS, COPY_LEFT_COLS + 1, 40], 0, -0.5, 3);
-            check(form, [CROWDED, 10, 40], 0, 0.0, 4);
+            check(all(), form, [MC + 3, 37, KC + 5], 1, 1.0, 1);
+            check(all(), form, [5, NC + 33, KC + 1], 0, 0.0, 2);
+            check(all(), form, [COPY_RIGHT_ROWS, COPY_LEFT_COLS + 1, 40], 0, -0.5, 3);
+            check(all(), form, [CROWDED, 10, 40], 0, 0.0, 4);
+            check(tiled(), form, [35, 40, 2 * tiles::KC + 3], 1, -0.5, 5);
+            check(tiled(), form, [tiles::MC + 1, 3, 5], 0, 1.0, 6);
+            check(tiled(), form, [2, tiles::NC + 33, 3], 1, 0.0, 7);
         }
     }
 

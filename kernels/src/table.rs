@@ -1,14 +1,16 @@
 //! The tables of functions: every kernel compiled once for every back end.
 #![allow(unsafe_code)] // A function compiled for more than the build's target may only run where `of` has found it.
 
+#[cfg(target_arch = "x86_64")]
+use crate::amx;
 use crate::backend::Backend;
 use crate::layout::{self, Panels};
-use crate::matmul;
+use crate::matmul::{self, Buffers, Product};
 use crate::nonzeros::{self, Nonzeros};
 use crate::panel::{self, Finish, Start};
 use crate::simd;
 use crate::softmax;
-use crate::sparse::{self, Product};
+use crate::sparse;
 use crate::sparse_tn::{self, ByColumns, ByRows};
 use crate::sums;
 use crate::{panel_tn, update};
@@ -16,8 +18,9 @@ use crate::{panel_tn, update};
 /// The kernels of one back end. Get it from [`Kernels::select`]; its methods are the operations.
 #[derive(Debug)]
 pub struct Kernels {
-    backend: Backend,
+    pub(crate) backend: Backend,
     pub(crate) table: Table,
+    pub(crate) tiled: Option<Tiled>,
 }
 
 impl Kernels {
@@ -27,33 +30,55 @@ impl Kernels {
     }
 }
 
-/// The table of `backend`, if this CPU and its operating system run it.
-pub(crate) fn of(backend: Backend) -> Option<&'static Kernels> {
-    match backend {
-        Backend::Wide => Some(&wide::KERNELS),
-        #[cfg(target_arch = "x86_64")]
-        Backend::Avx2 => has_avx2().then_some(&avx2::KERNELS),
-        #[cfg(target_arch = "x86_64")]
-        Backend::Avx512 => (has_avx2()
-            && is_x86_feature_detected!("avx512f")
-            && is_x86_feature_detected!("avx512bw")
-            && is_x86_feature_detected!("avx512dq")
-            && is_x86_feature_detected!("avx512vl"))
-        .then_some(&avx512::KERNELS),
-        #[cfg(not(target_arch = "x86_64"))]
-        Backend::Avx2 | Backend::Avx512 => None,
+/// The way of large row-major products on a CPU with tiles.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Tiled {
+    pub(crate) multiply: unsafe fn(&Table, &Product<'_>, &mut Buffers),
+    /// Columns of C from which on it is taken, if the chain is long enough; how many rows there are decides nothing.
+    pub(crate) columns: usize,
+    /// Steps of the chain from which on it is.
+    pub(crate) steps: usize,
+}
+
+impl Tiled {
+    pub(crate) fn multiply(&self, table: &Table, product: &Product<'_>, buffers: &mut Buffers) {
+        // SAFETY: `of` hands kernels out only where their back end runs.
+        unsafe { (self.multiply)(table, product, buffers) }
     }
 }
 
-/// AVX2 with what came to every x86-64 CPU together with it.
+/// The kernels of `backend`, or what this machine lacks for them.
 #[cfg(target_arch = "x86_64")]
-fn has_avx2() -> bool {
-    is_x86_feature_detected!("avx2")
-        && is_x86_feature_detected!("fma")
-        && is_x86_feature_detected!("bmi1")
-        && is_x86_feature_detected!("bmi2")
-        && is_x86_feature_detected!("lzcnt")
-        && is_x86_feature_detected!("popcnt")
+pub(crate) fn of(backend: Backend) -> Result<&'static Kernels, String> {
+    /// Those of the named instruction sets that are not here.
+    macro_rules! lacking {
+        ($($name:tt)*) => {
+            [$(($name, is_x86_feature_detected!($name))),*].into_iter().filter(|(_, is_here)| !is_here).map(|(name, _)| name)
+        };
+    }
+    // AVX2 with what came to every x86-64 CPU together with it.
+    let avx2 = lacking!("avx2" "fma" "bmi1" "bmi2" "lzcnt" "popcnt");
+    let avx512 = lacking!("avx512f" "avx512bw" "avx512dq" "avx512vl");
+    let (lacking, kernels): (Vec<&str>, _) = match backend {
+        Backend::Wide => (Vec::new(), &wide::KERNELS),
+        Backend::Avx2 => (avx2.collect(), &avx2::KERNELS),
+        Backend::Avx512 => (avx2.chain(avx512).collect(), &avx512::KERNELS),
+        Backend::Amx => (avx2.chain(avx512).collect(), &by_tiles::KERNELS),
+    };
+    if !lacking.is_empty() {
+        return Err(format!("the CPU lacks {}", lacking.join(", ")));
+    }
+    if backend == Backend::Amx {
+        // SAFETY: the CPU has AVX-512.
+        unsafe { amx::missing() }.map_or(Ok(()), Err)?;
+    }
+    Ok(kernels)
+}
+
+/// The kernels of `backend`, or what this machine lacks for them.
+#[cfg(not(target_arch = "x86_64"))]
+pub(crate) fn of(backend: Backend) -> Result<&'static Kernels, String> {
+    if backend == Backend::Wide { Ok(&wide::KERNELS) } else { Err("the CPU is no x86-64".to_owned()) }
 }
 
 /// Declares [`Table`] with one field a function, and stamps for every back end the entry points that compile the
@@ -62,7 +87,7 @@ fn has_avx2() -> bool {
 macro_rules! table {
     ($(fn $module:ident::$name:ident($($arg:ident: $type:ty),* $(,)?) $(-> $result:ty)?;)*) => {
         /// Addresses of the entry points of one back end.
-        #[derive(Debug)]
+        #[derive(Clone, Copy, Debug)]
         pub(crate) struct Table {
             $($name: unsafe fn($($type),*) $(-> $result)?,)*
         }
@@ -98,8 +123,8 @@ macro_rules! table {
     };
     (@entries $backend:ident, $simd:ty, $feature:tt,
         $(fn $module:ident::$name:ident($($arg:ident: $type:ty),*) $(-> $result:ty)?;)*) => {
-        pub(super) static KERNELS: Kernels =
-            Kernels { backend: Backend::$backend, table: Table { $($name),* } };
+        pub(super) const TABLE: Table = Table { $($name),* };
+        pub(super) static KERNELS: Kernels = Kernels { backend: Backend::$backend, table: TABLE, tiled: None };
 
         $(table!(@entry $simd, $feature, fn $module::$name($($arg: $type),*) $(-> $result)?);)*
     };
@@ -115,6 +140,26 @@ macro_rules! table {
     };
 }
 
+/// The kernels of AVX-512 with tiles for large products.
+#[cfg(target_arch = "x86_64")]
+mod by_tiles {
+    use super::*;
+
+    pub(super) static KERNELS: Kernels = Kernels {
+        backend: Backend::Amx,
+        table: avx512::TABLE,
+        tiled: Some(Tiled { multiply, columns: matmul::COLUMNS, steps: matmul::STEPS }),
+    };
+
+    // What works on tiles needs no feature: its instructions are written out.
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,fma,bmi1,bmi2,lzcnt,popcnt")]
+    unsafe fn multiply(table: &Table, product: &Product<'_>, buffers: &mut Buffers) {
+        // SAFETY: this function is compiled for AVX-512 and runs only where the CPU has it, and tiles.
+        let (s, mut tiles) = unsafe { (simd::avx512::Avx512::new(), amx::Amx::new()) };
+        matmul::multiply_by_tiles(s, &mut tiles, table, product, buffers);
+    }
+}
+
 table! {
     fn layout::pixels_to_panels(row: &[u8], scale: f32, x: &mut [f32], m: usize, i: usize);
     fn layout::transpose_block(
@@ -127,7 +172,7 @@ table! {
         a: Panels<'_>, leaves: &[usize], d: &[f32], width: usize, start: Start, c: &mut [f32], ldc: usize,
     );
     fn nonzeros::push_bytes(row: &[u8], matrix: &mut Nonzeros);
-    fn sparse::matmul_sparse(product: &Product<'_>, c: &mut [f32]);
+    fn sparse::matmul_sparse(product: &sparse::Product<'_>, c: &mut [f32]);
     fn sparse_tn::matmul_tn_by_columns(product: &ByColumns<'_>, c: &mut [f32]);
     fn sparse_tn::matmul_tn_by_rows(product: &ByRows<'_>, width: usize, partial: &mut [f32]);
     fn matmul::tile_width() -> usize;

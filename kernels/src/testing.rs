@@ -1,26 +1,59 @@
 //! What the property tests share: every back end of this CPU, random operands, comparison.
+#![allow(unsafe_code)] // A table's functions are unsafe to call, and so is what stands in for one of them.
 
 use proptest::prelude::*;
 
+use crate::amx::Model;
+use crate::matmul::{Buffers, Product, multiply_by_tiles};
 use crate::nonzeros::SEGMENT;
+use crate::simd::wide::Wide;
+use crate::table::{Table, Tiled};
 use crate::{Backend, Kernels, Nonzeros, Panels, panel_width, panels_len};
 use std::ops::Range;
+use std::sync::LazyLock;
 
 /// The kernels of every back end that this CPU has.
 pub(crate) fn all() -> impl Iterator<Item = &'static Kernels> {
     Backend::ALL.into_iter().filter_map(Kernels::of)
 }
 
-/// Runs `f` on every back end that this CPU has and demands the same bits of all whose arithmetic is the same.
-/// Returns the result of each.
+/// Kernels that multiply by tiles whatever the sizes: this CPU's, if it has tiles, and those of a model of tiles.
+pub(crate) fn tiled() -> impl Iterator<Item = &'static Kernels> {
+    static TILED: LazyLock<Vec<Kernels>> = LazyLock::new(|| {
+        let always = Tiled { multiply: by_model, columns: 0, steps: 0 };
+        let table = all().last().expect("wide runs everywhere").table;
+        let model = Kernels { backend: Backend::Amx, table, tiled: Some(always) };
+        let own = Kernels::of(Backend::Amx).and_then(|kernels| {
+            let tiled = Tiled { multiply: kernels.tiled?.multiply, ..always };
+            Some(Kernels { tiled: Some(tiled), ..*kernels })
+        });
+        [Some(model), own].into_iter().flatten().collect()
+    });
+    TILED.iter()
+}
+
+/// A product by a model of tiles.
+unsafe fn by_model(table: &Table, product: &Product<'_>, buffers: &mut Buffers) {
+    // SAFETY: what it needs is part of the build's target.
+    let s = unsafe { Wide::new() };
+    multiply_by_tiles(s, &mut Model::new(), table, product, buffers);
+}
+
+/// [`on`] every back end that this CPU has.
 pub(crate) fn on_each(f: impl Fn(&Kernels) -> Vec<f32>) -> Vec<(Backend, Vec<f32>)> {
+    on(all(), f)
+}
+
+/// Runs `f` on kernels and demands the same bits of all whose arithmetic is the same. Returns the result of each.
+pub(crate) fn on<'a>(
+    kernels: impl Iterator<Item = &'a Kernels>,
+    f: impl Fn(&Kernels) -> Vec<f32>,
+) -> Vec<(Backend, Vec<f32>)> {
     let mut results: Vec<(Backend, Vec<f32>)> = Vec::new();
-    for backend in Backend::ALL.into_iter().filter(|backend| backend.is_available()) {
-        let kernels = Kernels::of(backend).expect("an available back end");
-        assert_eq!(kernels.backend(), backend, "the table that ran");
-        let result = f(kernels);
-        for (other, expected) in
-            results.iter().filter(|(other, _)| other.arithmetic() == backend.arithmetic())
+    let arithmetic = |backend: Backend| (backend.arithmetic(), backend == Backend::Amx);
+    for kernels in kernels {
+        let (backend, result) = (kernels.backend(), f(kernels));
+        for (other, expected) in results.iter().filter(|(other, _)| arithmetic(*other) == arithmetic(backend))
         {
             for (i, (x, y)) in result.iter().zip(expected).enumerate() {
                 let same = x.to_bits() == y.to_bits() || (x.is_nan() && y.is_nan());

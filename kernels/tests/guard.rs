@@ -1,93 +1,13 @@
 //! No kernel touches what lies before or behind its operands: each of them ends, or begins, at a page that may not be touched.
 //! A kernel that does not keep to its slices ends this test with a signal.
-#![allow(unsafe_code)] // Maps pages, and takes the access to two of them away.
+#![allow(unsafe_code)] // One test reads what it must not be able to.
 
 use muster_kernels::{Backend, Finish, Form, Kernels, Nonzeros, Panels, Start, Workspace, partial_sums};
 use muster_kernels::{panel_count, panel_width, panels_len, prefetch};
-use rustix::mm::{MapFlags, MprotectFlags, ProtFlags, mmap_anonymous, mprotect, munmap};
-use std::ffi::c_void;
-use std::mem::size_of_val;
 use std::process::Command;
-use std::ptr::null_mut;
 
-/// Of every x86-64 and most others; pages that are larger are multiples of it, and then mprotect says so.
-const PAGE: usize = 4096;
-
-/// At which end of an operand the page lies that may not be touched at once; behind the other end lies one, too, up to a page away.
-#[derive(Clone, Copy, Debug, PartialEq)]
-enum Guard {
-    Before,
-    Behind,
-}
-
-/// Pages between two that may not be touched.
-struct Fenced {
-    start: *mut c_void,
-    length: usize,
-}
-
-impl Fenced {
-    fn new(bytes: usize) -> Fenced {
-        let length = bytes.next_multiple_of(PAGE) + 2 * PAGE;
-        let (access, flags) = (ProtFlags::READ | ProtFlags::WRITE, MapFlags::PRIVATE);
-        // SAFETY: a new mapping, wherever there is room.
-        let start = unsafe { mmap_anonymous(null_mut(), length, access, flags) }.expect("memory");
-        for at in [0, length - PAGE] {
-            // SAFETY: a page of this mapping, which nothing refers to yet.
-            unsafe { mprotect(start.byte_add(at), PAGE, MprotectFlags::empty()) }.expect("whole pages");
-        }
-        Fenced { start, length }
-    }
-}
-
-impl Drop for Fenced {
-    fn drop(&mut self) {
-        // SAFETY: this mapping; `Operands` outlives all slices in it.
-        unsafe { munmap(self.start, self.length) }.expect("it is mapped");
-    }
-}
-
-/// Where the operands of a kernel lie.
-struct Operands {
-    guard: Guard,
-    fences: std::cell::RefCell<Vec<Fenced>>,
-}
-
-impl Operands {
-    fn new(guard: Guard) -> Operands {
-        Operands { guard, fences: Default::default() }
-    }
-
-    /// A copy of `values` beside a guard.
-    #[expect(clippy::mut_from_ref, reason = "every slice has pages of its own")]
-    fn put<T: Copy>(&self, values: &[T]) -> &mut [T] {
-        let bytes = size_of_val(values);
-        let fence = Fenced::new(bytes);
-        let offset = match self.guard {
-            Guard::Before => PAGE,
-            Guard::Behind => fence.length - PAGE - bytes,
-        };
-        // SAFETY: `offset` and `bytes` lie between the guards; pages are aligned, and so is their end less a whole number of `T`,
-        // whose sizes are multiples of their alignments. Nothing else refers to these pages, which live as long as `self`.
-        let slice = unsafe {
-            let start = fence.start.byte_add(offset).cast::<T>();
-            start.copy_from_nonoverlapping(values.as_ptr(), values.len());
-            std::slice::from_raw_parts_mut(start, values.len())
-        };
-        self.fences.borrow_mut().push(fence);
-        slice
-    }
-
-    /// `len` floats beside a guard.
-    fn floats(&self, len: usize) -> &mut [f32] {
-        self.put(&(0..len).map(|i| (i * 37 % 101) as f32 / 50.5 - 1.0).collect::<Vec<_>>())
-    }
-
-    /// `len` bytes beside a guard, most of them zero.
-    fn bytes(&self, len: usize) -> &mut [u8] {
-        self.put(&(0..len).map(|i| if i % 5 == 0 { (i * 37 % 256) as u8 } else { 0 }).collect::<Vec<_>>())
-    }
-}
+mod fences;
+use fences::{Guard, Operands};
 
 /// Runs `kernel` on every back end with operands beside guards, before them and behind; returns the number of back ends.
 fn on_each(kernel: impl Fn(&Kernels, &Operands)) -> usize {
@@ -98,6 +18,11 @@ fn on_each(kernel: impl Fn(&Kernels, &Operands)) -> usize {
         }
     }
     backends.len()
+}
+
+/// `len` bytes beside a guard, most of them zero.
+fn bytes(at: &Operands, len: usize) -> &mut [u8] {
+    at.put(&(0..len).map(|i| if i % 5 == 0 { (i * 37 % 256) as u8 } else { 0 }).collect::<Vec<_>>())
 }
 
 /// Numbers of rows and columns: ends of panels and tiles, and what lies beside them.
@@ -134,7 +59,7 @@ fn products_with_what_is_not_zero() {
     on_each(|kernels, at| {
         for (m, k) in pairs().chain([(5, 64), (3, 127), (9, 784)]).filter(|&(m, k)| m > 0 && k > 0) {
             let (mut matrix, mut turned) = (Nonzeros::with_room(m, k, 0.5), Nonzeros::with_room(k, m, 0.5));
-            (0..m).for_each(|_| kernels.push_bytes(at.bytes(k), &mut matrix));
+            (0..m).for_each(|_| kernels.push_bytes(bytes(at, k), &mut matrix));
             let leaves = at.put(&[m / 3, m]);
             turned.transpose(&matrix, leaves);
             for n in [10, 32, 40] {
@@ -164,6 +89,7 @@ fn products_with_strides() {
                 ((3, 5), 400),
                 ((200, 257), 33),
                 ((8, 600), 30),
+                ((35, 300), 70),
             ]) {
                 let (a_rows, a_cols) = if form == Form::TN { (k, m) } else { (m, k) };
                 let (b_rows, b_cols) = if form == Form::NT { (n, k) } else { (k, n) };
@@ -185,7 +111,7 @@ fn layouts() {
         for (m, n) in pairs().filter(|&(m, _)| m > 0) {
             let x = at.floats(panels_len(m, n));
             for i in [0, m - 1] {
-                kernels.pixels_to_panels(at.bytes(n), 0.5, x, m, i);
+                kernels.pixels_to_panels(bytes(at, n), 0.5, x, m, i);
                 kernels.row_to_panels(at.floats(n), x, m, i);
                 kernels.panels_to_row(x, m, n, i, at.floats(n));
             }
@@ -195,7 +121,7 @@ fn layouts() {
             }
         }
         for len in SIZES {
-            prefetch(at.bytes(len));
+            prefetch(bytes(at, len));
         }
     });
 }

@@ -55,7 +55,7 @@ fn with_avx2_and_no_more_its_kernels_run() {
 fn kernels_that_the_cpu_lacks_are_refused() {
     let sandbox = Sandbox::new();
     // The emulator hands its own environment on.
-    for (cpu, kernels) in [("Nehalem", "avx2"), ("Haswell", "avx512")] {
+    for (cpu, kernels) in [("Nehalem", "avx2"), ("Haswell", "avx512"), ("Haswell", "amx")] {
         let option = format!("-E MUSTER_KERNELS={kernels} -cpu");
         let Ok(qemu) = std::env::var("MUSTER_QEMU") else { return };
         let mnist = sandbox.mnist(TRAIN);

@@ -7,6 +7,7 @@ use std::ops::Range;
 use super::micro::{Panel, Scratch};
 use super::pack::{self, Buffer};
 use super::product::{Product, View};
+use super::tiled::TileBuffers;
 use crate::simd::LANES;
 use crate::table::Table;
 
@@ -32,6 +33,7 @@ pub(crate) struct Buffers {
     left: Buffer,
     right: Buffer,
     scratch: RefCell<Scratch>,
+    pub(super) tiles: TileBuffers,
 }
 
 /// `0..len` in as few blocks as there can be, of at most `max` and nearly equal lengths that are multiples of `unit`.
@@ -64,7 +66,7 @@ fn block(
     let &Product { m, left, right, c, .. } = product;
     let (width, k) = (table.tile_width(), pc.len());
     let right = right.from(jc.start, pc.start);
-    let Buffers { left: left_buffer, right: right_buffer, scratch } = buffers;
+    let Buffers { left: left_buffer, right: right_buffer, scratch, .. } = buffers;
     let panels = right_buffer.get(jc.len().next_multiple_of(width) * k);
     let copies_left = jc.len() >= COPY_LEFT_COLS || left.ld % CROWDED == 0;
     let copies_right = right.along_k || m >= COPY_RIGHT_ROWS || right.ld % CROWDED == 0;

@@ -152,6 +152,33 @@ impl<S: Simd, const N: usize, const ALONG_K: bool> Tile for Rows<'_, S, N, ALONG
     }
 }
 
+/// `c = beta * c + sum`, `[rows, cols]`, at most a scratch.
+///
+/// # Safety
+/// C must hold them, and nobody else may touch them.
+#[inline(always)]
+pub(super) unsafe fn update<S: Simd>(
+    s: S,
+    sum: &mut Scratch,
+    beta: f32,
+    rows: usize,
+    cols: usize,
+    c: Output,
+) {
+    // SAFETY: the caller vouches for the elements.
+    unsafe {
+        if beta != 0.0 {
+            let mut before = [[0.0; WIDTH_MAX]; LANES];
+            gather(s, c, rows, cols, &mut before);
+            let (sum, _) = sum.as_flattened_mut().as_chunks_mut();
+            for (sum, before) in sum.iter_mut().zip(before.as_flattened().as_chunks().0) {
+                *sum = s.to_array(s.mul_add(s.splat(beta), s.load(before), s.load(sum)));
+            }
+        }
+        scatter(s, sum, rows, cols, c);
+    }
+}
+
 /// `[rows, cols]` of C into the scratch.
 ///
 /// # Safety

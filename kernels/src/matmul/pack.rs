@@ -1,8 +1,6 @@
 //! Copies of blocks of the operands, as the micro-kernel reads them fastest.
 #![allow(unsafe_code)] // Views are pointers; `Product` has checked what lies behind them.
 
-use std::slice::from_raw_parts;
-
 use super::product::View;
 use crate::simd::{LANES, Simd};
 
@@ -43,9 +41,9 @@ pub(super) unsafe fn copy(view: View, m: usize, k: usize, to: &mut [f32]) -> Vie
     let (rows, len) = if view.along_k { (m, k) } else { (k, m) };
     let ld = copy_stride(len);
     for (i, to) in to.chunks_exact_mut(ld).enumerate().take(rows) {
-        let from = if view.along_k { view.element(i, 0) } else { view.element(0, i) };
-        // SAFETY: the caller vouches for the elements, of which a row is contiguous.
-        to[..len].copy_from_slice(unsafe { from_raw_parts(from, len) });
+        let (x, p) = if view.along_k { (i, 0) } else { (0, i) };
+        // SAFETY: the caller vouches for the elements.
+        to[..len].copy_from_slice(unsafe { view.row(x, p, len) });
     }
     View::new(to.as_ptr(), ld, view.along_k)
 }
@@ -71,7 +69,7 @@ unsafe fn rows<S: Simd>(s: S, view: View, n: usize, k: usize, width: usize, to: 
         for (v, to) in to.iter_mut().enumerate() {
             let lanes = LANES.min(n.saturating_sub(v * LANES));
             // SAFETY: the caller vouches for `n` elements.
-            let from = unsafe { from_raw_parts(view.element(v * LANES, p), lanes) };
+            let from = unsafe { view.row(v * LANES, p, lanes) };
             *to = s.to_array(load(s, from));
         }
     }
@@ -94,7 +92,7 @@ unsafe fn transposed<S: Simd>(s: S, view: View, n: usize, k: usize, width: usize
                     }
                 } else {
                     for (j, row) in block.iter_mut().enumerate().take(rows) {
-                        *row = s.load_part(from_raw_parts(view.element(lane + j, p), depth), 0.0);
+                        *row = s.load_part(view.row(lane + j, p, depth), 0.0);
                     }
                 }
             }

@@ -3,6 +3,7 @@
 
 use std::marker::PhantomData;
 use std::ops::Range;
+use std::slice::from_raw_parts;
 
 use super::Form;
 use crate::simd::LANES;
@@ -32,6 +33,21 @@ impl View {
     /// The same matrix from element `(x, p)` on.
     pub(super) fn from(self, x: usize, p: usize) -> View {
         View { at: self.element(x, p), ..self }
+    }
+
+    /// The same numbers with `x` and `p` in each other's place.
+    pub(super) fn turned(self) -> View {
+        View { along_k: !self.along_k, ..self }
+    }
+
+    /// `len` elements of a stored row, from `(x, p)` on.
+    ///
+    /// # Safety
+    /// The view must hold them, for as long as the slice is used.
+    #[inline(always)]
+    pub(super) unsafe fn row<'a>(self, x: usize, p: usize, len: usize) -> &'a [f32] {
+        // SAFETY: the caller vouches for the elements, which are neighbours.
+        unsafe { from_raw_parts(self.element(x, p), len) }
     }
 }
 

@@ -3,11 +3,10 @@
 
 use std::time::{Duration, Instant};
 
-use super::blocks::{Buffers, multiply};
+use super::blocks::Buffers;
 use super::helpers::{self, Helper};
 use super::product::Product;
 use crate::simd::LANES;
-use crate::table::Table;
 
 /// Operations from which on a helper that is awake is worth asking: two microseconds of one core.
 const SHARED_FLOPS: usize = 500_000;
@@ -19,6 +18,9 @@ const ALONE_AFTER: u32 = 30;
 const COPYING: usize = 5;
 /// Columns of the widest panel: blocks are multiples of it wide.
 const PANEL: usize = 2 * LANES;
+
+/// Computes a product, or a block of it, on one thread.
+pub(super) type Multiply<'a> = dyn Fn(&Product<'_>, &mut Buffers) + Sync + 'a;
 
 /// Buffers for the operands of products, and the threads that compute them.
 ///
@@ -43,19 +45,19 @@ impl Workspace {
         1 + self.helpers.len()
     }
 
-    /// Computes `product`, whose `k` is not 0.
-    pub(super) fn multiply(&mut self, table: &Table, product: &Product<'_>) {
+    /// Computes `product`, each thread a block of it by `multiply`.
+    pub(super) fn multiply(&mut self, multiply: &Multiply<'_>, product: &Product<'_>) {
         let Product { m, n, .. } = *product;
         let (height, width) = block_size(self.threads(), m, n);
         let (down, across) = (m.div_ceil(height), n.div_ceil(width));
         if down * across == 1 || product.flops() < SHARED_FLOPS || self.is_alone() {
-            return multiply(table, product, &mut self.buffers);
+            return multiply(product, &mut self.buffers);
         }
         let block = |item: usize, buffers: &mut Buffers| {
             let (i, j) = (item / across * height, item % across * width);
             // SAFETY: every item is another block.
             let block = unsafe { product.block(i..m.min(i + height), j..n.min(j + width)) };
-            multiply(table, &block, buffers);
+            multiply(&block, buffers);
         };
         let wake = product.flops() >= WOKEN_FLOPS;
         let helpers = &self.helpers[..down * across - 1];
