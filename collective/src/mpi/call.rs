@@ -4,7 +4,6 @@
 
 use super::requests::Requests;
 use crate::Error;
-use crate::wait::Patience;
 use mpi::ffi;
 use std::ffi::{c_char, c_int};
 use std::ptr;
@@ -13,7 +12,7 @@ use std::ptr;
 #[derive(Clone, Copy)]
 pub struct Comm(pub ffi::MPI_Comm);
 
-// SAFETY: a handle; only the thread that joined the world uses it.
+// SAFETY: a handle; one thread at a time uses it.
 unsafe impl Send for Comm {}
 // SAFETY: as above.
 unsafe impl Sync for Comm {}
@@ -142,44 +141,6 @@ impl Comm {
             check("MPI_Allreduce", ffi::MPI_Allreduce(from, to, 1, kind, operation, self.0))?;
         }
         Ok(lowest as usize)
-    }
-
-    /// Waits until all ranks have come this far; rank 0 tells `missing` of those that have not.
-    pub fn roll_call(self, mut missing: impl FnMut(&[usize])) -> Result<(), Error> {
-        const HERE: c_int = 7;
-        let (rank, size) = (self.rank()?, self.size()?);
-        let (mut words, mut patience, mut told) = (vec![[0u64]; size], Patience::default(), 0);
-        if rank != 0 {
-            let mut request = Requests::default();
-            // SAFETY: the word lives until `wait` returns.
-            unsafe { request.send_words(self, &words[rank], 0, HERE)? };
-            return request.wait();
-        }
-        let receive = |(from, word): (usize, &mut [u64; 1])| {
-            let mut request = Requests::default();
-            // SAFETY: the words live, and are not touched, until all requests are done.
-            unsafe { request.receive_words(self, word, from, HERE)? };
-            Ok((from, request))
-        };
-        let awaited: Result<Vec<_>, Error> = words.iter_mut().enumerate().skip(1).map(receive).collect();
-        let mut awaited = awaited?;
-        while !awaited.is_empty() {
-            if awaited.len() != told {
-                told = awaited.len();
-                missing(&awaited.iter().map(|(from, _)| *from).collect::<Vec<_>>());
-            }
-            let mut failed = Ok(());
-            awaited.retain_mut(|(_, request)| match request.are_done() {
-                Ok(done) => !done,
-                Err(error) => {
-                    failed = Err(error);
-                    true
-                }
-            });
-            failed?;
-            patience.pause();
-        }
-        Ok(())
     }
 
     /// Gives every rank every rank's text, by rank.
