@@ -7,6 +7,7 @@ use crate::Error;
 use mpi::ffi;
 use std::ffi::{c_char, c_int};
 use std::ptr;
+use std::time::Duration;
 
 /// A communicator.
 #[derive(Clone, Copy)]
@@ -74,6 +75,28 @@ pub fn initialize() -> Result<Comm, Error> {
 pub fn finalize() -> Result<(), Error> {
     // SAFETY: MPI has been initialized, and nothing is under way.
     check("MPI_Finalize", unsafe { ffi::MPI_Finalize() })
+}
+
+/// Ends the processes of all ranks while another thread is in a call of MPI that may never return: the last call of this process.
+pub fn abort_beside() -> ! {
+    // MPICH's launcher drops what it has not forwarded yet.
+    std::thread::sleep(Duration::from_millis(200));
+    // What the other thread holds may be waited for.
+    std::thread::spawn(|| {
+        std::thread::sleep(Duration::from_secs(3));
+        std::process::exit(1)
+    });
+    let (mut has_begun, mut has_ended) = (0, 0);
+    // SAFETY: these may be asked at any time. Two threads in MPI are more than was asked of it, but without this call its launchers may
+    // leave processes on other nodes behind, and to end is all that is left to do.
+    unsafe {
+        ffi::MPI_Initialized(&mut has_begun);
+        ffi::MPI_Finalized(&mut has_ended);
+        if has_begun != 0 && has_ended == 0 {
+            ffi::MPI_Abort(ffi::RSMPI_COMM_WORLD, 1);
+        }
+    }
+    std::process::exit(1)
 }
 
 impl Comm {

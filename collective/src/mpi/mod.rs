@@ -53,19 +53,19 @@ pub struct World {
 
 impl World {
     /// Joins the world that a launcher started this process in; none when it was started on its own or as the only one.
-    /// `on_loss` is called in another thread when a rank of this node dies, and when set-up or end wait for one that is stopped for
-    /// longer than `limit`.
+    /// When a rank of this node dies, or set-up or end wait for one that is stopped for longer than `limit`, `say` is told so in another
+    /// thread, and the job ends.
     ///
     /// # Errors
     /// If launcher, MPI library and program do not fit together.
-    pub fn join(limit: Duration, on_loss: fn(&str) -> !) -> Result<Option<World>, Error> {
+    pub fn join(limit: Duration, say: fn(&str)) -> Result<Option<World>, Error> {
         let Some(launched) = Launched::here().filter(|launched| launched.size != Some(1)) else {
             return Ok(None);
         };
         let library = call::library();
         check_library(&library)?;
         selected::ask_ucx()?;
-        let vigil = Vigil::start(&launched, limit, on_loss);
+        let vigil = Vigil::start(&launched, limit, say);
         let comm = vigil.during("while MPI begins", call::initialize)?;
         let (rank, size) = (comm.rank()?, comm.size()?);
         if size != launched.size.unwrap_or(size) {
@@ -89,7 +89,7 @@ impl World {
             comm.exchange("")?;
             Ok((neighbours, roster, flag))
         })?;
-        let watch = Watch::start(rank, roster.clone(), flag, on_loss);
+        let watch = Watch::start(rank, roster.clone(), flag, say);
         let (whole, windows) = (comm, Mutex::default());
         Ok(Some(World { whole, comm, neighbours, rank, roster, library, vigil, watch, windows }))
     }

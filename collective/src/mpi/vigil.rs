@@ -6,7 +6,7 @@
 //! gives no sign of life; the thread gives this rank's own while the main thread calls nothing of MPI. Who gives them but does not come may be
 //! reading data and is given longer. When all have come, what they then do together has to end soon.
 
-use super::call::Comm;
+use super::call::{self, Comm};
 use super::roll::{Missing, Roll};
 use crate::launched::{self, Launched, Neighbour};
 use crate::{Error, Roster};
@@ -68,8 +68,8 @@ struct State {
 pub struct Calling(Arc<Shared>);
 
 impl Vigil {
-    /// Begins; `on_stuck` is called in another thread.
-    pub fn start(launched: &Launched, limit: Duration, on_stuck: fn(&str) -> !) -> Vigil {
+    /// Begins; another thread says who is stuck, and ends the job.
+    pub fn start(launched: &Launched, limit: Duration, say: fn(&str)) -> Vigil {
         let shared = Arc::new(Shared {
             state: Mutex::default(),
             changed: Condvar::new(),
@@ -81,7 +81,8 @@ impl Vigil {
         let watched = shared.clone();
         let thread = std::thread::spawn(move || {
             if let Some(reason) = watched.watch() {
-                on_stuck(&reason);
+                say(&reason);
+                call::abort_beside();
             }
         });
         Vigil { shared, thread: Some(thread) }
