@@ -6,14 +6,14 @@ MPI_PACKAGES := libopenmpi-dev openmpi-bin libmpich-dev mpich libclang-dev
 
 .PHONY: test-mpi soak-mpi soak-openmpi5 soak-srun bench-mpi mpi-tools slurm-tools $(MPI_KINDS:%=mpi-build-%) mpi-build-openmpi5
 
-# Both at the same time: much of what they test is waiting.
+# Both at the same time, and two tests of each: most of what they do is waiting.
 test-mpi: $(MPI_KINDS:%=mpi-build-%) ## the tests under mpirun, with Open MPI and with MPICH
 	$(CARGO) build -p mnist -p muster-launcher
 	$(MPI_TESTS) --no-run
 	@pids=; for kind in $(MPI_KINDS); do \
 		MUSTER_TEST_MPI=$$kind MUSTER_TEST_MNIST=$(TARGET)/mpi/mnist-$$kind \
 			MUSTER_TEST_FLOWERS=$(TARGET)/mpi/flowers-$$kind \
-			$(MPI_TESTS) -- --test-threads 1 >$(TARGET)/mpi/$$kind.log 2>&1 & pids="$$pids $$!"; \
+			$(MPI_TESTS) -- --test-threads 2 >$(TARGET)/mpi/$$kind.log 2>&1 & pids="$$pids $$!"; \
 	done; \
 	failed=; for pid in $$pids; do wait $$pid || failed=1; done; \
 	for kind in $(MPI_KINDS); do echo "== $$kind"; cat $(TARGET)/mpi/$$kind.log; done; [ -z "$$failed" ]
