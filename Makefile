@@ -91,7 +91,7 @@ soak-kills: $(MPI_KINDS:%=mpi-build-%)
 	MUSTER_KILL_ROUNDS=$(SOAK_KILLS) $(CARGO) test -p muster-tests --test launcher -- the_launcher_changes_no_bit
 	@for kind in $(MPI_KINDS); do \
 		MUSTER_KILL_ROUNDS=$(SOAK_KILLS) MUSTER_TEST_MPI=$$kind MUSTER_TEST_MNIST=$(TARGET)/mpi/mnist-$$kind \
-			$(CARGO) test -p muster-tests --test mpi -- --test-threads 1 a_kill_of_any_rank || exit 1; \
+			$(MPI_TESTS) -- --test-threads 1 a_kill_of_any_rank || exit 1; \
 	done
 
 FUZZ_SECONDS ?= 120

@@ -42,8 +42,7 @@ pub fn run(
         Err(error) => link.fail(&error.to_string()),
         Ok(_) => link.stop()?,
     }
-    let fed = if job.cluster.server_trains && end.is_ok() { job.finish_feed(0) } else { Ok(()) };
-    fed.and(end)
+    end
 }
 
 fn serve(job: &Job, link: &Server, state: &State, conductor: &mut Conductor) -> Result<End, Error> {

@@ -152,8 +152,10 @@ pub fn train(job: &Job, start: &Checkpoint, conductor: &mut Conductor) -> Result
         let times = vec![RankTimes::since(began, 0, job, link.times(), &state.reads)];
         Ok::<_, Error>(Outcome { weights: job.model.export(&state.weights), end, times, staleness })
     };
+    let finish_own_feed = || if job.cluster.server_trains { job.finish_feed(0) } else { Ok(()) };
     if let Some((world, transport)) = job.cluster.world {
         let mut outcome = serve(&world.server(&shape, job.transport(world, transport))?, conductor)?;
+        finish_own_feed()?;
         outcome.times = cluster::exchange(world, &outcome.times[0])?;
         return Ok(outcome);
     }
@@ -161,9 +163,10 @@ pub fn train(job: &Job, start: &Checkpoint, conductor: &mut Conductor) -> Result
     std::thread::scope(|scope| {
         let (first, ranks) = (1 - job.first_rank(), &ranks);
         let start =
-            |(at, worker)| scope.spawn(move || worker::run(job, (first + at, ranks[first + at]), &worker));
+            |(at, worker)| scope.spawn(move || worker::run(job, (first + at, ranks[first + at]), worker));
         let workers: Vec<_> = workers.into_iter().enumerate().map(start).collect();
         let mut outcome = serve(&link, conductor)?;
+        finish_own_feed()?;
         for worker in workers {
             outcome.times.push(worker.join().expect("a worker catches its panics")?);
         }
@@ -182,8 +185,7 @@ pub fn work(job: &Job, (world, transport): (&World, Transport)) -> Result<(), Er
         .position(|&rank| rank == world.rank())
         .expect("every rank but a mere server is a worker");
     let link = world.worker(&job.shape(&ranks, &lengths), job.transport(world, transport))?;
-    let times = worker::run(job, (index, world.rank()), &link)?;
-    drop(link);
+    let times = worker::run(job, (index, world.rank()), link)?;
     cluster::exchange(world, &times).map(|_| ())
 }
 

@@ -15,9 +15,9 @@ use std::time::Instant;
 ///
 /// # Errors
 /// If a rank has failed, this one or another.
-pub fn run(job: &Job, (index, rank): (usize, usize), link: &Worker) -> Result<RankTimes, Error> {
+pub fn run(job: &Job, (index, rank): (usize, usize), link: Worker) -> Result<RankTimes, Error> {
     let (start, reads) = (Instant::now(), Reads::default());
-    let work = || follow(job, index, link, &reads).and_then(|()| job.finish_feed(index));
+    let work = || follow(job, index, &link, &reads);
     let done = catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|_| {
         let reason = "a thread panicked; its message stands above".to_owned();
         Err(muster_collective::Error::Failed { reason }.into())
@@ -26,7 +26,11 @@ pub fn run(job: &Job, (index, rank): (usize, usize), link: &Worker) -> Result<Ra
         link.fail(&error.to_string());
     }
     done?;
-    Ok(RankTimes::since(start, rank, job, link.times(), &reads))
+    let times = RankTimes::since(start, rank, job, link.times(), &reads);
+    // By itself the world gives signs of life, while the feed is waited for; with a link, that would have to.
+    drop(link);
+    job.finish_feed(index)?;
+    Ok(times)
 }
 
 /// Carries out orders.

@@ -48,7 +48,7 @@ impl Options {
     /// Before anything is measured: a file that cannot be written, or an old report that cannot be compared with. Then those of the
     /// suite.
     pub fn run(&self) -> Result<(), Error> {
-        let Some(world) = World::join(RANK_TIMEOUT, die)? else { return self.run_in(None) };
+        let Some(world) = World::join(RANK_TIMEOUT, say)? else { return self.run_in(None) };
         match self.run_in(Some(&world)) {
             Ok(()) => Ok(world.leave()?),
             Err(error) => {
@@ -128,10 +128,9 @@ fn readable_by_all(file: std::fs::File) -> io::Result<()> {
     file.set_permissions(std::fs::Permissions::from_mode(0o644))
 }
 
-/// What happens when another rank has died.
-fn die(reason: &str) -> ! {
+/// Why the job ends with another rank.
+fn say(reason: &str) {
     remark(&format!("muster bench: {reason}; the job ends"));
-    std::process::exit(1)
 }
 
 /// A line on standard error.

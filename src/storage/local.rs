@@ -19,7 +19,19 @@ pub(super) struct Local;
 
 impl FileSystem for Local {
     fn list(&self, directory: &Path) -> io::Result<Vec<Entry>> {
-        fs::read_dir(directory)?.map(|entry| entry_of(&entry?.path())).collect()
+        let entry = |entry: io::Result<fs::DirEntry>| {
+            let path = entry?.path();
+            match entry_of(&path) {
+                // It went while the directory was read. A link to nothing is still there.
+                Err(error)
+                    if error.kind() == io::ErrorKind::NotFound && fs::symlink_metadata(&path).is_err() =>
+                {
+                    Ok(None)
+                }
+                entry => entry.map(Some),
+            }
+        };
+        fs::read_dir(directory)?.filter_map(|found| entry(found).transpose()).collect()
     }
 
     fn stat(&self, path: &Path) -> io::Result<Option<Entry>> {

@@ -257,6 +257,26 @@ mod tests {
     }
 
     #[test]
+    fn what_goes_while_a_directory_is_listed_is_left_out() {
+        let (directory, storage) = storage();
+        std::fs::write(directory.path().join("stays"), "!").unwrap();
+        std::thread::scope(|scope| {
+            let coming_and_going = scope.spawn(|| {
+                let file = |n: usize| directory.path().join(format!("goes-{n}"));
+                for _ in 0..20 {
+                    (0..200).for_each(|n| std::fs::write(file(n), "").unwrap());
+                    (0..200).for_each(|n| std::fs::remove_file(file(n)).unwrap());
+                }
+            });
+            while !coming_and_going.is_finished() {
+                assert!(storage.list(directory.path()).unwrap().iter().any(|entry| entry.name == "stays"));
+            }
+        });
+        std::os::unix::fs::symlink("nothing", directory.path().join("link")).unwrap();
+        assert!(storage.list(directory.path()).is_err(), "a link to nothing is there");
+    }
+
+    #[test]
     fn the_error_of_the_content_comes_out() {
         let (directory, storage) = storage();
         let path = directory.path().join("file");

@@ -64,13 +64,13 @@ pub fn assert_death(mpi: &Mpi, rank: usize, command: impl Fn(&str) -> Command) {
     }
 }
 
-/// Stops a rank of a training, and asserts that it is named and the job ends when the time is over, which are seconds.
+/// Stops a rank of a training, and asserts that it is named and the job ends when the time is over, which is a second.
 pub fn assert_stop(mpi: &Mpi, rank: usize, command: impl Fn(&str) -> Command) {
     let (outcome, took) =
-        end_after(mpi, "STOP", rank, |options| command(&format!("--step-timeout 2 {options}")));
+        end_after(mpi, "STOP", rank, |options| command(&format!("--step-timeout 1 {options}")));
     assert!(!outcome.status.success(), "{outcome:?}");
     assert!(said(&outcome, &[&format!("rank {rank} "), "stopped or stuck"]), "{outcome:?}");
-    assert!(took > Duration::from_secs(1) && took < Duration::from_secs(30), "{took:?}");
+    assert!(took > Duration::from_millis(500) && took < Duration::from_secs(30), "{took:?}");
 }
 
 #[test]

@@ -66,7 +66,7 @@ fn an_evaluator_has_a_rank_of_its_own_and_may_be_lost() {
     let Some(mpi) = mpi() else { return };
     let expected = mpi.alone(&format!("{RECIPE} -n 1 --no-resume"))["weights_sha256"].clone();
     let options = "--evaluator --log-dir logs --max-restarts 1 --inject kill:rank=2,step=1";
-    let outcome = train(&mpi, options, "--data data -m evaluated --keep 100 --checkpoint-secs 0.02");
+    let outcome = train(&mpi, options, "--data data -m evaluated --keep 1000 --checkpoint-secs 0.02");
     assert_eq!(expected, hash(&mpi), "{outcome:?}");
     let restart = outcome.stderr.lines().find(|line| line.contains("restarting: "));
     assert!(restart.is_some_and(|line| line.contains("rank 2 ")), "{outcome:?}");

@@ -1,11 +1,13 @@
 //! Several nodes, as network namespaces of this machine: memory within each, messages from one leader a node.
 
 use crate::failures::{assert_death, assert_stop};
-use crate::{Mpi, mpi};
+use crate::stopped::stopper;
+use crate::{Mpi, mpi, said};
 use muster_tests::machine;
 use muster_tests::program::{self, root};
 use serde_json::Value;
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 /// Two namespaces with one cable between them, made by `tests/mpi/nodes` in the sandbox and removed at the end.
 pub struct Nodes<'a> {
@@ -146,7 +148,7 @@ fn nodes_have_no_memory_in_common() {
     let Some(nodes) = Nodes::new(&mpi) else { return };
     let outcome = program::run(&mut nodes.command(1, false, "--steps 3 --transport shared"));
     assert!(!outcome.status.success(), "{outcome:?}");
-    assert!(crate::said(&outcome, &["--transport shared", "on 2 nodes"]), "{outcome:?}");
+    assert!(said(&outcome, &["--transport shared", "on 2 nodes"]), "{outcome:?}");
 }
 
 /// Rank 2 leads the other node, on which rank 3 is, too.
@@ -161,4 +163,38 @@ fn a_leader_or_a_rank_behind_it_that_dies_or_stops_is_named() {
     for rank in [2, 3, 0] {
         assert_stop(&mpi, rank, command);
     }
+}
+
+/// Neither its neighbours, as there are none, nor the launcher see that it is stopped.
+#[test]
+fn a_rank_alone_on_its_node_that_is_stopped_outside_of_steps_is_named() {
+    let Some(mpi) = mpi() else { return };
+    let Some(nodes) = Nodes::new(&mpi) else { return };
+    let library = stopper(&mpi);
+    let stop = |(call, rank): (&str, usize)| {
+        let options = format!("--steps 3 --step-timeout 1 -m {call}-{rank}");
+        let mut command = nodes.command(1, false, &options);
+        command.env("LD_PRELOAD", &library).env("STOP_IN", call).env("STOP_RANK", rank.to_string());
+        let since = Instant::now();
+        let (outcome, took) = (program::run(&mut command), since.elapsed());
+        assert!(!outcome.status.success(), "{call}: {outcome:?}");
+        let is_named = |so: String| said(&outcome, &[&so, "stopped or stuck", "--step-timeout"]);
+        let names = [format!("mnist: rank {rank} "), format!(" for rank {rank} (")];
+        assert!(names.into_iter().any(is_named), "{call}: {outcome:?}");
+        assert!(took < Duration::from_secs(30), "{call}: {took:?}");
+    };
+    std::thread::scope(|scope| {
+        // Before it has come, reading, while others wait for it, and in what all do together.
+        for case in [("MPI_Isend", 1), ("open", 1), ("open", 0), ("MPI_Comm_dup", 1)] {
+            scope.spawn(move || stop(case));
+        }
+    });
+}
+
+#[test]
+fn ranks_on_nodes_of_their_own_that_read_for_longer_than_a_step_may_take_are_waited_for() {
+    let Some(mpi) = mpi() else { return };
+    let Some(nodes) = Nodes::new(&mpi) else { return };
+    let mut command = nodes.command(1, false, "--steps 3 --step-timeout 1");
+    program::run(command.env("LD_PRELOAD", stopper(&mpi)).env("SLOW_OPEN", "4")).succeeds();
 }

@@ -1,10 +1,12 @@
-/* Loaded before other libraries. A rank stops itself in the call of MPI that STOP_IN names; every argument is passed on as a word. Where
- * SLOW_FSYNC says so, writing a file to the disk takes so many seconds. */
+/* Loaded before other libraries. The rank STOP_RANK stops itself in the call of MPI that STOP_IN names, every argument of which is passed on
+ * as a word; or, where that is `open`, when it begins to read the labels. Where SLOW_OPEN or SLOW_FSYNC say so, that, or writing a file to the
+ * disk, takes so many seconds. */
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/types.h>
 #include <unistd.h>
 
 static void stop_in(const char *call) {
@@ -17,13 +19,25 @@ static void stop_in(const char *call) {
 		raise(SIGSTOP);
 }
 
-int fsync(int file) {
-	int (*next)(int);
-	const char *seconds = getenv("SLOW_FSYNC");
-	*(void **)&next = dlsym(RTLD_NEXT, "fsync");
+static void *next(const char *name, const char *slow) {
+	const char *seconds = getenv(slow);
 	if (seconds)
 		sleep(atoi(seconds));
-	return next(file);
+	return dlsym(RTLD_NEXT, name);
+}
+
+int fsync(int file) {
+	int (*real)(int);
+	*(void **)&real = next("fsync", "SLOW_FSYNC");
+	return real(file);
+}
+
+int open64(const char *path, int flags, mode_t mode) {
+	int (*real)(const char *, int, mode_t), is_slow = strstr(path, "train-labels") != NULL;
+	if (is_slow)
+		stop_in("open");
+	*(void **)&real = next("open64", is_slow ? "SLOW_OPEN" : "");
+	return real(path, flags, mode);
 }
 
 #define CALL(name)                                                                        \
@@ -41,3 +55,4 @@ CALL(MPI_Comm_dup)
 CALL(MPI_Win_allocate_shared)
 CALL(MPI_Win_free)
 CALL(MPI_Finalize)
+CALL(MPI_Isend)

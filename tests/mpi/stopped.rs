@@ -6,8 +6,8 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-/// A library that stops a rank in a call of MPI.
-fn stopper(mpi: &Mpi) -> PathBuf {
+/// A library that stops a rank in a call of MPI or while it reads, or makes reading and writing slow.
+pub fn stopper(mpi: &Mpi) -> PathBuf {
     let library = mpi.sandbox.path("stop_in.so");
     let mut gcc = Command::new("gcc");
     gcc.args(["-O1", "-shared", "-fPIC", "-o"])

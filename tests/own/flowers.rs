@@ -34,7 +34,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let path = PathBuf::from(std::env::args_os().nth(1).ok_or("usage: flowers FILE|PARTS")?);
     let (model, recipe) = (Model::new(&[20, 32, 16, 3]), Recipe::of(Optimizer::ADAM));
     let kernels = Kernels::select()?;
-    let world = World::join(Duration::from_secs(60), |reason| panic!("{reason}"))?;
+    let world = World::join(Duration::from_secs(60), |reason| eprintln!("{reason}"))?;
     let feed = wants_feed()?.then(|| FeedSpec::training("csv2", &path, &[20], 3, &recipe));
     let agent = Agent::of_this_process(Program::training("flowers", "1", kernels.backend().name(), feed))?;
     agent.as_ref().map_or(Ok(()), Agent::wait_for_start)?;

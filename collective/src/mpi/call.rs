@@ -4,16 +4,16 @@
 
 use super::requests::Requests;
 use crate::Error;
-use crate::wait::Patience;
 use mpi::ffi;
 use std::ffi::{c_char, c_int};
 use std::ptr;
+use std::time::Duration;
 
 /// A communicator.
 #[derive(Clone, Copy)]
 pub struct Comm(pub ffi::MPI_Comm);
 
-// SAFETY: a handle; only the thread that joined the world uses it.
+// SAFETY: a handle; one thread at a time uses it.
 unsafe impl Send for Comm {}
 // SAFETY: as above.
 unsafe impl Sync for Comm {}
@@ -75,6 +75,28 @@ pub fn initialize() -> Result<Comm, Error> {
 pub fn finalize() -> Result<(), Error> {
     // SAFETY: MPI has been initialized, and nothing is under way.
     check("MPI_Finalize", unsafe { ffi::MPI_Finalize() })
+}
+
+/// Ends the processes of all ranks while another thread is in a call of MPI that may never return: the last call of this process.
+pub fn abort_beside() -> ! {
+    // MPICH's launcher drops what it has not forwarded yet.
+    std::thread::sleep(Duration::from_millis(200));
+    // What the other thread holds may be waited for.
+    std::thread::spawn(|| {
+        std::thread::sleep(Duration::from_secs(3));
+        std::process::exit(1)
+    });
+    let (mut has_begun, mut has_ended) = (0, 0);
+    // SAFETY: these may be asked at any time. Two threads in MPI are more than was asked of it, but without this call its launchers may
+    // leave processes on other nodes behind, and to end is all that is left to do.
+    unsafe {
+        ffi::MPI_Initialized(&mut has_begun);
+        ffi::MPI_Finalized(&mut has_ended);
+        if has_begun != 0 && has_ended == 0 {
+            ffi::MPI_Abort(ffi::RSMPI_COMM_WORLD, 1);
+        }
+    }
+    std::process::exit(1)
 }
 
 impl Comm {
@@ -142,44 +164,6 @@ impl Comm {
             check("MPI_Allreduce", ffi::MPI_Allreduce(from, to, 1, kind, operation, self.0))?;
         }
         Ok(lowest as usize)
-    }
-
-    /// Waits until all ranks have come this far; rank 0 tells `missing` of those that have not.
-    pub fn roll_call(self, mut missing: impl FnMut(&[usize])) -> Result<(), Error> {
-        const HERE: c_int = 7;
-        let (rank, size) = (self.rank()?, self.size()?);
-        let (mut words, mut patience, mut told) = (vec![[0u64]; size], Patience::default(), 0);
-        if rank != 0 {
-            let mut request = Requests::default();
-            // SAFETY: the word lives until `wait` returns.
-            unsafe { request.send_words(self, &words[rank], 0, HERE)? };
-            return request.wait();
-        }
-        let receive = |(from, word): (usize, &mut [u64; 1])| {
-            let mut request = Requests::default();
-            // SAFETY: the words live, and are not touched, until all requests are done.
-            unsafe { request.receive_words(self, word, from, HERE)? };
-            Ok((from, request))
-        };
-        let awaited: Result<Vec<_>, Error> = words.iter_mut().enumerate().skip(1).map(receive).collect();
-        let mut awaited = awaited?;
-        while !awaited.is_empty() {
-            if awaited.len() != told {
-                told = awaited.len();
-                missing(&awaited.iter().map(|(from, _)| *from).collect::<Vec<_>>());
-            }
-            let mut failed = Ok(());
-            awaited.retain_mut(|(_, request)| match request.are_done() {
-                Ok(done) => !done,
-                Err(error) => {
-                    failed = Err(error);
-                    true
-                }
-            });
-            failed?;
-            patience.pause();
-        }
-        Ok(())
     }
 
     /// Gives every rank every rank's text, by rank.

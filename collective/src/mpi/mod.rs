@@ -2,17 +2,19 @@
 //!
 //! - [`call`]: MPI's functions with their return codes; [`requests`]: transfers under way.
 //! - [`selected`]: what it has selected to carry its messages.
-//! - [`vigil`]: limits what is waited for outside of steps.
+//! - [`vigil`]: limits what is waited for outside of steps; [`roll`]: who has come, and who lives.
 //! - [`watch`]: notices when a process of this node dies.
 //! - [`window`]: memory that the ranks of a node share.
 //! - [`messages`]: weights and gradients as messages, or got from memory that is [`exposed`].
 //!
-//! Only the thread that joined the world talks to MPI. Waits poll, because a blocking call would not leave the core to others.
+//! Only the thread that joined the world talks to MPI, and while it does something else one that gives signs of life. Waits poll, because
+//! a blocking call would not leave the core to others.
 
 mod call;
 mod exposed;
 mod messages;
 mod requests;
+mod roll;
 mod selected;
 mod vigil;
 mod watch;
@@ -30,7 +32,7 @@ use messages::{MessageServer, MessageWorker};
 use std::ops::Range;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
-use vigil::Vigil;
+use vigil::{Calling, Vigil};
 use watch::Watch;
 use window::Window;
 
@@ -51,19 +53,19 @@ pub struct World {
 
 impl World {
     /// Joins the world that a launcher started this process in; none when it was started on its own or as the only one.
-    /// `on_loss` is called in another thread when a rank of this node dies, and when set-up or end wait for one that is stopped for
-    /// longer than `limit`.
+    /// When a rank of this node dies, or set-up or end wait for one that is stopped for longer than `limit`, `say` is told so in another
+    /// thread, and the job ends.
     ///
     /// # Errors
     /// If launcher, MPI library and program do not fit together.
-    pub fn join(limit: Duration, on_loss: fn(&str) -> !) -> Result<Option<World>, Error> {
+    pub fn join(limit: Duration, say: fn(&str)) -> Result<Option<World>, Error> {
         let Some(launched) = Launched::here().filter(|launched| launched.size != Some(1)) else {
             return Ok(None);
         };
         let library = call::library();
         check_library(&library)?;
         selected::ask_ucx()?;
-        let vigil = Vigil::start(&launched, limit, on_loss);
+        let vigil = Vigil::start(&launched, limit, say);
         let comm = vigil.during("while MPI begins", call::initialize)?;
         let (rank, size) = (comm.rank()?, comm.size()?);
         if size != launched.size.unwrap_or(size) {
@@ -75,19 +77,19 @@ impl World {
             call::finalize()?;
             return Ok(None);
         }
-        let (neighbours, roster, flag) = vigil.during("to join the world", || {
+        vigil.know(comm)?;
+        let (neighbours, roster, flag) = vigil.with(size, "to join the world", || {
             let neighbours = comm.of_node()?;
             let node = neighbours.lowest(rank)?;
-            comm.roll_call(|missing| vigil.misses(missing))?;
             let lines = comm.exchange(&Place::here(node).line())?;
             let places = lines.iter().filter_map(|line| Place::of(line)).collect();
             let roster = Arc::new(Roster::of_processes(places));
-            vigil.know(&roster);
+            vigil.know_processes(&roster);
             let flag = Arc::new(Window::allocate(&neighbours, node == rank, 1)?);
             comm.exchange("")?;
             Ok((neighbours, roster, flag))
         })?;
-        let watch = Watch::start(rank, roster.clone(), flag, on_loss);
+        let watch = Watch::start(rank, roster.clone(), flag, say);
         let (whole, windows) = (comm, Mutex::default());
         Ok(Some(World { whole, comm, neighbours, rank, roster, library, vigil, watch, windows }))
     }
@@ -132,10 +134,7 @@ impl World {
     /// # Errors
     /// If MPI fails.
     pub fn exchange(&self, text: &str) -> Result<Vec<String>, Error> {
-        self.vigil.during("to exchange what they have", || {
-            self.comm.roll_call(|missing| self.vigil.misses(missing))?;
-            self.comm.exchange(text)
-        })
+        self.vigil.with(self.roster.len(), "to exchange what they have", || self.comm.exchange(text))
     }
 
     /// The same after work that may take one rank much longer than another.
@@ -143,10 +142,7 @@ impl World {
     /// # Errors
     /// If MPI fails.
     pub fn exchange_after_work(&self, text: &str) -> Result<Vec<String>, Error> {
-        self.vigil.after_work("to be done", || {
-            self.comm.roll_call(|missing| self.vigil.misses(missing))?;
-            self.comm.exchange(text)
-        })
+        self.vigil.after_work(self.roster.len(), "to be done", || self.comm.exchange(text))
     }
 
     /// What carries the messages of each rank; all ranks call this together.
@@ -154,7 +150,9 @@ impl World {
     /// # Errors
     /// If MPI fails.
     pub fn fabric(&self) -> Result<Vec<Fabric>, Error> {
-        let own = selected::fabric(&self.library, self.roster.nodes())?;
+        let own = self
+            .vigil
+            .during("to know the fabric", || selected::fabric(&self.library, self.roster.nodes()))?;
         Ok(self.exchange(&own.line())?.iter().map(|line| Fabric::of(line)).collect())
     }
 
@@ -197,8 +195,9 @@ impl World {
             }
             Transport::Leaders => Box::new(self.leaders(shape)?),
             Transport::Rma => {
+                let calling = self.vigil.calling();
                 let end = self.set_up(|| {
-                    MessageServer::exposing(self.comm.duplicate()?, shape).map_err(without_windows)
+                    MessageServer::exposing((self.comm.duplicate()?, calling), shape).map_err(without_windows)
                 })?;
                 self.keep(end.window());
                 Box::new(end)
@@ -230,8 +229,10 @@ impl World {
                 self.led(&Shape { ranks: &shape.ranks[node.clone()], ..*shape }, index - node.start)?
             }
             Transport::Rma => {
+                let calling = self.vigil.calling();
                 let end = self.set_up(|| {
-                    MessageWorker::exposing(self.comm.duplicate()?, shape, index).map_err(without_windows)
+                    let private = (self.comm.duplicate()?, calling);
+                    MessageWorker::exposing(private, shape, index).map_err(without_windows)
                 })?;
                 self.keep(end.window());
                 Box::new(end)
@@ -291,7 +292,7 @@ impl World {
         let window = self.set_up(|| Window::allocate(&comm, is_first, Board::bytes(shape)))?;
         let window = Arc::new(window);
         self.keep(Some(&window));
-        self.exchange("")?;
+        self.set_up(|| Ok(()))?;
         Ok(window::board(&window, shape))
     }
 
@@ -300,16 +301,15 @@ impl World {
         self.windows.lock().expect("no panic while it is held").extend(window.cloned());
     }
 
-    fn duplicate(&self) -> Result<Comm, Error> {
-        self.set_up(|| self.comm.duplicate())
+    /// The same ranks for the messages of a link, and what it keeps while it calls MPI.
+    fn duplicate(&self) -> Result<(Comm, Calling), Error> {
+        let calling = self.vigil.calling();
+        Ok((self.set_up(|| self.comm.duplicate())?, calling))
     }
 
-    /// Does what all ranks do together before the first step. Whoever is missing at its beginning can be named.
+    /// Does what all ranks do together before the first step.
     fn set_up<T>(&self, work: impl FnOnce() -> Result<T, Error>) -> Result<T, Error> {
-        self.vigil.during("to set up the transport", || {
-            self.comm.roll_call(|missing| self.vigil.misses(missing))?;
-            work()
-        })
+        self.vigil.with(self.roster.len(), "to set up the transport", work)
     }
 
     /// Waits for all ranks and ends MPI. What links have lent is gone by then.
@@ -321,14 +321,11 @@ impl World {
     /// If a link or its buffers still live.
     pub fn leave(self) -> Result<(), Error> {
         self.watch.announce_end();
-        self.vigil.after_work("to be done", || {
-            self.whole.roll_call(|missing| self.vigil.misses(missing))?;
-            self.whole.exchange("")
-        })?;
+        let (all, is_aside) = (self.whole.size()?, self.is_aside());
         let World { vigil, watch, windows, .. } = self;
-        let mut windows = windows.into_inner().expect("no panic while it is held");
-        windows.insert(0, watch.stop());
-        vigil.during("to end", || {
+        vigil.at_last(all, is_aside, || {
+            let mut windows = windows.into_inner().expect("no panic while it is held");
+            windows.insert(0, watch.stop());
             for window in windows {
                 Arc::into_inner(window).expect("no link outlives its world").free()?;
             }
@@ -339,6 +336,7 @@ impl World {
     /// Ends the processes of all ranks.
     pub fn abort(&self) -> ! {
         self.watch.announce_end();
+        self.vigil.silence();
         self.whole.abort()
     }
 }

@@ -19,7 +19,7 @@ pub struct Requests {
     leading: usize,
 }
 
-// SAFETY: handles; only the thread that joined the world uses them.
+// SAFETY: handles; one thread at a time uses them.
 unsafe impl Send for Requests {}
 
 impl Requests {
@@ -69,6 +69,24 @@ impl Requests {
             let (at, count) = (words.as_ptr().cast::<c_void>(), words.len() as c_int);
             // SAFETY: the caller keeps the words.
             unsafe { ffi::MPI_Isend(at, count, ffi::RSMPI_UINT64_T, to as c_int, tag, comm.0, request) }
+        })
+    }
+
+    /// The same as a message that is done when the other side has begun to receive it.
+    ///
+    /// # Safety
+    /// As for other words.
+    pub unsafe fn send_words_until_received(
+        &mut self,
+        comm: Comm,
+        words: &[u64],
+        to: usize,
+        tag: c_int,
+    ) -> Result<(), Error> {
+        self.add("MPI_Issend", |request| {
+            let (at, count) = (words.as_ptr().cast::<c_void>(), words.len() as c_int);
+            // SAFETY: the caller keeps the words.
+            unsafe { ffi::MPI_Issend(at, count, ffi::RSMPI_UINT64_T, to as c_int, tag, comm.0, request) }
         })
     }
 

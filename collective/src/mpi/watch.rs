@@ -23,8 +23,8 @@ pub struct Watch {
 }
 
 impl Watch {
-    /// Watches the other ranks of this node, which share `window`. The lowest rank that is left of them calls `on_death`.
-    pub fn start(rank: usize, roster: Arc<Roster>, window: Arc<Window>, on_death: fn(&str) -> !) -> Watch {
+    /// Watches the other ranks of this node, which share `window`. The lowest rank that is left of them says so, and ends.
+    pub fn start(rank: usize, roster: Arc<Roster>, window: Arc<Window>, say: fn(&str)) -> Watch {
         let wake = Arc::new(eventfd(0, EventfdFlags::CLOEXEC).expect("a file descriptor is left"));
         let (seen, woken) = (window.clone(), wake.clone());
         let thread = std::thread::spawn(move || {
@@ -39,7 +39,8 @@ impl Watch {
             let dead: Vec<usize> = dead.map(|(_, (peer, _))| *peer).collect();
             let here = peers.iter().map(|(peer, _)| *peer).chain([rank]);
             if here.filter(|rank| !dead.contains(rank)).min() == Some(rank) {
-                on_death(&format!("{} has died", roster.name(dead[0])));
+                say(&format!("{} has died", roster.name(dead[0])));
+                std::process::exit(1);
             }
         });
         Watch { window, wake, thread }

@@ -18,7 +18,7 @@ pub fn run(
     (limit, evaluators): (Duration, usize),
     work: impl FnOnce(Option<&World>) -> Result<ExitCode>,
 ) -> Result<ExitCode> {
-    let joined = World::join(limit, die).and_then(|world| match world {
+    let joined = World::join(limit, say).and_then(|world| match world {
         Some(world) if evaluators > 0 => world.set_aside(evaluators).map(Some),
         world => Ok(world),
     });
@@ -67,10 +67,9 @@ pub fn step_timeout(options: &cli::Cluster) -> Duration {
     Duration::from_secs_f64(options.step_timeout)
 }
 
-/// What happens when another rank has died: this process's end is that of the job.
-fn die(reason: &str) -> ! {
+/// Why the job ends with another rank.
+fn say(reason: &str) {
     console::remark(format_args!("mnist: {reason}; the job ends"));
-    std::process::exit(1)
 }
 
 /// Ranks of the job beside its evaluators: those of the world, or what `-n` says.

@@ -9,6 +9,7 @@ use crate::message::{self, Order, Push};
 use crate::mpi::call::Comm;
 use crate::mpi::exposed::Exposed;
 use crate::mpi::requests::Requests;
+use crate::mpi::vigil::Calling;
 use crate::mpi::window::Window;
 use crate::{Error, Shared};
 use std::sync::{Arc, Mutex};
@@ -16,6 +17,7 @@ use std::sync::{Arc, Mutex};
 /// The server's end.
 pub struct MessageServer {
     comm: Comm,
+    _calling: Calling,
     ranks: Vec<usize>,
     weights: Arc<Shared>,
     copies: Vec<Arc<Shared>>,
@@ -56,7 +58,7 @@ impl MessageServer {
     /// The end for the workers of `shape`; the weights lie in a buffer of somebody else's, or in one of its own.
     /// Workers for which `is_near` is true are on its node.
     pub fn new(
-        comm: Comm,
+        comm: (Comm, Calling),
         shape: &Shape,
         weights: Option<Arc<Shared>>,
         is_near: impl Fn(usize) -> bool,
@@ -67,16 +69,16 @@ impl MessageServer {
     }
 
     /// The end for workers that get their weights by themselves, as the server gets their gradients.
-    pub fn exposing(comm: Comm, shape: &Shape) -> Result<MessageServer, Error> {
+    pub fn exposing(comm: (Comm, Calling), shape: &Shape) -> Result<MessageServer, Error> {
         let (copies, floats) = (if shape.copies { shape.workers() } else { 0 }, shape.floats());
-        let exposed = Exposed::new(comm, (1 + copies) * floats)?;
+        let exposed = Exposed::new(comm.0, (1 + copies) * floats)?;
         let buffer = |index| exposed.buffer(index * floats, shape.lengths.iter().copied());
         let weights = (buffer(0), (1..=copies).map(buffer).collect());
         Ok(MessageServer::over(comm, shape, weights, Some(exposed), |_| true))
     }
 
     fn over(
-        comm: Comm,
+        (comm, calling): (Comm, Calling),
         shape: &Shape,
         (weights, copies): (Arc<Shared>, Vec<Arc<Shared>>),
         exposed: Option<Exposed>,
@@ -98,6 +100,7 @@ impl MessageServer {
         };
         MessageServer {
             comm,
+            _calling: calling,
             ranks: shape.ranks.to_vec(),
             weights,
             copies,

@@ -10,6 +10,7 @@ use crate::message::{self, Order, Push};
 use crate::mpi::call::Comm;
 use crate::mpi::exposed::Exposed;
 use crate::mpi::requests::Requests;
+use crate::mpi::vigil::Calling;
 use crate::mpi::window::Window;
 use crate::shared::Ref;
 use crate::{Error, Shared};
@@ -19,6 +20,7 @@ use std::sync::{Arc, Mutex};
 /// A worker's end.
 pub struct MessageWorker {
     comm: Comm,
+    _calling: Calling,
     weights: Arc<Shared>,
     slot: Arc<Shared>,
     floats: usize,
@@ -44,7 +46,7 @@ struct Mail {
 impl MessageWorker {
     /// An end whose weights and slot lie in these buffers, on the server's node or not.
     pub fn new(
-        comm: Comm,
+        comm: (Comm, Calling),
         shape: &Shape,
         buffers: (Arc<Shared>, Arc<Shared>),
         is_near: bool,
@@ -53,15 +55,15 @@ impl MessageWorker {
     }
 
     /// The end of worker `index` that gets its weights by itself, as the server gets its gradients.
-    pub fn exposing(comm: Comm, shape: &Shape, index: usize) -> Result<MessageWorker, Error> {
-        let exposed = Exposed::new(comm, shape.nodes * shape.floats())?;
+    pub fn exposing(comm: (Comm, Calling), shape: &Shape, index: usize) -> Result<MessageWorker, Error> {
+        let exposed = Exposed::new(comm.0, shape.nodes * shape.floats())?;
         let slot = exposed.buffer(0, (0..shape.nodes).flat_map(|_| shape.lengths.iter().copied()));
         let first = if shape.copies { (1 + index) * shape.floats() } else { 0 };
         MessageWorker::over(comm, shape, (buffer(shape, 1), slot), Some((exposed, first)), true)
     }
 
     fn over(
-        comm: Comm,
+        (comm, calling): (Comm, Calling),
         shape: &Shape,
         (weights, slot): (Arc<Shared>, Arc<Shared>),
         exposed: Option<(Exposed, usize)>,
@@ -77,7 +79,16 @@ impl MessageWorker {
             words: Letter::new(Push::words_max(shape.nodes, shape.leaves), with_words),
             sends: Requests::default(),
         };
-        let end = MessageWorker { comm, weights, slot, floats, cut, exposed, mail: Mutex::new(mail) };
+        let end = MessageWorker {
+            comm,
+            _calling: calling,
+            weights,
+            slot,
+            floats,
+            cut,
+            exposed,
+            mail: Mutex::new(mail),
+        };
         end.expect_order(&mut locked(&end.mail))?;
         Ok(end)
     }
