@@ -276,13 +276,12 @@ mod tests {
     use super::*;
     use crate::checkpoint::{Checkpoint, sha256};
     use crate::model::Model;
-    use crate::team;
+    use crate::team::{self, Rest};
     use crate::train::State;
     use crate::train::tests::{MOMENTUM, clouds, job_of, recipe, run, sparse_bytes};
     use proptest::prelude::*;
     use std::sync::Arc;
     use std::thread;
-    use std::time::Duration;
 
     proptest! {
         #[test]
@@ -312,7 +311,7 @@ mod tests {
         let weights = Arc::new(import(&start.weights));
         let state = State { weights, slots, gradients: None, reads: Reads::default() };
         let rank = RankGradient::new(job, 0, (0, 1), &state.reads);
-        team::run(3, |team| {
+        team::run_resting(3, Rest::SHORT, |team| {
             let (mut gradient, mut step) = (rank.thread(), 0);
             while step < 50 {
                 let batch = job.schedule().batch(step);
@@ -327,7 +326,7 @@ mod tests {
                         }
                         _ => team.count(),
                     };
-                    team.plan(step, members, Duration::from_micros(10));
+                    team.plan(step, members);
                 }
                 gradient.forward(team, (step, &batch), &state.weights).unwrap().expect("there are records");
                 gradient.backward(team, &state.weights, Target::Update(&job.update(&state, step, &batch)));

@@ -4,11 +4,12 @@
 //! started once, run the whole training, and meet at a barrier that spins for a while before it gives the core away.
 //!
 //! Where another process competes for the cores, a member that is kept from its core for a few milliseconds keeps all others waiting, and a
-//! team would be slower than one thread. So a team may be smaller for some steps: [`pace`] tells the leader when, and the last member rests.
+//! team would be slower than one thread. So a team may be smaller for some steps: [`pace`] tells the leader when, and the last member rests
+//! until it finds that it would have a core for itself.
 
 mod pace;
 
-pub use pace::Pace;
+pub use pace::{Pace, Rest};
 
 use crate::batch::share;
 use muster_collective::wait::{Counter, Patience};
@@ -32,14 +33,13 @@ struct Barrier {
     /// Members that take the present step, and its number, for those that rest.
     size: AtomicUsize,
     step: AtomicU64,
-    /// How long the next one to rest does, in nanoseconds.
-    rest: AtomicU64,
-    /// The members that have rested.
+    /// How members rest, and those that have.
+    rest: Rest,
     rested: Box<[AtomicBool]>,
 }
 
 impl Barrier {
-    fn new(members: usize) -> Barrier {
+    fn new(members: usize, rest: Rest) -> Barrier {
         Barrier {
             arrived: AtomicUsize::new(0),
             generation: Counter::default(),
@@ -48,7 +48,7 @@ impl Barrier {
             planned: [AtomicUsize::new(members), AtomicUsize::new(members)],
             size: AtomicUsize::new(members),
             step: AtomicU64::new(0),
-            rest: AtomicU64::new(0),
+            rest,
             rested: (0..members).map(|_| AtomicBool::new(false)).collect(),
         }
     }
@@ -59,6 +59,8 @@ pub struct Member<'a> {
     index: usize,
     /// Members that take the present step.
     count: Cell<usize>,
+    /// How long others have run on its core while it waited.
+    yielded: Cell<Duration>,
     barrier: &'a Barrier,
 }
 
@@ -67,8 +69,13 @@ pub struct Member<'a> {
 /// # Panics
 /// If a member panics.
 pub fn run<T: Send>(threads: usize, work: impl Fn(&Member) -> T + Sync) -> Vec<T> {
-    let barrier = Barrier::new(threads);
-    let member = |index| Member { index, count: Cell::new(threads), barrier: &barrier };
+    run_resting(threads, Rest::USUAL, work)
+}
+
+/// The same; a member that is one too many rests as `rest` says.
+pub fn run_resting<T: Send>(threads: usize, rest: Rest, work: impl Fn(&Member) -> T + Sync) -> Vec<T> {
+    let barrier = Barrier::new(threads, rest);
+    let member = |index| Member::new(index, threads, &barrier);
     thread::scope(|scope| {
         let others: Vec<_> = (1..threads)
             .map(|index| {
@@ -88,10 +95,14 @@ pub fn run<T: Send>(threads: usize, work: impl Fn(&Member) -> T + Sync) -> Vec<T
 
 /// Runs `work` as the only member of a team, on the calling thread.
 pub fn alone<T>(work: impl FnOnce(&Member) -> T) -> T {
-    work(&Member { index: 0, count: Cell::new(1), barrier: &Barrier::new(1) })
+    work(&Member::new(0, 1, &Barrier::new(1, Rest::USUAL)))
 }
 
 impl Member<'_> {
+    fn new(index: usize, count: usize, barrier: &Barrier) -> Member<'_> {
+        Member { index, count: Cell::new(count), yielded: Cell::default(), barrier }
+    }
+
     /// The one thread that talks to the world.
     pub fn is_leader(&self) -> bool {
         self.index == 0
@@ -129,12 +140,16 @@ impl Member<'_> {
             self.check();
             patience.pause();
         }
+        self.yielded.set(self.yielded.get() + patience.yielded());
+    }
+
+    /// How long others have run on this member's core while it waited, since this was asked last.
+    fn take_yielded(&self) -> Duration {
+        self.yielded.take()
     }
 
     /// The leader says, before the members meet in step `step`, how many of them take the next one, at most one less or more than this one.
-    /// A member less rests for `rest`.
-    pub fn plan(&self, step: u64, members: usize, rest: Duration) {
-        self.barrier.rest.store(rest.as_nanos() as u64, Ordering::Relaxed);
+    pub fn plan(&self, step: u64, members: usize) {
         self.barrier.planned[step as usize % 2].store(members, Ordering::Relaxed);
     }
 
@@ -154,15 +169,13 @@ impl Member<'_> {
         if members == before {
             return Some(step + 1);
         }
-        // Before the meeting, because after it the leader may plan the next step.
-        let rest = Duration::from_nanos(barrier.rest.load(Ordering::Relaxed));
         // Who is asked to rest must not find the size at which it would be called.
         if self.is_leader() && members < before {
             barrier.size.store(members, Ordering::Relaxed);
         }
         self.wait();
         if self.index >= members {
-            return self.rest(rest);
+            return self.rest();
         }
         self.count.set(members);
         if self.is_leader() && members > before {
@@ -173,15 +186,23 @@ impl Member<'_> {
         Some(step + 1)
     }
 
-    /// Sleeps for as long as was planned, then waits to be called to a step.
-    fn rest(&self, rest: Duration) -> Option<u64> {
-        let (barrier, end) = (self.barrier, Instant::now() + rest);
+    /// Sleeps until there is a core for it, then waits to be called to a step.
+    fn rest(&self) -> Option<u64> {
+        let barrier = self.barrier;
         let is_over = || {
             self.check();
             barrier.is_over.load(Ordering::Acquire)
         };
-        while !is_over() && Instant::now() < end {
-            thread::park_timeout(end.saturating_duration_since(Instant::now()));
+        let mut rest = barrier.rest;
+        loop {
+            let end = Instant::now() + rest.sleep;
+            while !is_over() && Instant::now() < end {
+                thread::park_timeout(end.saturating_duration_since(Instant::now()));
+            }
+            if rest.finds_core(is_over) {
+                break;
+            }
+            rest.lengthen();
         }
         barrier.rested[self.index].store(true, Ordering::Release);
         let mut patience = Patience::default();
@@ -239,7 +260,7 @@ mod tests {
 
     #[test]
     fn a_member_rests_and_comes_back_to_the_step_that_it_is_called_to() {
-        let taken = run(2, |member| {
+        let taken = run_resting(2, Rest::SHORT, |member| {
             let (mut taken, mut step) = (Vec::new(), 0);
             loop {
                 if member.is_leader() {
@@ -247,7 +268,7 @@ mod tests {
                         10 => 1,
                         _ => member.count() + usize::from(member.may_grow()),
                     };
-                    member.plan(step, members, Duration::from_millis(1));
+                    member.plan(step, members);
                 }
                 member.wait();
                 taken.push(step);
@@ -266,8 +287,9 @@ mod tests {
     #[test]
     fn who_rests_at_the_end_is_woken() {
         let began = Instant::now();
-        let ended = run(2, |member| {
-            member.plan(0, 1, Duration::from_secs(600));
+        let rest = Rest { sleep: Duration::from_secs(600), ..Rest::USUAL };
+        let ended = run_resting(2, rest, |member| {
+            member.plan(0, 1);
             member.wait();
             member.next_step(0)
         });

@@ -13,6 +13,8 @@ use std::time::{Duration, Instant};
 const SPINS: u32 = 100;
 /// How long a waiter yields before its first nap. A time, not a number: on a busy machine one yield may take milliseconds.
 const YIELDING: Duration = Duration::from_millis(2);
+/// A yield that takes longer was one: somebody else has run on this core. Otherwise it takes a microsecond.
+const TAKEN: Duration = Duration::from_micros(10);
 /// Length of a nap.
 const NAP: Duration = Duration::from_micros(100);
 
@@ -22,6 +24,8 @@ pub struct Patience {
     spins: u32,
     /// Since when it has yielded.
     yields: Option<Instant>,
+    /// For how long others have run on this core.
+    yielded: Duration,
     is_long: bool,
 }
 
@@ -35,9 +39,19 @@ impl Patience {
         } else if self.is_long {
             std::thread::sleep(NAP);
         } else {
+            let before = Instant::now();
             std::thread::yield_now();
-            self.is_long = self.yields.get_or_insert_with(Instant::now).elapsed() > YIELDING;
+            let took = before.elapsed();
+            if took > TAKEN {
+                self.yielded += took;
+            }
+            self.is_long = self.yields.get_or_insert(before).elapsed() > YIELDING;
         }
+    }
+
+    /// For how long others have run on this core because it was given away.
+    pub fn yielded(&self) -> Duration {
+        self.yielded
     }
 
     /// Whether the wait has come to naps: the time to look at clocks and at what else may have gone wrong.
