@@ -62,7 +62,7 @@ impl World {
         };
         let library = call::library();
         check_library(&library)?;
-        selected::ask_ucx()?;
+        selected::prepare(&library)?;
         let vigil = Vigil::start(&launched, limit, on_loss);
         let comm = vigil.during("while MPI begins", call::initialize)?;
         let (rank, size) = (comm.rank()?, comm.size()?);

@@ -307,7 +307,7 @@ fn epoch_of(parts: &std::path::Path, cache_bytes: u64) -> Vec<u8> {
         ..muster::train::Recipe::of(muster::optimizer::Optimizer::Sgd)
     };
     let spec = spec::FeedSpec { cache_bytes, ..spec::FeedSpec::training("csv2", parts, &[20], 3, &recipe) };
-    let supply = Supply::prepare(&spec).unwrap();
+    let supply = Supply::prepare(&spec, &AtomicBool::new(false)).unwrap();
     let key = JobKey::random();
     let mut inlet = Inlet::listen(HOST, key.clone()).unwrap();
     let address = inlet.address();
@@ -324,7 +324,7 @@ fn epoch_of(parts: &std::path::Path, cache_bytes: u64) -> Vec<u8> {
         bytes
     });
     let mut feeder = Feeder::connect(&key, &[address], false, PATIENCE).unwrap();
-    let tally = supply.feed(&mut feeder, &std::sync::atomic::AtomicBool::new(false)).unwrap();
+    let tally = supply.feed(&mut feeder, &AtomicBool::new(false)).unwrap();
     assert_eq!(tally.records, 3000);
     worker.join().unwrap()
 }
