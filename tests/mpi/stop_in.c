@@ -35,9 +35,9 @@ int fsync(int file) {
 	}
 
 CALL(MPI_Init_thread)
-CALL(MPI_Comm_split_type)
+CALL(MPI_Ibarrier)
 CALL(MPI_Iallgather)
 CALL(MPI_Comm_dup)
-CALL(MPI_Win_allocate_shared)
+CALL(MPI_Win_allocate)
 CALL(MPI_Win_free)
 CALL(MPI_Finalize)

@@ -120,31 +120,8 @@ impl Comm {
         }
     }
 
-    /// The ranks that can share memory with this one.
-    pub fn of_node(self) -> Result<Comm, Error> {
-        // SAFETY: a valid communicator; all its ranks call this.
-        unsafe {
-            let mut comm = ffi::RSMPI_COMM_NULL;
-            let (kind, info) = (ffi::RSMPI_COMM_TYPE_SHARED, ffi::RSMPI_INFO_NULL);
-            let code = ffi::MPI_Comm_split_type(self.0, kind, 0, info, &mut comm);
-            check("MPI_Comm_split_type", code)?;
-            Comm(comm).returning_errors()
-        }
-    }
-
-    /// The lowest of all ranks' numbers.
-    pub fn lowest(self, number: usize) -> Result<usize, Error> {
-        let (number, mut lowest) = (number as u64, 0u64);
-        // SAFETY: one u64 in and out.
-        unsafe {
-            let (from, to) = (ptr::from_ref(&number).cast(), ptr::from_mut(&mut lowest).cast());
-            let (kind, operation) = (ffi::RSMPI_UINT64_T, ffi::RSMPI_MIN);
-            check("MPI_Allreduce", ffi::MPI_Allreduce(from, to, 1, kind, operation, self.0))?;
-        }
-        Ok(lowest as usize)
-    }
-
-    /// Waits until all ranks have come this far; rank 0 tells `missing` of those that have not.
+    /// Waits until all ranks have come this far; rank 0 tells `missing` of those that have not. Calls that wait for all ranks, and would not
+    /// leave the core to those that are late, take little time then.
     pub fn roll_call(self, mut missing: impl FnMut(&[usize])) -> Result<(), Error> {
         const HERE: c_int = 7;
         let (rank, size) = (self.rank()?, self.size()?);
@@ -153,7 +130,8 @@ impl Comm {
             let mut request = Requests::default();
             // SAFETY: the word lives until `wait` returns.
             unsafe { request.send_words(self, &words[rank], 0, HERE)? };
-            return request.wait();
+            request.wait()?;
+            return self.meet();
         }
         let receive = |(from, word): (usize, &mut [u64; 1])| {
             let mut request = Requests::default();
@@ -179,7 +157,12 @@ impl Comm {
             failed?;
             patience.pause();
         }
-        Ok(())
+        self.meet()
+    }
+
+    fn meet(self) -> Result<(), Error> {
+        // SAFETY: a valid communicator; all its ranks call this.
+        Requests::of("MPI_Ibarrier", |request| unsafe { ffi::MPI_Ibarrier(self.0, request) })?.wait()
     }
 
     /// Gives every rank every rank's text, by rank.
