@@ -43,17 +43,8 @@ impl Nodes<'_> {
 
     /// Cuts the cable.
     pub fn cut(&self) {
-        self.cable("down");
-    }
-
-    /// Mends it.
-    pub fn mend(&self) {
-        self.cable("up");
-    }
-
-    fn cable(&self, state: &str) {
         let node = &lines(self.mpi, "names")[1];
-        program::run(Command::new("ip").args(["-n", node, "link", "set", "cable", state])).succeeds();
+        program::run(Command::new("ip").args(["-n", node, "link", "set", "cable", "down"])).succeeds();
     }
 
     /// Kills all processes of the first node, as many as there may be.

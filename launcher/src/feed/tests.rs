@@ -3,6 +3,7 @@ use crate::error::Error;
 use crate::key::JobKey;
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, TcpStream};
+use std::sync::atomic::AtomicBool;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
