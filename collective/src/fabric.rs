@@ -1,7 +1,7 @@
 //! What carries MPI's messages: by what MPI has selected, by the devices that are open in the process, and by the counters of their ports.
 //!
-//! No MPI has a call that says it. Open MPI's variables of the tool interface are those of the components that are still open after the
-//! selection; UCX writes to its log which transports an endpoint has; and a process that uses RDMA has a device open, whatever library
+//! No MPI has a call that says it. Open MPI's components that are still open after the selection are known by the files that are mapped,
+//! or, where they are part of its library, by the variables of the tool interface; UCX writes to its log which transports an endpoint has; and a process that uses RDMA has a device open, whatever library
 //! did that. Which of them carried the data is proved by the counters of the ports, where there are any.
 
 use crate::Error;
@@ -29,7 +29,21 @@ const RDMA_ONLY: [&str; 2] = ["openib", "uct"];
 const AROUND: [&str; 4] = ["base", "monitoring", "v", "wrapper"];
 
 impl Fabric {
-    /// From the names of Open MPI's variables, what UCX's log says, and the open devices, when the ranks are on `nodes` nodes. Version 5
+    /// The components of Open MPI that are files of their own, by the files that a process has mapped (proc_pid_maps(5)): `pml_ob1`. Those
+    /// that were not selected are closed again. None if the layers that send and those below are not among them.
+    pub fn mapped_components(maps: &str, library: &str) -> Vec<String> {
+        // What is left of `sm` in version 4 only says that it is `vader` now.
+        let is_one = |name: &&str| !(library.starts_with("Open MPI v4") && *name == "btl_sm");
+        let component = |line: &str| {
+            let (_, file) = line.rsplit_once("/mca_")?;
+            file.strip_suffix(".so").filter(is_one).map(str::to_owned)
+        };
+        let names: BTreeSet<String> = maps.lines().filter_map(component).collect();
+        let has = |framework: &str| names.iter().any(|name| name.starts_with(framework));
+        if has("pml_") && has("btl_") { names.into_iter().collect() } else { Vec::new() }
+    }
+
+    /// From the names of Open MPI's components or of their variables, what UCX's log says, and the open devices, when the ranks are on `nodes` nodes. Version 5
     /// keeps variables of components that were not selected: where several remain, they are one layer `a|b`, which is neither.
     pub fn of_open_mpi<'a>(
         variables: impl Iterator<Item = &'a str>,
@@ -236,6 +250,18 @@ mod tests {
         assert_eq!(layers(&["pml_ob1_x", "btl_self_x", "btl_tcp_x"], &[], 1), ["ob1", "tcp"]);
         let cm = ["pml_cm_priority", "pml_monitoring_x", "mtl_psm2_x"];
         assert_eq!(layers(&cm, &[], 2), ["cm", "psm2"]);
+    }
+
+    #[test]
+    fn mapped_files_name_the_components_unless_these_are_in_the_library() {
+        let line = |name: &str| format!("7f00-7f01 r-xp 00000000 fe:01 7 /usr/lib/{name}\n");
+        let maps = |names: &[&str]| names.iter().map(|name| line(name).repeat(2)).collect::<String>();
+        let four = maps(&["libmpi.so.40", "openmpi3/mca_pml_ob1.so", "mca_btl_sm.so", "mca_btl_vader.so"]);
+        let named = Fabric::mapped_components(&four, "Open MPI v4.1.4");
+        assert_eq!(named, ["btl_vader", "pml_ob1"]);
+        assert_eq!(Fabric::mapped_components(&four, "Open MPI v5.0.1"), ["btl_sm", "btl_vader", "pml_ob1"]);
+        let five = maps(&["libmpi.so.40", "mca_pml_ucx.so", "mca_accelerator_cuda.so"]);
+        assert!(Fabric::mapped_components(&five, "Open MPI v5.0.1").is_empty(), "ob1 may be in the library");
     }
 
     #[test]

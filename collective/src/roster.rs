@@ -5,7 +5,9 @@
 pub struct Place {
     /// The host's name.
     pub host: String,
-    /// The lowest rank whose memory it can map.
+    /// Which start of the host's kernel it is.
+    pub boot: String,
+    /// The lowest rank whose memory it can map: of those with the same host, boot and process namespace.
     pub node: usize,
     /// Process id on its host.
     pub pid: u32,
@@ -24,14 +26,16 @@ pub struct Roster {
 }
 
 impl Place {
-    /// That of this process. `node` is the lowest rank on this node.
-    pub fn here(node: usize) -> Place {
+    /// That of this process, whose node is not known yet.
+    pub fn here() -> Place {
+        let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
         let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
         let cores = status.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:")).unwrap_or("");
         let namespace = std::fs::read_link("/proc/self/ns/pid").unwrap_or_default();
         Place {
             host: rustix::system::uname().nodename().to_string_lossy().into_owned(),
-            node,
+            boot: boot.trim().to_owned(),
+            node: 0,
             pid: std::process::id(),
             pid_namespace: namespace.to_string_lossy().into_owned(),
             cores: cores_of(cores.trim()),
@@ -41,17 +45,18 @@ impl Place {
     /// As one line.
     pub fn line(&self) -> String {
         let cores: Vec<String> = self.cores.iter().map(usize::to_string).collect();
-        let Place { host, node, pid, pid_namespace, .. } = self;
-        format!("{host}\t{node}\t{pid}\t{pid_namespace}\t{}", cores.join(","))
+        let Place { host, boot, pid, pid_namespace, .. } = self;
+        format!("{host}\t{boot}\t{pid}\t{pid_namespace}\t{}", cores.join(","))
     }
 
-    /// Of such a line.
+    /// Of such a line; its node is not known yet.
     pub fn of(line: &str) -> Option<Place> {
         let mut fields = line.split('\t');
         let mut next = || fields.next();
         Some(Place {
             host: next()?.to_owned(),
-            node: next()?.parse().ok()?,
+            boot: next()?.to_owned(),
+            node: 0,
             pid: next()?.parse().ok()?,
             pid_namespace: next()?.to_owned(),
             cores: cores_of(next()?),
@@ -74,8 +79,15 @@ impl Roster {
         Roster { ranks, places: Vec::new() }
     }
 
-    /// Processes.
-    pub fn of_processes(places: Vec<Place>) -> Roster {
+    /// Processes, by rank. Finds out which of them are on one node.
+    pub fn of_processes(mut places: Vec<Place>) -> Roster {
+        for rank in 0..places.len() {
+            let own = &places[rank];
+            let is_near = |place: &Place| {
+                (&place.host, &place.boot, &place.pid_namespace) == (&own.host, &own.boot, &own.pid_namespace)
+            };
+            places[rank].node = places.iter().position(is_near).unwrap_or(rank);
+        }
         Roster { ranks: places.len(), places }
     }
 
@@ -118,9 +130,7 @@ impl Roster {
     pub fn neighbours(&self, rank: usize) -> impl Iterator<Item = (usize, u32)> {
         let here = self.places.get(rank);
         let is_near = move |(other, there): &(usize, &Place)| {
-            *other != rank
-                && here
-                    .is_some_and(|here| there.node == here.node && there.pid_namespace == here.pid_namespace)
+            *other != rank && here.is_some_and(|here| there.node == here.node)
         };
         self.places.iter().enumerate().filter(is_near).map(|(other, there)| (other, there.pid))
     }
@@ -157,14 +167,14 @@ impl Roster {
 mod tests {
     use super::*;
 
-    fn place(node: usize, cores: &str) -> Place {
-        let (host, pid_namespace) = (format!("n{node}"), "pid:[1]".to_owned());
-        Place { host, node, pid: 7, pid_namespace, cores: cores_of(cores) }
+    fn place(host: usize, cores: &str) -> Place {
+        let (host, boot, pid_namespace) = (format!("n{host}"), "1-2".to_owned(), "pid:[1]".to_owned());
+        Place { host, boot, node: 0, pid: 7, pid_namespace, cores: cores_of(cores) }
     }
 
     #[test]
     fn a_place_is_a_line() {
-        let here = Place::here(3);
+        let here = Place::here();
         assert_eq!(Place::of(&here.line()), Some(here.clone()));
         assert!(!here.cores.is_empty() && here.pid > 0 && !here.host.is_empty());
         assert_eq!(cores_of("0-2,5"), [0, 1, 2, 5]);
@@ -176,6 +186,18 @@ mod tests {
         assert_eq!(roster.by_node(0), [0, 2, 4, 1, 3]);
         assert_eq!(roster.by_node(1), [2, 4, 1, 3]);
         assert_eq!(Roster::of_threads(4).by_node(1), [1, 2, 3]);
+    }
+
+    #[test]
+    fn a_node_is_a_host_since_its_start_with_processes_that_see_each_other() {
+        let restarted = Place { boot: "3-4".to_owned(), ..place(0, "0") };
+        let contained = Place { pid_namespace: "pid:[2]".to_owned(), ..place(0, "0") };
+        let places =
+            vec![place(0, "0"), restarted, contained.clone(), place(7, "0"), contained, place(0, "0")];
+        let roster = Roster::of_processes(places);
+        assert_eq!((0..6).map(|rank| roster.node(rank)).collect::<Vec<_>>(), [0, 1, 2, 3, 2, 0]);
+        assert_eq!(roster.nodes(), 4);
+        assert_eq!(roster.neighbours(4).map(|(rank, _)| rank).collect::<Vec<_>>(), [2]);
     }
 
     #[test]

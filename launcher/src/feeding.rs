@@ -38,8 +38,10 @@ impl Feeding {
     /// Begins to read.
     pub fn read(spec: FeedSpec) -> Feeding {
         let (sender, receiver) = channel();
-        std::thread::spawn(move || drop(sender.send(Supply::prepare(&spec))));
-        Feeding { stage: Stage::Reading(receiver), stop: Arc::default() }
+        let stop: Arc<AtomicBool> = Arc::default();
+        let stopped = stop.clone();
+        std::thread::spawn(move || drop(sender.send(Supply::prepare(&spec, &stopped))));
+        Feeding { stage: Stage::Reading(receiver), stop }
     }
 
     /// Whether all has been read that has to be read before ranks begin.

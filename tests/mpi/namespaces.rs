@@ -30,8 +30,8 @@ impl Nodes<'_> {
         Some(Nodes { mpi, addresses: lines(mpi, "addresses") })
     }
 
-    /// A command that another one on the first node is to be added to, with what makes Open MPI's mpirun start ranks on both; and the
-    /// hosts as `--hosts` takes them, the second with one rank.
+    /// A command that another one on the first node is to be added to, with what makes Open MPI's mpirun or MPICH's mpiexec start ranks on
+    /// both; and the hosts as `--hosts` takes them, the second with one rank.
     pub fn enter(&self) -> (Command, String) {
         let mut command = Command::new(self.mpi.sandbox.path("enter"));
         command.arg(&lines(self.mpi, "names")[0]).current_dir(self.mpi.sandbox.path("."));
@@ -39,6 +39,7 @@ impl Nodes<'_> {
         for (name, value) in mca(&agent) {
             command.env(format!("OMPI_MCA_{name}"), value);
         }
+        command.env("HYDRA_LAUNCHER", "ssh").env("HYDRA_LAUNCHER_EXEC", &agent).env("HYDRA_IFACE", "cable");
         (command, format!("{}:2,{}:1", self.addresses[0], self.addresses[1]))
     }
 
@@ -46,6 +47,18 @@ impl Nodes<'_> {
     pub fn cut(&self) {
         let node = &lines(self.mpi, "names")[1];
         program::run(Command::new("ip").args(["-n", node, "link", "set", "cable", "down"])).succeeds();
+    }
+
+    /// Kills all processes of the first node, as many as there may be.
+    pub fn kill_first(&self) {
+        let node = &lines(self.mpi, "names")[0];
+        loop {
+            let pids = program::run(Command::new("ip").args(["netns", "pids", node])).succeeds().stdout;
+            if pids.is_empty() {
+                return;
+            }
+            pids.split_whitespace().for_each(|pid| self.mpi.signal("KILL", pid));
+        }
     }
 
     /// The launcher on the first node, with so many ranks on each, one node after the other or in turns.

@@ -49,10 +49,9 @@ int open64(const char *path, int flags, mode_t mode) {
 	}
 
 CALL(MPI_Init_thread)
-CALL(MPI_Comm_split_type)
 CALL(MPI_Iallgather)
 CALL(MPI_Comm_dup)
-CALL(MPI_Win_allocate_shared)
+CALL(MPI_Win_allocate)
 CALL(MPI_Win_free)
 CALL(MPI_Finalize)
 CALL(MPI_Isend)

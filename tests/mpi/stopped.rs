@@ -25,11 +25,11 @@ fn a_rank_that_is_stopped_in_any_call_of_set_up_or_end_is_named() {
     for (call, rank, transport) in [
         ("MPI_Init_thread", 2, "shared"),
         ("MPI_Init_thread", 0, "shared"),
-        ("MPI_Comm_split_type", 1, "shared"),
+        ("MPI_Isend", 1, "shared"),
         ("MPI_Iallgather", 2, "messages"),
         ("MPI_Comm_dup", 1, "messages"),
-        ("MPI_Win_allocate_shared", 0, "shared"),
-        ("MPI_Win_free", 2, "shared"),
+        ("MPI_Win_allocate", 0, "rma"),
+        ("MPI_Win_free", 2, "rma"),
         ("MPI_Finalize", 1, "messages"),
     ] {
         let options = format!("--steps 3 --step-timeout 1 --transport {transport}");

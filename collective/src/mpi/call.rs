@@ -142,30 +142,6 @@ impl Comm {
         }
     }
 
-    /// The ranks that can share memory with this one.
-    pub fn of_node(self) -> Result<Comm, Error> {
-        // SAFETY: a valid communicator; all its ranks call this.
-        unsafe {
-            let mut comm = ffi::RSMPI_COMM_NULL;
-            let (kind, info) = (ffi::RSMPI_COMM_TYPE_SHARED, ffi::RSMPI_INFO_NULL);
-            let code = ffi::MPI_Comm_split_type(self.0, kind, 0, info, &mut comm);
-            check("MPI_Comm_split_type", code)?;
-            Comm(comm).returning_errors()
-        }
-    }
-
-    /// The lowest of all ranks' numbers.
-    pub fn lowest(self, number: usize) -> Result<usize, Error> {
-        let (number, mut lowest) = (number as u64, 0u64);
-        // SAFETY: one u64 in and out.
-        unsafe {
-            let (from, to) = (ptr::from_ref(&number).cast(), ptr::from_mut(&mut lowest).cast());
-            let (kind, operation) = (ffi::RSMPI_UINT64_T, ffi::RSMPI_MIN);
-            check("MPI_Allreduce", ffi::MPI_Allreduce(from, to, 1, kind, operation, self.0))?;
-        }
-        Ok(lowest as usize)
-    }
-
     /// Gives every rank every rank's text, by rank.
     pub fn exchange(self, text: &str) -> Result<Vec<String>, Error> {
         let size = self.size()?;

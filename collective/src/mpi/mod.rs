@@ -4,7 +4,7 @@
 //! - [`selected`]: what it has selected to carry its messages.
 //! - [`vigil`]: limits what is waited for outside of steps; [`roll`]: who has come, and who lives.
 //! - [`watch`]: notices when a process of this node dies.
-//! - [`window`]: memory that the ranks of a node share.
+//! - [`memory`]: memory that the ranks of a node share; [`window`]: memory that a rank exposes to all others.
 //! - [`messages`]: weights and gradients as messages, or got from memory that is [`exposed`].
 //!
 //! Only the thread that joined the world talks to MPI, and while it does something else one that gives signs of life. Waits poll, because
@@ -12,6 +12,7 @@
 
 mod call;
 mod exposed;
+mod memory;
 mod messages;
 mod requests;
 mod roll;
@@ -28,6 +29,7 @@ use crate::link::{Server, Worker};
 use crate::roster::Place;
 use crate::{Error, Fabric, Roster, Transport};
 use call::Comm;
+use memory::Memory;
 use messages::{MessageServer, MessageWorker};
 use std::ops::Range;
 use std::sync::{Arc, Mutex};
@@ -41,8 +43,6 @@ pub struct World {
     /// All that the launcher started, those that were set aside among them.
     whole: Comm,
     comm: Comm,
-    /// The ranks of this node.
-    neighbours: Comm,
     rank: usize,
     roster: Arc<Roster>,
     library: String,
@@ -64,7 +64,7 @@ impl World {
         };
         let library = call::library();
         check_library(&library)?;
-        selected::ask_ucx()?;
+        selected::prepare(&library)?;
         let vigil = Vigil::start(&launched, limit, say);
         let comm = vigil.during("while MPI begins", call::initialize)?;
         let (rank, size) = (comm.rank()?, comm.size()?);
@@ -78,20 +78,17 @@ impl World {
             return Ok(None);
         }
         vigil.know(comm)?;
-        let (neighbours, roster, flag) = vigil.with(size, "to join the world", || {
-            let neighbours = comm.of_node()?;
-            let node = neighbours.lowest(rank)?;
-            let lines = comm.exchange(&Place::here(node).line())?;
+        let (roster, flag) = vigil.with(size, "to join the world", || {
+            let lines = comm.exchange(&Place::here().line())?;
             let places = lines.iter().filter_map(|line| Place::of(line)).collect();
             let roster = Arc::new(Roster::of_processes(places));
             vigil.know_processes(&roster);
-            let flag = Arc::new(Window::allocate(&neighbours, node == rank, 1)?);
-            comm.exchange("")?;
-            Ok((neighbours, roster, flag))
+            let flag = Arc::new(Memory::share(comm, roster.node(rank), 1)?);
+            Ok((roster, flag))
         })?;
         let watch = Watch::start(rank, roster.clone(), flag, say);
         let (whole, windows) = (comm, Mutex::default());
-        Ok(Some(World { whole, comm, neighbours, rank, roster, library, vigil, watch, windows }))
+        Ok(Some(World { whole, comm, rank, roster, library, vigil, watch, windows }))
     }
 
     /// Leaves the last `count` ranks out of everything but [`World::leave`] and [`World::abort`]: they go their own ways, and the world is
@@ -101,12 +98,9 @@ impl World {
     /// If MPI fails.
     pub fn set_aside(self, count: usize) -> Result<World, Error> {
         let left = self.roster.len().saturating_sub(count);
-        let (comm, neighbours) = self.set_up(|| {
-            let comm = self.comm.divide(self.rank < left)?;
-            Ok((comm, comm.of_node()?))
-        })?;
+        let comm = self.set_up(|| self.comm.divide(self.rank < left))?;
         let roster = Arc::new(Roster::of_processes(self.roster.places()[..left].to_vec()));
-        Ok(World { comm, neighbours, roster, ..self })
+        Ok(World { comm, roster, ..self })
     }
 
     /// Whether this process was set aside.
@@ -189,7 +183,7 @@ impl World {
     /// If MPI fails.
     pub fn server(&self, shape: &Shape, transport: Transport) -> Result<Server, Error> {
         let end: Box<dyn ServerEnd> = match transport {
-            Transport::Shared => Box::new(self.board(self.comm, self.rank == 0, shape)?.server(shape)),
+            Transport::Shared => Box::new(self.board(shape)?.server(shape)),
             Transport::Messages => {
                 Box::new(MessageServer::new(self.duplicate()?, shape, None, |rank| self.is_near(rank)))
             }
@@ -217,7 +211,7 @@ impl World {
         let index = shape.ranks.iter().position(|&rank| rank == self.rank).expect("a worker of the shape");
         let mut from = 0;
         let end: Box<dyn WorkerEnd> = match transport {
-            Transport::Shared => Box::new(self.board(self.comm, false, shape)?.worker(shape, index, None)),
+            Transport::Shared => Box::new(self.board(shape)?.worker(shape, index, None)),
             Transport::Messages => {
                 let (weights, slot) = (messages::buffer(shape, 1), messages::buffer(shape, shape.nodes));
                 let is_near = self.is_near(self.rank);
@@ -245,7 +239,7 @@ impl World {
     fn leaders(&self, shape: &Shape) -> Result<LeadersServer, Error> {
         let own = self.node_of(shape, 0);
         let near = Shape { ranks: &shape.ranks[own.clone()], ..*shape };
-        let near = self.board(self.neighbours, true, &near)?.server(&near);
+        let near = self.board(&near)?.server(&near);
         let mut nodes = Vec::new();
         let mut next = own.end;
         while next < shape.workers() {
@@ -260,10 +254,9 @@ impl World {
 
     /// The end of worker `index` of a node whose workers are those of `shape`.
     fn led(&self, shape: &Shape, index: usize) -> Result<Box<dyn WorkerEnd>, Error> {
-        let is_first = self.roster.node(self.rank) == self.rank;
-        let board = self.board(self.neighbours, is_first, shape)?;
+        let board = self.board(shape)?;
         let comm = self.duplicate()?;
-        if !is_first {
+        if self.roster.node(self.rank) != self.rank {
             return Ok(Box::new(board.worker(shape, index, None)));
         }
         let upward = Shape { nodes: shape.nodes_of_leader, ..*shape };
@@ -287,13 +280,11 @@ impl World {
         first..first + (first..shape.workers()).take_while(is_there).count()
     }
 
-    /// A board in memory that all ranks of `comm` map, zeroed.
-    fn board(&self, comm: Comm, is_first: bool, shape: &Shape) -> Result<Arc<Board>, Error> {
-        let window = self.set_up(|| Window::allocate(&comm, is_first, Board::bytes(shape)))?;
-        let window = Arc::new(window);
-        self.keep(Some(&window));
-        self.set_up(|| Ok(()))?;
-        Ok(window::board(&window, shape))
+    /// A board in memory that the ranks of this node share.
+    fn board(&self, shape: &Shape) -> Result<Arc<Board>, Error> {
+        let node = self.roster.node(self.rank);
+        let memory = self.set_up(|| Memory::share(self.comm, node, Board::bytes(shape)))?;
+        Ok(Arc::new(memory).board(shape))
     }
 
     /// Keeps a window until all ranks leave.
@@ -324,8 +315,8 @@ impl World {
         let (all, is_aside) = (self.whole.size()?, self.is_aside());
         let World { vigil, watch, windows, .. } = self;
         vigil.at_last(all, is_aside, || {
-            let mut windows = windows.into_inner().expect("no panic while it is held");
-            windows.insert(0, watch.stop());
+            let windows = windows.into_inner().expect("no panic while it is held");
+            watch.stop();
             for window in windows {
                 Arc::into_inner(window).expect("no link outlives its world").free()?;
             }

@@ -1,4 +1,4 @@
-//! What MPI has selected to carry its messages.
+//! What MPI is told before it begins, and what it has selected to carry its messages.
 
 #![allow(unsafe_code)] // Calls of C functions.
 
@@ -7,7 +7,8 @@ use crate::{Error, Fabric};
 use mpi::ffi;
 use rustix::fs::{MemfdFlags, memfd_create};
 use std::ffi::{CStr, c_int, c_void};
-use std::os::fd::AsRawFd;
+use std::io;
+use std::os::fd::IntoRawFd;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::Command;
@@ -18,29 +19,72 @@ const UCX_LOG_FILE: &str = "UCX_LOG_FILE";
 const UCX_LOG_LEVEL: &str = "UCX_LOG_LEVEL";
 /// What the name of a file that is open in this process begins with.
 const IN_MEMORY: &str = "/proc/self/fd/";
+/// Which of its layers Open MPI may send by, and whether its calls leave the core to others while they wait.
+const OPEN_MPI_LAYERS: &str = "OMPI_MCA_pml";
+const OPEN_MPI_YIELDS: &str = "OMPI_MCA_mpi_yield_when_idle";
+/// How many ranks Open MPI's launcher has started, in all and on this node.
+const OPEN_MPI_RANKS: [&str; 2] = ["OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_LOCAL_SIZE"];
 
-/// Makes UCX write down what it selects, unless the environment says already what it is to write. UCX reads these variables when it is
-/// loaded, which may be before the program begins: so the program begins anew, as the same process. The log lies in memory.
+/// Sets what MPI and UCX read from the environment, unless it says something else already.
+///
+/// - UCX is to write down what it selects, to a log in memory.
+/// - Open MPI is not to look for networks that match messages by themselves where all ranks are on one node: that takes as long as all the
+///   rest of its beginning, and opens libraries of which none is used then.
+/// - Where ranks share a core, those that wait in Open MPI's calls are to leave it to those that they wait for. It does so by itself only
+///   where it has been given fewer slots than ranks.
+///
+/// Where UCX has read its variables already, as a library of this program, or other threads may be reading some, the program begins anew, as
+/// the same process.
 ///
 /// # Errors
 /// If it cannot.
-pub fn ask_ucx() -> Result<(), Error> {
-    if [UCX_LOG_FILE, UCX_LOG_LEVEL].iter().any(|name| std::env::var_os(name).is_some()) {
+pub fn prepare(library: &str) -> Result<(), Error> {
+    let is_set = |name: &&str| std::env::var_os(name).is_some();
+    let mut settings = Vec::new();
+    if ![UCX_LOG_FILE, UCX_LOG_LEVEL].iter().any(is_set) {
+        // It is inherited over the new beginning.
+        let log = memfd_create("ucx-log", MemfdFlags::empty()).map_err(|errno| cannot_begin(errno.into()))?;
+        settings.push((UCX_LOG_FILE, format!("{IN_MEMORY}{}", log.into_raw_fd())));
+        settings.push((UCX_LOG_LEVEL, "info".to_owned()));
+    }
+    if library.starts_with("Open MPI") {
+        let number = |name| std::env::var(name).ok().and_then(|value| value.parse::<usize>().ok());
+        let [all, here] = OPEN_MPI_RANKS.map(number);
+        if here.is_some() && here == all && !is_set(&OPEN_MPI_LAYERS) {
+            settings.push((OPEN_MPI_LAYERS, "^cm".to_owned()));
+        }
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        if here.is_some_and(|here| here > cores) && !is_set(&OPEN_MPI_YIELDS) {
+            settings.push((OPEN_MPI_YIELDS, "1".to_owned()));
+        }
+    }
+    if settings.is_empty() {
         return Ok(());
     }
-    let failed = |cause: std::io::Error| {
-        let reason =
-            format!("the program cannot begin anew to have UCX's log: {cause}; UCX_LOG_LEVEL=warn avoids it");
-        Error::Failed { reason }
-    };
-    // It is inherited over the new beginning.
-    let log = memfd_create("ucx-log", MemfdFlags::empty()).map_err(|errno| failed(errno.into()))?;
-    let mut arguments = std::env::args_os();
-    let name = arguments.next().unwrap_or_default();
-    let mut again = Command::new(std::env::current_exe().map_err(failed)?);
-    again.arg0(name).args(arguments).env(UCX_LOG_LEVEL, "info");
-    again.env(UCX_LOG_FILE, format!("{IN_MEMORY}{}", log.as_raw_fd()));
-    Err(failed(again.exec()))
+    if maps().contains("/libucs.so") || !is_only_thread() {
+        let mut arguments = std::env::args_os();
+        let name = arguments.next().unwrap_or_default();
+        let mut again = Command::new(std::env::current_exe().map_err(cannot_begin)?);
+        return Err(cannot_begin(again.arg0(name).args(arguments).envs(settings).exec()));
+    }
+    // SAFETY: no other thread is there to read the environment meanwhile.
+    settings.iter().for_each(|(name, value)| unsafe { std::env::set_var(name, value) });
+    Ok(())
+}
+
+fn cannot_begin(cause: io::Error) -> Error {
+    let reason =
+        format!("the program cannot begin anew to have UCX's log: {cause}; UCX_LOG_LEVEL=warn avoids it");
+    Error::Failed { reason }
+}
+
+fn is_only_thread() -> bool {
+    std::fs::read_dir("/proc/self/task").is_ok_and(|threads| threads.count() == 1)
+}
+
+/// The files that this process has mapped, and more: proc_pid_maps(5).
+fn maps() -> String {
+    std::fs::read_to_string("/proc/self/maps").unwrap_or_default()
 }
 
 /// The log of this process, if it is ours.
@@ -60,7 +104,10 @@ pub fn fabric(library: &str, nodes: usize) -> Result<Fabric, Error> {
     let ucx = Fabric::ucx_transports(&ucx_log().unwrap_or_default());
     let devices = Fabric::open_devices(Path::new("/proc/self"), Path::new("/sys"));
     if library.starts_with("Open MPI") {
-        let names = variables()?;
+        let mut names = Fabric::mapped_components(&maps(), library);
+        if names.is_empty() {
+            names = variables()?;
+        }
         return Ok(Fabric::of_open_mpi(names.iter().map(String::as_str), &ucx, devices, nodes));
     }
     let device = device();
@@ -78,7 +125,7 @@ fn provider() -> Option<String> {
     Some(name.to_string_lossy().into_owned())
 }
 
-/// The names of the tool interface's variables that are valid.
+/// The names of the tool interface's variables that are valid. It opens all components that there are, which takes long.
 fn variables() -> Result<Vec<String>, Error> {
     let mut names = Vec::new();
     // SAFETY: plain out parameters; a name is cut to the length given with its buffer, and nulls stand for what is not wanted.

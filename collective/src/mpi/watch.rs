@@ -4,7 +4,7 @@
 //! other ranks' processes here and says which rank it was; on a kernel without them it does nothing. Ranks that end on
 //! purpose raise a flag on their node before.
 
-use super::window::Window;
+use super::memory::Memory;
 use crate::Roster;
 use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
 use rustix::fd::OwnedFd;
@@ -16,17 +16,17 @@ use std::thread::JoinHandle;
 /// The watching thread's counterpart.
 pub struct Watch {
     /// Holds the flag.
-    window: Arc<Window>,
+    memory: Arc<Memory>,
     /// Wakes the thread.
     wake: Arc<OwnedFd>,
     thread: JoinHandle<()>,
 }
 
 impl Watch {
-    /// Watches the other ranks of this node, which share `window`. The lowest rank that is left of them says so, and ends.
-    pub fn start(rank: usize, roster: Arc<Roster>, window: Arc<Window>, say: fn(&str)) -> Watch {
+    /// Watches the other ranks of this node, which share `memory`. The lowest rank that is left of them says so, and ends.
+    pub fn start(rank: usize, roster: Arc<Roster>, memory: Arc<Memory>, say: fn(&str)) -> Watch {
         let wake = Arc::new(eventfd(0, EventfdFlags::CLOEXEC).expect("a file descriptor is left"));
-        let (seen, woken) = (window.clone(), wake.clone());
+        let (seen, woken) = (memory.clone(), wake.clone());
         let thread = std::thread::spawn(move || {
             let peers = peers(rank, &roster);
             let watched = std::iter::once(&*woken).chain(peers.iter().map(|(_, process)| process));
@@ -43,21 +43,20 @@ impl Watch {
                 std::process::exit(1);
             }
         });
-        Watch { window, wake, thread }
+        Watch { memory, wake, thread }
     }
 
     /// From now on the processes of this node may end.
     pub fn announce_end(&self) {
-        self.window.flag().store(true, Ordering::Release);
+        self.memory.flag().store(true, Ordering::Release);
     }
 
     /// Ends the watching thread.
-    pub fn stop(self) -> Arc<Window> {
+    pub fn stop(self) {
         let woken = rustix::io::write(&*self.wake, &1u64.to_ne_bytes());
         if woken.is_ok() {
             self.thread.join().expect("it does not panic");
         }
-        self.window
     }
 }
 

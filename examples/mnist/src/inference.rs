@@ -1,6 +1,7 @@
 //! `mnist inference`
 
 use crate::console::{self, Console};
+use crate::digests::Digests;
 use crate::fabric::Found;
 use crate::launched::Launched;
 use crate::source::{self, CLASSES};
@@ -48,8 +49,9 @@ pub fn run(options: &cli::Inference) -> Result<ExitCode> {
 fn run_rank(options: &cli::Inference, world: Option<&World>, launched: &Launched) -> Result<ExitCode> {
     let size = ranks::size(options.cluster_size, 0, world);
     let (rank, storage) = (world.map_or(0, World::rank), Storage::from_environment()?);
-    let fills_cache = options.data.data.is_none() && options.data.images.is_none();
-    let work = ranks::in_turn(world, fills_cache, || Work::prepare(options, rank, &storage))?;
+    let digests = Digests::default();
+    let prepare = || Work::prepare(options, rank, &storage, &digests);
+    let work = ranks::in_turn(world, options.data.images.is_none(), &digests, prepare)?;
     let (size, work, output) = both(world, size, work, (&storage, &options.output))?;
     Found::here(&options.fabric, world.map(|world| (world, Transport::Messages)))?;
     launched.start(if world.is_some() { 1 } else { size })?;
@@ -129,22 +131,28 @@ struct Work<'a> {
     input: Input<'a>,
     /// Rank 0 begins it, and the others join.
     output: Option<Output<'a>>,
+    digests: &'a Digests,
 }
 
 impl<'a> Work<'a> {
-    fn prepare(options: &'a cli::Inference, rank: usize, storage: &'a Storage) -> Result<Work<'a>> {
+    fn prepare(
+        options: &'a cli::Inference,
+        rank: usize,
+        storage: &'a Storage,
+        digests: &'a Digests,
+    ) -> Result<Work<'a>> {
         let (model, weights) = read_model(storage, &options.model)?;
         let output = if rank == 0 { Some(begin(storage, options)?) } else { None };
-        let input = Input::open(storage, &options.data)?;
+        let input = Input::open(storage, &options.data, digests)?;
         parts::check_model(&model, (input.width(), input.path()), &options.model)?;
-        Ok(Work { model, weights, input, output })
+        Ok(Work { model, weights, input, output, digests })
     }
 
     /// What has to be the same on all ranks.
     fn facts(&self) -> Vec<(String, String)> {
         let facts = [
             ("the version", env!("CARGO_PKG_VERSION").to_owned()),
-            ("the program's digest", ranks::program_digest()),
+            ("the program's digest", self.digests.program()),
             ("the model's weights", checkpoint::sha256(&self.weights)),
             ("the number of parts", self.input.parts().to_string()),
             ("the number of bytes", self.input.bytes().to_string()),
@@ -202,12 +210,12 @@ enum Input<'a> {
 }
 
 impl<'a> Input<'a> {
-    fn open(storage: &'a Storage, data: &'a cli::Data) -> Result<Input<'a>> {
+    fn open(storage: &'a Storage, data: &'a cli::Data, digests: &Digests) -> Result<Input<'a>> {
         if let Some(images) = &data.images {
             let source = parts::find(storage, data.format(), (images, data.labels.as_deref()), false)?;
             return Ok(Input::Parts(source, images));
         }
-        let mnist = source::open(data.data.as_deref(), &|text| console::remark(text))?;
+        let mnist = source::open(data.data.as_deref(), &|text| console::remark(text), digests)?;
         if let Some(warning) = &mnist.warning {
             console::remark(warning);
         }

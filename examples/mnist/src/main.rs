@@ -2,6 +2,7 @@
 
 mod cli;
 mod console;
+mod digests;
 mod doctor;
 mod driver;
 mod evaluator;

@@ -1,5 +1,6 @@
 //! What is trained on what: the data, the model, and whether they fit.
 
+use crate::digests::Digests;
 use crate::memory::{self, Ranks};
 use crate::{cli, console, parts, ranks, recipe, source};
 use anyhow::{Result, ensure};
@@ -33,12 +34,13 @@ pub struct Material {
 }
 
 impl Material {
-    /// Reads or is fed; finds out whether it fits.
+    /// Reads or is fed; finds out whether it fits. What `digests` know already is not computed again.
     pub fn prepare(
         options: &cli::Train,
         storage: &Storage,
         world: Option<&World>,
         fed: Option<&Fed>,
+        digests: &Digests,
     ) -> Result<Material> {
         let world_size =
             ranks::size(options.cluster.cluster_size, ranks::evaluators(&options.cluster), world)?;
@@ -53,7 +55,7 @@ impl Material {
         let training = match &options.data.images {
             Some(images) => parts::training(storage, images, options, fed.map(Fed::records))?,
             None => {
-                let mnist = source::open(options.data.data.as_deref(), remark)?;
+                let mnist = source::open(options.data.data.as_deref(), remark, digests)?;
                 mnist.warning.as_deref().into_iter().for_each(remark);
                 mnist.into_training()?
             }
@@ -79,7 +81,9 @@ impl Material {
 /// What an evaluator needs that has a process of its own: the model's shape, and the records to evaluate on, if there are any.
 pub fn of_evaluator(options: &cli::Train, storage: &Storage) -> Result<(Model, Option<Records>)> {
     let test = match (&options.data.images, &options.test_images) {
-        (None, _) => source::open(options.data.data.as_deref(), &|_| ())?.into_training()?.test,
+        (None, _) => {
+            source::open(options.data.data.as_deref(), &|_| (), &Digests::default())?.into_training()?.test
+        }
         (Some(_), None) => None,
         (Some(_), Some(images)) => Some(parts::test(storage, images, options)?),
     };

@@ -2,6 +2,7 @@
 
 use crate::cli;
 use crate::console::{self, Console};
+use crate::digests::Digests;
 use crate::parts;
 use crate::source::{self, CLASSES, SCALE};
 use anyhow::{Context, Result, ensure};
@@ -55,7 +56,7 @@ pub fn run(options: &cli::Prepare) -> Result<ExitCode> {
 /// Writes both sets and returns their digests.
 fn write(options: &cli::Prepare, storage: &Storage) -> Result<[Option<String>; 2]> {
     let output = Output::begin(storage, &options.output, options.overwrite)?;
-    let mnist = source::open(options.data.as_deref(), &|text| console::remark(text))?;
+    let mnist = source::open(options.data.as_deref(), &|text| console::remark(text), &Digests::default())?;
     if let Some(warning) = &mnist.warning {
         console::remark(warning);
     }

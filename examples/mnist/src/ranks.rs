@@ -1,6 +1,7 @@
 //! The ranks of a job as processes: joining and leaving their world, and who speaks in it.
 
 use crate::cli::{self, RecipeName, TransportName};
+use crate::digests::Digests;
 use crate::{console, fed};
 use anyhow::{Result, bail, ensure};
 use muster::cluster::{Cluster, Mode};
@@ -53,12 +54,24 @@ pub fn run(
     }
 }
 
-/// Does `work`; where it may fill the cache, the first rank of each node goes first.
-pub fn in_turn<T>(world: Option<&World>, fills_cache: bool, work: impl Fn() -> T) -> Result<T> {
+/// Does `work`; where it reads what may have to be fetched into the cache, the first rank of each node goes first, and tells the others which
+/// digests it has found.
+pub fn in_turn<T>(
+    world: Option<&World>,
+    fills_cache: bool,
+    digests: &Digests,
+    work: impl Fn() -> T,
+) -> Result<T> {
     let Some(world) = world.filter(|_| fills_cache) else { return Ok(work()) };
-    let is_first = world.roster().places()[world.rank()].node == world.rank();
-    let first = is_first.then(&work);
-    world.exchange_after_work("")?;
+    let first_rank = world.roster().places()[world.rank()].node;
+    let first = (first_rank == world.rank()).then(|| {
+        std::thread::scope(|scope| {
+            scope.spawn(|| digests.program());
+            work()
+        })
+    });
+    let told = world.exchange_after_work(&first.as_ref().map_or(String::new(), |_| digests.text()))?;
+    digests.learn(&told[first_rank]);
     Ok(first.unwrap_or_else(work))
 }
 
@@ -109,13 +122,6 @@ pub fn are_two_in_step(options: &cli::Train, world: Option<&World>) -> bool {
 /// Threads that this process may run at once, by affinity and cgroup.
 pub fn usable_cores() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)
-}
-
-/// The digest of this program's file: ranks that were built from different sources may have the same version.
-pub fn program_digest() -> String {
-    let mut hash = blake3::Hasher::new();
-    let read = std::fs::File::open("/proc/self/exe").and_then(|file| hash.update_reader(file).map(drop));
-    read.map_or_else(|error| error.to_string(), |()| hash.finalize().to_hex()[..16].to_owned())
 }
 
 /// The ranks that share this node's memory.

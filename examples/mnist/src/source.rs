@@ -11,6 +11,7 @@ use anyhow::{Result, bail, ensure};
 use muster::dataset::{Content, Dataset, check_same_shape, hex};
 use muster::records::Records;
 
+use crate::digests::Digests;
 use crate::fetch::{FILES, Fetcher, Say};
 use crate::synthetic;
 
@@ -39,15 +40,15 @@ pub struct Mnist {
 }
 
 /// Opens what `--data` names; `None` stands for the cache, which is fetched into when it is not whole. When
-/// that fails, too, the digits are drawn and [`Mnist::warning`] says so.
+/// that fails, too, the digits are drawn and [`Mnist::warning`] says so. What `digests` know already is not computed again.
 ///
 /// # Errors
 /// When the named directory has no data set or a damaged one.
-pub fn open(data: Option<&Path>, say: Say) -> Result<Mnist> {
+pub fn open(data: Option<&Path>, say: Say, digests: &Digests) -> Result<Mnist> {
     match data {
         Some(data) if data == Path::new(SYNTHETIC) => Ok(drawn()),
-        Some(directory) => load(directory),
-        None => cached_or_fetched(&cache_dir(say), &Fetcher::from_env(say)),
+        Some(directory) => load(directory, digests),
+        None => cached_or_fetched(&cache_dir(say), &Fetcher::from_env(say), digests),
     }
 }
 
@@ -80,14 +81,14 @@ fn cache_base(xdg_cache_home: Option<OsString>, home: Option<OsString>) -> Optio
     absolute(xdg_cache_home).or_else(|| Some(absolute(home)?.join(".cache")))
 }
 
-fn cached_or_fetched(cache: &Path, fetcher: &Fetcher) -> Result<Mnist> {
-    if let Ok(cached) = load(cache)
+fn cached_or_fetched(cache: &Path, fetcher: &Fetcher, digests: &Digests) -> Result<Mnist> {
+    if let Ok(cached) = load(cache, digests)
         && cached.name == MNIST
     {
         return Ok(cached);
     }
     match fetcher.fetch(cache) {
-        Ok(()) => load(cache),
+        Ok(()) => load(cache, digests),
         Err(error) => Ok(Mnist { warning: Some(synthetic_warning(&error)), ..drawn() }),
     }
 }
@@ -110,8 +111,8 @@ fn drawn() -> Mnist {
     Mnist { train: Some(train), test: Some(test), name: SYNTHETIC, warning: None, origin }
 }
 
-/// Loads the sets that `directory` holds, each file raw or `.gz`, and computes their digests.
-fn load(directory: &Path) -> Result<Mnist> {
+/// Loads the sets that `directory` holds, each file raw or `.gz`, with their digests.
+fn load(directory: &Path, digests: &Digests) -> Result<Mnist> {
     let entries = fs::read_dir(directory);
     if let Err(error) = entries {
         bail!(
@@ -119,7 +120,7 @@ fn load(directory: &Path) -> Result<Mnist> {
             directory.display()
         );
     }
-    let (train, test) = rayon::join(|| load_pair(directory, 0), || load_pair(directory, 2));
+    let (train, test) = rayon::join(|| load_pair(directory, 0, digests), || load_pair(directory, 2, digests));
     let (train, test) = (train?, test?);
     ensure!(
         train.is_some() || test.is_some(),
@@ -138,12 +139,13 @@ fn load(directory: &Path) -> Result<Mnist> {
 }
 
 /// The set whose images are `FILES[first]` and whose labels are the next, if its images are there.
-fn load_pair(directory: &Path, first: usize) -> Result<Option<Dataset>> {
+fn load_pair(directory: &Path, first: usize, digests: &Digests) -> Result<Option<Dataset>> {
     let [images, labels] = [first, first + 1].map(|i| find(directory, FILES[i].name));
     match (images, labels) {
         (Some(images), labels) => {
             let dataset = Dataset::from_idx(&images, labels.as_deref(), SCALE, CLASSES)?;
-            dataset.digest();
+            let files: Vec<&Path> = [Some(&*images), labels.as_deref()].into_iter().flatten().collect();
+            digests.content(&dataset, &files);
             Ok(Some(dataset))
         }
         (None, Some(labels)) => {

@@ -4,6 +4,7 @@ mod terminal;
 
 use crate::cli;
 use crate::console::{self, Console, interrupts};
+use crate::digests::Digests;
 use crate::fabric::Found;
 use crate::launched::Launched;
 use crate::material::{Material, threads};
@@ -76,9 +77,10 @@ fn run_rank(options: &cli::Train, world: Option<&World>, launched: &Launched) ->
         launched.start(ranks_here)?;
     }
     let fed = launched.fed(source::SCALE);
-    let prepare = || Material::prepare(options, &storage, world, fed.as_ref());
-    let material = ranks::in_turn(world, options.data.data.is_none() && !is_fed, prepare)?;
-    let kernels = agree(world, options, &material)?;
+    let digests = Digests::default();
+    let prepare = || Material::prepare(options, &storage, world, fed.as_ref(), &digests);
+    let material = ranks::in_turn(world, options.data.images.is_none() && !is_fed, &digests, prepare)?;
+    let kernels = agree(world, options, &material, &digests)?;
     let material = material?;
     let watch = |rank, steps| launched.step(rank, steps);
     let cluster = ranks::cluster(options, world, fed.as_ref(), &watch)?;
@@ -143,6 +145,7 @@ fn agree(
     world: Option<&World>,
     options: &cli::Train,
     material: &Result<Material>,
+    digests: &Digests,
 ) -> Result<&'static Kernels> {
     let Some(world) = world else { return Ok(Kernels::select()?) };
     let facts = |material: &Material| {
@@ -154,7 +157,7 @@ fn agree(
         };
         let others = [
             ("the version", env!("CARGO_PKG_VERSION").to_owned()),
-            ("the program's digest", ranks::program_digest()),
+            ("the program's digest", digests.program()),
             ("--async", format!("{:?}", ranks::mode(options))),
             ("--server-trains", options.cluster.server_trains.to_string()),
             ("--transport", format!("{:?}", options.cluster.transport)),

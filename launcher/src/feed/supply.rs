@@ -2,7 +2,7 @@
 
 use super::results::Results;
 use super::spec::{Course, FeedSpec, Goal};
-use super::stream::{Stream, is_early};
+use super::stream::{LOOK, Stream, is_early};
 use super::{Feeder, Portion, Progress, Tally};
 use crate::error::Error;
 use muster::batch::{Batch, Schedule};
@@ -14,7 +14,7 @@ use muster::sequence::Sequence;
 use muster::storage::Storage;
 use std::ops::Range;
 use std::path::Path;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Records of a portion in inference: enough to keep a worker busy, few enough to divide a part among many.
 const INFERENCE_RECORDS: usize = 1024;
@@ -29,11 +29,12 @@ pub struct Supply {
 }
 
 impl Supply {
-    /// Reads what is to be trained on; finds the parts of everything else.
+    /// Reads what is to be trained on; finds the parts of everything else. Where parts have yet to appear, waits for the first of them, since
+    /// their manifest may tell the shape of records, or until `stop` says so.
     ///
     /// # Errors
     /// If there is nothing, or it cannot be read.
-    pub fn prepare(spec: &FeedSpec) -> Result<Supply, Error> {
+    pub fn prepare(spec: &FeedSpec, stop: &AtomicBool) -> Result<Supply, Error> {
         let storage = Storage::from_environment()?;
         let records = match spec.goal {
             Goal::Train(_) if !spec.follow => Some(read(spec, &storage)?),
@@ -44,7 +45,7 @@ impl Supply {
             // How many will come nobody knows: more than any training takes.
             None => Facts {
                 records: u32::MAX as usize,
-                shape: shape(spec, &storage)?,
+                shape: shape(spec, &storage, stop)?,
                 classes: spec.classes,
                 content: Content { features_sha256: [0; 32], labels_sha256: Some([0; 32]) },
                 is_sparse: spec.is_bytes,
@@ -181,12 +182,15 @@ impl Supply {
     }
 }
 
-/// The shape of a record. Where parts have yet to appear, so has the manifest that may tell it.
-fn shape(spec: &FeedSpec, storage: &Storage) -> Result<Vec<usize>, Error> {
-    match spec.find(storage) {
-        Ok(source) => Ok(source.shape().to_vec()),
-        Err(error) if spec.follow && is_early(&error) => Ok(spec.shape.clone()),
-        Err(error) => Err(error),
+/// The shape of a record, by the first part or the manifest beside it; stopped before there is one, what the program says.
+fn shape(spec: &FeedSpec, storage: &Storage, stop: &AtomicBool) -> Result<Vec<usize>, Error> {
+    loop {
+        match spec.find(storage) {
+            Ok(source) => return Ok(source.shape().to_vec()),
+            Err(error) if !spec.follow || !is_early(&error) => return Err(error),
+            Err(_) if stop.load(Ordering::Acquire) => return Ok(spec.shape.clone()),
+            Err(_) => std::thread::sleep(LOOK),
+        }
     }
 }
 

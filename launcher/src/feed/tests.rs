@@ -3,6 +3,7 @@ use crate::error::Error;
 use crate::key::JobKey;
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, TcpStream};
+use std::sync::atomic::AtomicBool;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -307,7 +308,7 @@ fn epoch_of(parts: &std::path::Path, cache_bytes: u64) -> Vec<u8> {
         ..muster::train::Recipe::of(muster::optimizer::Optimizer::Sgd)
     };
     let spec = spec::FeedSpec { cache_bytes, ..spec::FeedSpec::training("csv2", parts, &[20], 3, &recipe) };
-    let supply = Supply::prepare(&spec).unwrap();
+    let supply = Supply::prepare(&spec, &AtomicBool::new(false)).unwrap();
     let key = JobKey::random();
     let mut inlet = Inlet::listen(HOST, key.clone()).unwrap();
     let address = inlet.address();
@@ -324,7 +325,7 @@ fn epoch_of(parts: &std::path::Path, cache_bytes: u64) -> Vec<u8> {
         bytes
     });
     let mut feeder = Feeder::connect(&key, &[address], false, PATIENCE).unwrap();
-    let tally = supply.feed(&mut feeder, &std::sync::atomic::AtomicBool::new(false)).unwrap();
+    let tally = supply.feed(&mut feeder, &AtomicBool::new(false)).unwrap();
     assert_eq!(tally.records, 3000);
     worker.join().unwrap()
 }

@@ -34,7 +34,7 @@ fn directory(names: &[&str]) -> TempDir {
 fn quiet(_: &str) {}
 
 fn open_directory(directory: &TempDir) -> Result<Mnist> {
-    open(Some(directory.path()), &quiet)
+    open(Some(directory.path()), &quiet, &Digests::default())
 }
 
 fn message<T>(result: Result<T>) -> String {
@@ -96,7 +96,7 @@ fn what_is_not_there_is_named() {
     let error = message(open_directory(&labels));
     assert!(error.contains("not its images, t10k-images-idx3-ubyte"), "{error}");
     for path in ["no/such/directory", "Cargo.toml"] {
-        let error = message(open(Some(Path::new(path)), &quiet));
+        let error = message(open(Some(Path::new(path)), &quiet, &Digests::default()));
         assert!(error.contains(&format!("cannot read the directory {path}")), "{error}");
     }
 }
@@ -139,7 +139,7 @@ fn without_a_home_the_cache_is_temporary_and_that_is_said() {
 #[test]
 fn without_a_source_the_digits_are_drawn_under_a_warning() {
     let damaged = directory(&["train-images-idx3-ubyte", "train-labels-idx1-ubyte"]);
-    let mnist = cached_or_fetched(damaged.path(), &without_sources(&quiet)).unwrap();
+    let mnist = cached_or_fetched(damaged.path(), &without_sources(&quiet), &Digests::default()).unwrap();
     assert_eq!(mnist.name, SYNTHETIC);
     let warning = mnist.warning.unwrap();
     for part in ["SYNTHETIC", "network", "npm", "--data", damaged.path().to_str().unwrap()] {
@@ -149,7 +149,7 @@ fn without_a_source_the_digits_are_drawn_under_a_warning() {
 
 #[test]
 fn drawn_digits_that_were_asked_for_need_no_warning() {
-    let mnist = open(Some(Path::new("synthetic")), &quiet).unwrap();
+    let mnist = open(Some(Path::new("synthetic")), &quiet, &Digests::default()).unwrap();
     assert_eq!((mnist.name, mnist.warning.is_none()), (SYNTHETIC, true));
     let Training { train, test, .. } = mnist.into_training().unwrap();
     assert_eq!((train.len(), test.unwrap().len(), train.shape()), (60_000, 10_000, &[28, 28][..]));
