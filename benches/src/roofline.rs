@@ -13,6 +13,10 @@ const LEFT: f64 = 60.0;
 const RIGHT: f64 = 700.0;
 const TOP: f64 = 20.0;
 const BOTTOM: f64 = 385.0;
+/// The radius of a kernel's mark; width of a letter and height of a line of a roof's name, at most.
+const MARK: f64 = 9.0;
+const LETTER: f64 = 7.5;
+const LINE: f64 = 12.0;
 
 /// Both axes are logarithmic.
 struct Axes {
@@ -77,8 +81,9 @@ pub fn svg(report: &Report) -> Option<String> {
     for figure in bandwidths {
         draw_bandwidth(&mut svg, &axes, figure, peak);
     }
+    let marks: Vec<_> = kernels(report).map(|(_, figure, x)| (axes.x(x), axes.y(figure.value))).collect();
     for figure in peaks {
-        draw_peak(&mut svg, &axes, figure);
+        draw_peak(&mut svg, &axes, figure, &marks);
     }
     for (number, figure, intensity) in kernels(report) {
         draw_kernel(&mut svg, &axes, number, figure, intensity);
@@ -169,23 +174,36 @@ fn draw_bandwidth(svg: &mut String, axes: &Axes, figure: &Figure, peak: f64) {
     );
 }
 
-fn draw_peak(svg: &mut String, axes: &Axes, figure: &Figure) {
-    let (y, name) = (axes.y(figure.value), escape(short(&figure.name)));
+/// A level line, with its name where no kernel's mark hides it.
+fn draw_peak(svg: &mut String, axes: &Axes, figure: &Figure, marks: &[(f64, f64)]) {
+    let y = axes.y(figure.value);
     _ = writeln!(svg, "<line class=\"roof\" x1=\"{LEFT}\" y1=\"{y:.1}\" x2=\"{RIGHT}\" y2=\"{y:.1}\"/>");
-    let at = RIGHT - 4.0;
-    _ = writeln!(
-        svg,
-        "<text class=\"roof-name\" x=\"{at}\" y=\"{:.1}\" text-anchor=\"end\">{name}, {:.0} GFLOP/s</text>",
-        y - 5.0,
-        figure.value
-    );
+    let name = format!("{}, {:.0} GFLOP/s", short(&figure.name), figure.value);
+    let y = y - 5.0;
+    let at = place(&name, y, marks);
+    let name = escape(&name);
+    _ = writeln!(svg, "<text class=\"roof-name\" x=\"{at}\" y=\"{y:.1}\" text-anchor=\"end\">{name}</text>");
+}
+
+/// The right end of a text's line that ends as far to the right as marks allow, and if they are everywhere, at the right edge.
+fn place(text: &str, y: f64, marks: &[(f64, f64)]) -> f64 {
+    let width = LETTER * text.chars().count() as f64;
+    let is_free = |&at: &f64| {
+        let hides = |&(mark_x, mark_y): &(f64, f64)| {
+            (at - width - MARK..at + MARK).contains(&mark_x) && (y - LINE - MARK..y + MARK).contains(&mark_y)
+        };
+        !marks.iter().any(hides)
+    };
+    let right = RIGHT - 4.0;
+    let mut ends = (0..).map(|step: u32| right - 4.0 * f64::from(step)).take_while(|at| at - width >= LEFT);
+    ends.find(is_free).unwrap_or(right)
 }
 
 fn draw_kernel(svg: &mut String, axes: &Axes, number: usize, figure: &Figure, intensity: f64) {
     let (x, y, name) = (axes.x(intensity), axes.y(figure.value), escape(&figure.name));
     _ = writeln!(
         svg,
-        "<g><title>{number}: {name}, {:.1} GFLOP/s</title><circle class=\"kernel\" cx=\"{x:.1}\" cy=\"{y:.1}\" r=\"9\"/>\
+        "<g><title>{number}: {name}, {:.1} GFLOP/s</title><circle class=\"kernel\" cx=\"{x:.1}\" cy=\"{y:.1}\" r=\"{MARK}\"/>\
          <text class=\"kernel-number\" x=\"{x:.1}\" y=\"{:.1}\" text-anchor=\"middle\">{number}</text></g>",
         figure.value,
         y + 4.0
@@ -204,6 +222,18 @@ mod tests {
         assert_eq!((axes.x(0.5), axes.x(64.0)), (LEFT, RIGHT));
         assert_eq!((axes.y(32.0), axes.y(256.0)), (BOTTOM, TOP));
         assert!((axes.y(2.0 * 32.0) - (BOTTOM - (BOTTOM - TOP) / 3.0)).abs() < 1e-9);
+    }
+
+    #[test]
+    fn a_name_makes_way_for_marks() {
+        let right = RIGHT - 4.0;
+        let width = LETTER * 3.0;
+        assert_eq!(place("FMA", 100.0, &[]), right);
+        assert_eq!(place("FMA", 100.0, &[(right, 60.0), (LEFT, 100.0)]), right, "they are elsewhere");
+        let at = place("FMA", 100.0, &[(right - 5.0, 95.0)]);
+        assert!(at + MARK <= right - 5.0 && at > right - 5.0 - MARK - width, "{at}");
+        let everywhere: Vec<_> = (0..100).map(|step| (RIGHT - 8.0 * f64::from(step), 95.0)).collect();
+        assert_eq!(place("FMA", 100.0, &everywhere), right);
     }
 
     #[test]
