@@ -37,7 +37,7 @@ test-plain: ## cargo's tests alone, without set-up or network
 
 test-workspace:
 	$(CARGO) test --workspace
-	$(CARGO) test -p muster-benches --features peers peers
+	$(CARGO) test --workspace --features muster-benches/peers --lib peers
 
 # The README's command, word for word but for where the model goes, on the real digits.
 test-default-run:

@@ -18,8 +18,8 @@ test-hdfs:
 	@command -v java >/dev/null && command -v mvn >/dev/null && [ -x /usr/sbin/krb5kdc ] || tests/hdfs/cluster install || true
 	@mkdir -p $(TARGET)
 	@if tests/hdfs/cluster up $(HDFS_RUN)-probe && tests/hdfs/cluster down $(HDFS_RUN)-probe; then \
-		$(CARGO) test -p muster-tests --features hdfs --test hdfs; \
-		if [ -x /usr/sbin/krb5kdc ]; then $(CARGO) test -p muster-tests --features hdfs --test kerberos; \
+		$(CARGO) test --workspace --features muster-tests/hdfs --test hdfs; \
+		if [ -x /usr/sbin/krb5kdc ]; then $(CARGO) test --workspace --features muster-tests/hdfs --test kerberos; \
 		elif [ -n "$$CI" ]; then echo "CI needs a Kerberos KDC: krb5-kdc" >&2; exit 1; \
 		else echo "a Kerberos KDC (krb5-kdc): HDFS with Kerberos" >> $(MUSTER_ABSENT); fi; \
 	elif [ -n "$$CI" ]; then echo "CI needs HDFS: Java 17, and Maven Central or PyPI" >&2; exit 1; \

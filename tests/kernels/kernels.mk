@@ -1,6 +1,8 @@
 # The kernels on CPUs that this machine is not, emulated, and under valgrind; and over all floats.
 KERNELS_QEMU := qemu-x86_64
-KERNELS_RUNNER := CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUNNER
+# The kernels' tests, as they are built with those of the whole workspace.
+KERNELS_TESTS := $(CARGO) test --workspace --lib --test backends --test not_finite --no-run
+KERNELS_NAMES := s/^ *Executable .*(\(.*\/\(muster_kernels\|backends\|not_finite\)-[0-9a-f]*\))$$/\1/p
 # Without what the emulator does not know and warns of.
 KERNELS_HASWELL := Haswell,-pcid,-x2apic,-tsc-deadline,-hle,-invpcid,-rtm
 # An emulated instruction takes tens of ours: fewer cases of each property, where `make test-plain` runs 256.
@@ -20,18 +22,18 @@ test-kernels:
 	} >/dev/null || true
 	@lacks() { [ -z "$$CI" ] || { echo "CI needs $$1" >&2; exit 1; }; echo "$$1: $$2" >> $(MUSTER_ABSENT); }; \
 	export PROPTEST_CASES=$(KERNELS_CASES); \
+	$(KERNELS_TESTS); tests=$$($(KERNELS_TESTS) 2>&1 | sed -n '$(KERNELS_NAMES)'); \
+	[ "$$(echo $$tests | wc -w)" = 3 ] || { echo "the kernels' tests are not where cargo says: $$tests" >&2; exit 1; }; \
 	if command -v $(KERNELS_QEMU) >/dev/null; then \
 		for cpu in "Nehalem wide" "$(KERNELS_HASWELL) wide avx2"; do \
 			set -- $$cpu; cpu=$$1; shift; echo "kernels on an emulated $$cpu: $$*"; \
-			env $(KERNELS_RUNNER)="$(KERNELS_QEMU) -cpu $$cpu" MUSTER_TEST_BACKENDS="$$*" \
-				$(CARGO) test -q -p muster-kernels --lib --test backends --test not_finite; \
+			for test in $$tests; do MUSTER_TEST_BACKENDS="$$*" $(KERNELS_QEMU) -cpu $$cpu $$test -q; done; \
 		done; \
-		MUSTER_QEMU=$(KERNELS_QEMU) $(CARGO) test -q -p muster-tests --test kernels; \
+		MUSTER_QEMU=$(KERNELS_QEMU) $(CARGO) test -q --workspace --test kernels; \
 	else lacks qemu-user "kernels on CPUs without AVX"; fi; \
 	if command -v valgrind >/dev/null; then \
 		echo "kernels under valgrind: wide, avx2"; \
-		env $(KERNELS_RUNNER)="valgrind -q --error-exitcode=1" MUSTER_TEST_BACKENDS="wide avx2" \
-			$(CARGO) test -q -p muster-kernels --lib --test backends --test not_finite; \
+		for test in $$tests; do MUSTER_TEST_BACKENDS="wide avx2" valgrind -q --error-exitcode=1 $$test -q; done; \
 	else lacks valgrind "kernels that read what nobody wrote"; fi
 
 exhaustive: ## exp and ln over all floats in their range, against double precision; some minutes

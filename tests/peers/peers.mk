@@ -8,7 +8,7 @@ test-peers:
 	@command -v java >/dev/null || tests/hdfs/cluster install || true
 	@if $(PEERS)/bin/python -c 'from importlib.util import find_spec as f; assert all(map(f, ["numpy", "pyspark", "tensorflow"]))' 2>/dev/null || \
 		{ python3 -m venv $(PEERS) && $(PEERS)/bin/python -m pip install --quiet numpy safetensors 'pyspark>=3.5,<4' tensorflow-cpu; }; then \
-		MUSTER_PYTHON=$(abspath $(PEERS))/bin/python $(CARGO) test -p muster-tests --test seams -- formats && \
+		MUSTER_PYTHON=$(abspath $(PEERS))/bin/python $(CARGO) test --workspace --test seams -- formats && \
 		{ [ ! -e $(MUSTER_ABSENT) ] || sed -i '/(make test-peers installs it)/d' $(MUSTER_ABSENT); }; \
 	elif [ -n "$$CI" ]; then echo "CI needs numpy, PySpark and TensorFlow from PyPI" >&2; exit 1; \
 	else echo "PySpark and TensorFlow from PyPI: their reading of our files, and their files read by us" >> $(MUSTER_ABSENT); fi

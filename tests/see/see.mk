@@ -17,7 +17,7 @@ test-see: see-browser
 	command -v chromium >/dev/null && export MUSTER_CHROMIUM=chromium || lacks chromium "reports in a browser"; \
 	[ -x $(SEE)/bin/tensorboard ] && export MUSTER_TENSORBOARD=$(abspath $(SEE)/bin) || \
 		lacks "TensorBoard from PyPI" "its reading of event files"; \
-	$(CARGO) test -p muster-tests --test see
+	$(CARGO) test --workspace --test see
 
 # The README's picture. On a busy machine the curve of the throughput shows what else it does.
 PICTURE := $(TARGET)/picture
