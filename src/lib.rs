@@ -13,7 +13,7 @@
 //! - [`conductor`]: when to evaluate, save and end; [`evaluate`]: forward passes over a whole data set; [`team`]: threads in step.
 //! - [`metrics`]: what a training writes while it runs, for [`report`] and for TensorBoard ([`events`], [`histogram`]);
 //!   [`mistakes`]: what it gets wrong at the end; [`evaluator`]: evaluates checkpoints beside it; [`page`]: pages that show it.
-//! - [`doctor`]: what a run needs of its storage.
+//! - [`doctor`]: what a run needs of its storage; [`console`]: lines on the terminal.
 //! - [`checkpoint`] and [`store`]: what a training needs to go on, and where it lies; [`report`]: what a run was and what came out.
 
 pub mod agree;
@@ -23,6 +23,7 @@ pub mod blocks;
 pub mod checkpoint;
 pub mod cluster;
 pub mod conductor;
+pub mod console;
 pub mod dataset;
 pub mod doctor;
 pub mod error;

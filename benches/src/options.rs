@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::Args;
+use muster::console::remark;
 use muster_collective::World;
 use tempfile::NamedTempFile;
 
@@ -52,7 +53,7 @@ impl Options {
         match self.run_in(Some(&world)) {
             Ok(()) => Ok(world.leave()?),
             Err(error) => {
-                remark(&format!("{error}"));
+                remark(error);
                 world.abort()
             }
         }
@@ -65,14 +66,14 @@ impl Options {
         }
         let old = self.compare.as_deref().map(|path| self.old(path)).transpose()?;
         let (json, html) = (Output::begin(&self.json)?, Output::begin(&self.html)?);
-        remark(&format!("muster bench: measuring for about {:.0} s", time.as_secs_f64()));
+        remark(format_args!("muster bench: measuring for about {:.0} s", time.as_secs_f64()));
         let report = suite::run(time, world)?.expect("rank 0 gets the report");
         let comparison = old.map(|old| Comparison::of(&report, &old));
         json.finish(|out| report.write(out))?;
         html.finish(|out| out.write_all(page::html(&report, comparison.as_ref()).as_bytes()))?;
         // A closed terminal is no error: the files are written.
         _ = io::stdout().write_all(table::text(&report, comparison.as_ref()).as_bytes());
-        remark(&format!("muster bench: wrote {} and {}", self.json.display(), self.html.display()));
+        remark(format_args!("muster bench: wrote {} and {}", self.json.display(), self.html.display()));
         Ok(())
     }
 
@@ -130,12 +131,7 @@ fn readable_by_all(file: std::fs::File) -> io::Result<()> {
 
 /// Why the job ends with another rank.
 fn say(reason: &str) {
-    remark(&format!("muster bench: {reason}; the job ends"));
-}
-
-/// A line on standard error.
-fn remark(text: &str) {
-    _ = writeln!(io::stderr(), "{text}");
+    remark(format_args!("muster bench: {reason}; the job ends"));
 }
 
 fn seconds(text: &str) -> Result<Duration, String> {

@@ -4,6 +4,7 @@ mod cli;
 
 use anyhow::{Context, Result, bail};
 use clap::{CommandFactory, Parser};
+use muster::console::{line, remark};
 use muster::storage::{Storage, file};
 use muster_benches::options::Options;
 use muster_launcher::driver::Outcome;
@@ -13,7 +14,6 @@ use muster_launcher::message::{Hello, Status};
 use muster_launcher::plan::{self, Machine, Plan};
 use muster_launcher::{Error, doctor, notice::Notice};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
-use std::fmt::Display;
 use std::io::Write;
 use std::path::Path;
 use std::process::ExitCode;
@@ -175,14 +175,4 @@ fn report(options: &cli::Report) -> Result<ExitCode> {
     file::write_atomic(&options.output, |out| out.write_all(report.html.as_bytes()))?;
     line(format_args!("{}", options.output.display()));
     Ok(ExitCode::SUCCESS)
-}
-
-/// A line on standard output. A closed terminal is no error: the job must be ended in order.
-fn line(text: impl Display) {
-    let _ = writeln!(std::io::stdout(), "{text}");
-}
-
-/// A line on standard error.
-fn remark(text: impl Display) {
-    let _ = writeln!(std::io::stderr(), "{text}");
 }

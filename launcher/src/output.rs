@@ -1,6 +1,7 @@
 //! The ranks' output: each line goes to the terminal with its rank before it, and to the rank's log.
 
 use crate::engine::Starter;
+use muster::console;
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 use std::fs::File;
@@ -105,13 +106,12 @@ impl State {
     fn line(&mut self, line: &str, is_error: bool) {
         let (rank, text) = self.starter.unmark(line);
         let mark = rank.map(|rank| format!("[{rank}] ")).unwrap_or_default();
-        // A closed terminal is no reason to lose a training: what cannot be written is not.
-        let _ = match (&mut self.screen, is_error) {
-            (Screen::Terminal, false) => writeln!(std::io::stdout(), "{mark}{text}"),
-            (Screen::Terminal, true) => writeln!(std::io::stderr(), "{mark}{text}"),
-            (Screen::File(file), false) => writeln!(file, "{text}"),
-            _ => Ok(()),
-        };
+        match (&mut self.screen, is_error) {
+            (Screen::Terminal, false) => console::line(format_args!("{mark}{text}")),
+            (Screen::Terminal, true) => console::remark(format_args!("{mark}{text}")),
+            (Screen::File(file), false) => _ = writeln!(file, "{text}"),
+            _ => {}
+        }
         if is_error && !text.trim().is_empty() {
             self.last_words.insert(rank, text.to_owned());
         }

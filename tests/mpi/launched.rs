@@ -30,6 +30,7 @@ fn at_home(mpi: &Mpi, command: &mut Command) {
         _ => "mpiexec.mpich",
     };
     command.env("MUSTER_MPIRUN", mpirun).env("XDG_RUNTIME_DIR", mpi.sandbox.path("."));
+    command.env("TMPDIR", mpi.sandbox.path("."));
     command.env_remove("MUSTER_KERNELS");
 }
 

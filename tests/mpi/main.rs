@@ -49,6 +49,8 @@ impl Mpi {
         let mut command = Command::new("timeout");
         command.args(["--kill-after", "5", "100", name]);
         command.args(options).current_dir(self.sandbox.path("."));
+        // Open MPI's launchers that begin at the same time fail over the directory that each of them makes.
+        command.env("TMPDIR", self.sandbox.path("."));
         // Open MPI refuses to run as root otherwise, which containers do.
         command.env("OMPI_ALLOW_RUN_AS_ROOT", "1").env("OMPI_ALLOW_RUN_AS_ROOT_CONFIRM", "1");
         command.env("PRTE_ALLOW_RUN_AS_ROOT", "1").env("PRTE_ALLOW_RUN_AS_ROOT_CONFIRM", "1");

@@ -2,12 +2,12 @@
 
 use anyhow::Result;
 use indicatif::{ProgressBar, ProgressStyle};
+pub use muster::console::{line, remark};
 use std::fmt::Display;
-use std::io::Write;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize};
 
-/// Writes to the terminal. A closed pipe is no reason to lose a training, so what cannot be written is not.
+/// Writes to the terminal.
 pub struct Console {
     bar: ProgressBar,
 }
@@ -48,16 +48,6 @@ impl Console {
     pub fn clear(&self) {
         self.bar.finish_and_clear();
     }
-}
-
-/// A line on standard output.
-pub fn line(text: impl Display) {
-    let _ = writeln!(std::io::stdout(), "{text}");
-}
-
-/// A line on standard error.
-pub fn remark(text: impl Display) {
-    let _ = writeln!(std::io::stderr(), "{text}");
 }
 
 /// The local time as Python's `datetime.now().isoformat()` prints it: microseconds, unless they are 0.
