@@ -6,6 +6,14 @@ SHELL := /bin/bash
 CARGO ?= cargo
 TARGET := $(or $(CARGO_TARGET_DIR),$(CURDIR)/target)
 
+# Programs and tests select the whole workspace: whichever of them are built, cargo chooses the same features of their dependencies, and
+# builds these once.
+PROGRAMS := $(CARGO) build --workspace --bins
+# Nothing is compiled a second time under CI: what a next time would need is not written.
+ifdef CI
+export CARGO_INCREMENTAL := 0
+endif
+
 # What a machine lacks for a test, one line each: tests append to it, `make test` prints it at the end.
 export MUSTER_ABSENT := $(TARGET)/not-on-this-machine
 
@@ -14,30 +22,39 @@ FRAGMENTS := $(wildcard tests/*/*.mk)
 PARTS := test-workspace $(if $(FRAGMENTS),$(shell sed -n 's/^\(test-[a-z-]*\):.*/\1/p' $(FRAGMENTS))) test-default-run
 include $(FRAGMENTS)
 
-.PHONY: help test test-plain test-workspace test-default-run lint fetch bench man soak soak-kills soak-fuzz tools absent-hardware
+.PHONY: help test build ahead test-plain test-workspace test-default-run lint fetch bench man soak soak-kills soak-fuzz tools absent-hardware
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | sed -E 's/:.*## /\t/' | expand -t 16
 
 test: tools ## everything: sets up what is missing, fetches MNIST, runs all tests, says how long each part took
 	@mkdir -p $(TARGET) && rm -f $(MUSTER_ABSENT) $(MUSTER_ABSENT).minutes
-	@for part in fetch $(PARTS) absent-hardware; do \
+	@trap '[ -z "$$ahead" ] || kill $$ahead 2>/dev/null || true' EXIT; \
+	for part in build fetch $(PARTS) absent-hardware; do \
 		begin=$$(date +%s.%N); \
 		echo "== $$part"; \
 		$(MAKE) --no-print-directory $$part || { echo "make test: $$part failed" >&2; exit 1; }; \
 		date +%s.%N | awk -v part=$$part -v begin=$$begin '{ printf "%7.1f min  %s\n", ($$1 - begin) / 60, part }' \
 			>> $(MUSTER_ABSENT).minutes; \
+		if [ $$part = build ]; then nice -n 19 $(MAKE) ahead >$(TARGET)/ahead.log 2>&1 & ahead=$$!; fi; \
 	done
 	@echo "== minutes"; cat $(MUSTER_ABSENT).minutes
 	@echo "== not on this machine"; sort -u $(MUSTER_ABSENT) 2>/dev/null || echo "nothing is missing"
 	@echo "== make test: all passed"
+
+build: # the tests and what they run
+	$(CARGO) test --workspace --no-run
+	$(PROGRAMS)
+
+# While tests wait: the last parts' packages of Python, and the README's program. Those parts wait for what is not there yet.
+ahead: peers-python see-python
+	$(CARGO) build --release -p mnist
 
 test-plain: ## cargo's tests alone, without set-up or network
 	$(CARGO) test --workspace
 
 test-workspace:
 	$(CARGO) test --workspace
-	$(CARGO) test --workspace --features muster-benches/peers --lib peers
 
 # The README's command, word for word but for where the model goes, on the real digits.
 test-default-run:
@@ -50,12 +67,11 @@ test-default-run:
 lint: ## formatting, clippy, and with cargo-deny licences and advisories
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --workspace --all-targets -- -D warnings
-	$(CARGO) clippy -p muster-benches --features peers --all-targets -- -D warnings
 	@if $(CARGO) deny --version >/dev/null 2>&1; then $(CARGO) deny check; \
 	else echo "cargo-deny is not installed, licences are not checked: cargo install --locked cargo-deny"; fi
 
 fetch: ## get MNIST into the cache
-	$(CARGO) build -p mnist -p muster-launcher
+	$(PROGRAMS)
 	$(TARGET)/debug/mnist fetch
 
 bench: ## muster bench, with an HDFS of its own where Java is, then kernels, training and csv beside their peers (MKL, OpenBLAS, polars, pyarrow from PyPI)
@@ -66,10 +82,10 @@ bench: ## muster bench, with an HDFS of its own where Java is, then kernels, tra
 		trap "tests/hdfs/cluster down $$run" EXIT; export HADOOP_CONF_DIR=$$run/conf; \
 	fi; \
 	$(TARGET)/release/muster bench --json $(TARGET)/bench.json --html $(TARGET)/bench.html
-	$(CARGO) run --release -p muster-benches --features peers -- $(TARGET)/bench-peers.json
+	$(CARGO) run --release -p muster-peers -- $(TARGET)/bench-peers.json
 
 man: ## manual pages of muster and mnist into target/man, and completions for bash, zsh and fish into target/completions
-	$(CARGO) build -p mnist -p muster-launcher
+	$(PROGRAMS)
 	mkdir -p $(TARGET)/man $(TARGET)/completions
 	@for program in muster mnist; do \
 		$(TARGET)/debug/$$program man $(TARGET)/man; \

@@ -88,7 +88,16 @@ pub fn probe<'a>(way: &str, workers: usize, (floats, work): (usize, Work), sampl
 /// What the link has to hold; rank 0 is the server alone, the others work.
 pub fn shape<'a>(lengths: &'a [usize], ranks: &'a [usize]) -> Shape<'a> {
     let step_timeout = Duration::from_secs(60);
-    Shape { ranks, lengths, nodes: 1, nodes_of_leader: 1, leaves: 1, copies: false, step_timeout }
+    Shape {
+        ranks,
+        lengths,
+        nodes: 1,
+        nodes_of_leader: 1,
+        leaves: 1,
+        copies: false,
+        optimizer_slots: 0,
+        step_timeout,
+    }
 }
 
 /// As many steps of `micros` microseconds as fill a sample.

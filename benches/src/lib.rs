@@ -1,4 +1,4 @@
-//! The benchmark suite behind `muster bench`, and the peers that `make bench` sets beside it.
+//! The benchmark suite behind `muster bench`. The package `muster-peers` sets beside it what a user would pick instead.
 //!
 //! # Layout
 //! What is measured, each as a share of what limits it:
@@ -14,8 +14,6 @@
 //! - [`measure`]: probes, samples, medians and spreads; [`machine`]: what it was measured on
 //! - [`report`]: figures as JSON; [`compare`]: what got slower since another report
 //! - [`table`]: figures on a terminal; [`page`] and [`roofline`]: as HTML
-//!
-//! With the cargo feature `peers`: [`peers`], what a user would pick instead.
 
 pub mod bare_hdfs;
 pub mod compare;
@@ -32,8 +30,6 @@ pub mod memory;
 pub mod options;
 pub mod page;
 pub mod peak;
-#[cfg(feature = "peers")]
-pub mod peers;
 pub mod products;
 pub mod reading;
 pub mod report;

@@ -8,7 +8,7 @@ MPI_PACKAGES := libopenmpi-dev openmpi-bin libmpich-dev mpich libclang-dev
 
 # Both at the same time, and two tests of each: most of what they do is waiting.
 test-mpi: $(MPI_KINDS:%=mpi-build-%) ## the tests under mpirun, with Open MPI and with MPICH
-	$(CARGO) build -p mnist -p muster-launcher
+	$(PROGRAMS)
 	$(MPI_TESTS) --no-run
 	@pids=; for kind in $(MPI_KINDS); do \
 		MUSTER_TEST_MPI=$$kind MUSTER_TEST_MNIST=$(TARGET)/mpi/mnist-$$kind \
@@ -22,7 +22,7 @@ test-mpi: $(MPI_KINDS:%=mpi-build-%) ## the tests under mpirun, with Open MPI an
 # the kinds apart, so that all of them stay built, is how far mpi-sys is optimized, which has hardly any code.
 define mpi-build
 	MPICC=$(2) $(CARGO) build --config profile.dev.package.mpi-sys.opt-level=$(3) \
-		-p mnist -p muster-tests --bin mnist --bin flowers --features mnist/mpi,muster-tests/mpi
+		--workspace --bin mnist --bin flowers --features mnist/mpi,muster-tests/mpi
 	mkdir -p $(TARGET)/mpi && cp $(TARGET)/debug/mnist $(TARGET)/mpi/mnist-$(1)
 	cp $(TARGET)/debug/flowers $(TARGET)/mpi/flowers-$(1)
 endef

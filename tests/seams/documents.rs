@@ -27,6 +27,7 @@ fn sources() -> Vec<String> {
         "examples/mnist/src",
         "tests/src",
         "benches/src",
+        "benches/peers/src",
         "fuzz/src",
     ];
     let files = folders.iter().flat_map(|folder| rust_files(&root().join(folder)));

@@ -1,7 +1,7 @@
 # TensorBoard and a browser look at what a run leaves behind.
 SEE := $(TARGET)/see-python
 
-.PHONY: test-see picture see-browser
+.PHONY: test-see picture see-browser see-python
 
 see-browser:
 	@command -v chromium >/dev/null || { \
@@ -10,9 +10,11 @@ see-browser:
 		$$sudo apt-get update -q && $$sudo env DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends chromium; \
 	} >/dev/null || true
 
-test-see: see-browser
-	@$(SEE)/bin/python -c 'import tensorboard' 2>/dev/null || \
+see-python:
+	@exec 9>$(TARGET)/see-python.lock; flock 9; $(SEE)/bin/python -c 'import tensorboard' 2>/dev/null || \
 		{ python3 -m venv $(SEE) && $(SEE)/bin/python -m pip install --quiet 'tensorboard>=2.15'; } || true
+
+test-see: see-browser see-python
 	@lacks() { [ -z "$$CI" ] || { echo "CI needs $$1" >&2; exit 1; }; echo "$$1: $$2" >> $(MUSTER_ABSENT); }; \
 	command -v chromium >/dev/null && export MUSTER_CHROMIUM=chromium || lacks chromium "reports in a browser"; \
 	[ -x $(SEE)/bin/tensorboard ] && export MUSTER_TENSORBOARD=$(abspath $(SEE)/bin) || \

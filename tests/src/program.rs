@@ -24,15 +24,14 @@ pub fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("tests/ lies in the workspace")
 }
 
-/// A binary of the workspace, built in the profile of the tests themselves. All binaries are built together, as in `make fetch`, so that
-/// cargo chooses the features of their dependencies, and builds these, once.
+/// A binary of the workspace, built in the profile of the tests themselves. All are built together, as the tests are, so that cargo chooses the
+/// features of their dependencies, and builds these, once.
 pub fn build(name: &str) -> PathBuf {
     let profile = if cfg!(debug_assertions) { "dev" } else { "release" };
-    let packages = ["--package", "mnist", "--package", "muster-launcher"];
-    let arguments = [&["build", "--profile", profile, "--message-format", "json"], &packages[..]].concat();
+    let arguments = ["build", "--workspace", "--bins", "--profile", profile, "--message-format", "json"];
     let cargo = std::env::var_os("CARGO").unwrap_or("cargo".into());
     let mut command = Command::new(cargo);
-    command.args(&arguments).current_dir(root()).stderr(Stdio::inherit());
+    command.args(arguments).current_dir(root()).stderr(Stdio::inherit());
     // What cargo tells about the tests' own package makes build scripts that look at it run again.
     let of_this_package = ["CARGO_PKG_", "CARGO_MANIFEST_", "CARGO_CRATE_"];
     for (name, _) in std::env::vars_os() {

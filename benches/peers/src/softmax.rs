@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use muster_kernels::{Kernels, panels_len};
 
-use crate::measure::{Contender, Timing, compare};
+use muster_benches::measure::{Contender, Timing, compare};
 
 /// Rows and classes: a digit classifier, ImageNet, and a vocabulary.
 pub const SHAPES: [[usize; 2]; 3] = [[100, 10], [100, 1000], [100, 32_000]];

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use muster_kernels::Form;
 
-use crate::peers::blas::Blas;
+use crate::blas::Blas;
 
 const BATCH: usize = 100;
 const LEARNING_RATE: f32 = 0.1;

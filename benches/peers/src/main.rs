@@ -1,11 +1,16 @@
-//! `muster-benches [FILE [PART…]]`: kernels, training and reading csv beside their peers; a table, and JSON into FILE. Without parts all
+//! `muster-peers [FILE [PART…]]`: kernels, training and reading csv beside their peers; a table, and JSON into FILE. Without parts all
 //! of them, in one run: `reading`, `products`, `shared` (products on two threads), `softmax`, `training`.
 
+mod blas;
+mod c_trainer;
+mod products;
+mod readers;
+mod softmax;
+
+use crate::blas::Blas;
+use crate::c_trainer::CTrainer;
+use crate::products::{Product, measure};
 use muster_benches::measure::median;
-use muster_benches::peers::blas::Blas;
-use muster_benches::peers::c_trainer::CTrainer;
-use muster_benches::peers::products::{Product, measure};
-use muster_benches::peers::{readers, softmax};
 use muster_benches::products::{SHAPES, SHARED};
 use muster_benches::trainer::{Trainer, random_images};
 use muster_kernels::{Form, Kernels};

@@ -5,10 +5,11 @@ use std::time::Duration;
 
 use muster_kernels::{Backend, Form, Kernels, Workspace};
 
-use crate::measure::{Contender, Timing, compare};
-use crate::peak::Peak;
-use crate::peers::blas::Blas;
-use crate::products;
+use muster_benches::measure::{Contender, Timing, compare};
+use muster_benches::peak::Peak;
+use muster_benches::products;
+
+use crate::blas::Blas;
 
 /// By then the threads of every contender sleep: those of MKL look for work for 0.2 s, and would take a core from the next.
 const THREADS_REST: Duration = Duration::from_millis(250);

@@ -10,7 +10,7 @@ use std::time::Instant;
 use muster::format::csv;
 use muster::format::{ReadRows, RowSchema, Rows, RowsView};
 
-use crate::measure::median;
+use muster_benches::measure::median;
 
 /// Gigabytes of text a second, by reader, and how many times as fast as each peer ours is.
 pub struct Reading {
