@@ -24,6 +24,18 @@ pub enum Mode {
     },
 }
 
+/// Who updates the weights in synchronous training in memory that all ranks see.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Updates {
+    /// All ranks, if each of their threads can have a core, else the server.
+    #[default]
+    Auto,
+    /// The server.
+    Server,
+    /// All ranks, each its share.
+    All,
+}
+
 /// How the ranks of a job work together.
 #[derive(Clone, Copy)]
 pub struct Cluster<'a> {
@@ -31,6 +43,8 @@ pub struct Cluster<'a> {
     pub mode: Mode,
     /// Whether rank 0 computes gradients too.
     pub server_trains: bool,
+    /// Who updates the weights where all ranks see them. It changes no bit.
+    pub updates: Updates,
     /// The longest that a rank waits for another.
     pub step_timeout: Duration,
     /// The ranks that a launcher started, and how they talk; without it they are threads of this process.
@@ -55,7 +69,15 @@ impl<'a> Cluster<'a> {
 impl Default for Cluster<'_> {
     fn default() -> Self {
         let step_timeout = Duration::from_secs(60);
-        Cluster { mode: Mode::Sync, server_trains: false, step_timeout, world: None, feed: None, watch: None }
+        Cluster {
+            mode: Mode::Sync,
+            server_trains: false,
+            updates: Updates::Auto,
+            step_timeout,
+            world: None,
+            feed: None,
+            watch: None,
+        }
     }
 }
 
@@ -155,6 +177,27 @@ impl Job<'_> {
         if transport == Transport::Leaders && !are_neighbours { Transport::Messages } else { transport }
     }
 
+    /// Whether all ranks have the weights in common memory.
+    fn all_see_weights(&self) -> bool {
+        let is_shared = |(world, transport)| self.transport(world, transport) == Transport::Shared;
+        self.cluster.mode == Mode::Sync && self.cluster.world.is_none_or(is_shared)
+    }
+
+    /// Whether all ranks update the weights, each its share, rather than the server alone: what each of them has written is fetched from
+    /// its core by the others at the same time. Ranks that share cores would only wait for each other once more a step.
+    pub(crate) fn all_update(&self) -> bool {
+        let cores = match self.cluster.world {
+            Some((world, _)) => world.roster().cores(),
+            None => std::thread::available_parallelism().map_or(1, usize::from),
+        };
+        self.all_see_weights()
+            && match self.cluster.updates {
+                Updates::Auto => self.world_size * self.threads <= cores,
+                Updates::Server => false,
+                Updates::All => true,
+            }
+    }
+
     /// Which share of a batch worker `index` computes, of how many.
     pub(crate) fn seat(&self, index: usize) -> (usize, usize) {
         match self.cluster.mode {
@@ -201,6 +244,7 @@ impl Job<'_> {
             nodes_of_leader: workers.chunk_by(|a, b| node(a) == node(b)).map(nodes).max().unwrap_or(0),
             leaves: schedule.batch_sizes().map(leaves).max().unwrap_or(0),
             copies: self.cluster.mode != Mode::Sync,
+            optimizer_slots: if self.all_see_weights() { self.recipe.optimizer.slots().len() } else { 0 },
             step_timeout: self.cluster.step_timeout,
         }
     }

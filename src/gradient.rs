@@ -305,10 +305,10 @@ mod tests {
         let import = |tensors: &Vec<_>| {
             let buffer = job.model.buffer();
             job.model.import(tensors, &buffer);
-            buffer
+            Arc::new(buffer)
         };
         let slots = start.slots.iter().map(import).collect();
-        let weights = Arc::new(import(&start.weights));
+        let weights = import(&start.weights);
         let state = State { weights, slots, gradients: None, reads: Reads::default() };
         let rank = RankGradient::new(job, 0, (0, 1), &state.reads);
         team::run_resting(3, Rest::SHORT, |team| {

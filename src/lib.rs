@@ -7,7 +7,7 @@
 //!   from outside; [`records`]: any of them; [`sequence`]: any of them, batch after batch, for a driver that feeds others.
 //! - [`batch`]: the global order of records and who gets which of them; [`random`]: its random numbers.
 //! - [`model`]: layers and where their parameters lie; [`pass`]: forward and backward; [`gradient`]: one rank's share of a step.
-//! - [`optimizer`]: update rules, [`update`]: a step of one.
+//! - [`optimizer`]: update rules, [`update`]: a step of one; [`sum`]: of the gradients of several workers.
 //! - [`train`]: the loop, with [`server`] (or [`asynchronous`]) and [`worker`] for worlds of several ranks.
 //! - [`cluster`]: how these work together; [`agree`]: what they make sure of before they begin.
 //! - [`conductor`]: when to evaluate, save and end; [`evaluate`]: forward passes over a whole data set; [`team`]: threads in step.
@@ -49,6 +49,7 @@ pub mod sequence;
 pub mod server;
 pub mod storage;
 pub mod store;
+pub mod sum;
 pub mod team;
 pub mod train;
 pub mod update;

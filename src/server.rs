@@ -10,12 +10,11 @@ use crate::conductor::{Conductor, End, Next, Signal, Taken};
 use crate::error::Error;
 use crate::gradient::RankGradient;
 use crate::pass::Score;
+use crate::sum::{self, Sum};
 use crate::team::{self, Member};
 use crate::train::{Job, Pauses, State};
 use crate::update::Update;
 use crate::worker::describe;
-use muster_collective::shared::Ref;
-use muster_collective::tree::{CHUNK, Node, Summer};
 use muster_collective::{Order, Push, Server};
 use std::sync::RwLock;
 
@@ -50,11 +49,16 @@ fn serve(job: &Job, link: &Server, state: &State, conductor: &mut Conductor) -> 
     let own = job.cluster.server_trains.then(|| RankGradient::new(job, 0, job.seat(0), &state.reads));
     let (pauses, signal) = (Pauses::new(job, state, conductor, Some(link)), Signal::default());
     let pushes = RwLock::new(vec![Push::default(); job.workers()]);
-    let flow = Flow::new(link, job.threads);
+    let (flow, all_update) = (Flow::new(link, job.threads), job.all_update());
     let ends = team::run(job.threads, |team| {
-        let (mut summer, mut own) = (Summer::new(1), own.as_ref().map(|own| own.thread()));
-        let mut parts = Vec::new();
-        let blocks = crate::batch::share(state.weights.blocks(), team.index(), team.count());
+        let mut own = own.as_ref().map(|own| own.thread());
+        let mut sum = Sum::new(link.slots(), state.weights.blocks());
+        // Of this member, if the workers help and if they do not.
+        let blocks_of = |ranks| {
+            let of_rank = sum::share(&state.weights, 0..state.weights.blocks(), 0, ranks);
+            sum::share(&state.weights, of_rank, team.index(), team.count())
+        };
+        let (blocks_with_help, blocks_alone) = (blocks_of(job.world_size), blocks_of(1));
         for step in first_step.. {
             let batch = job.schedule().batch(step);
             let ordered = if team.is_leader() { link.publish(Order::Compute(step)) } else { Ok(()) };
@@ -80,21 +84,27 @@ fn serve(job: &Job, link: &Server, state: &State, conductor: &mut Conductor) -> 
                     }
                 };
                 signal.set(step, next);
-                flow.begin(next == Next::default());
+                let goes_on = next == Next::default();
+                flow.begin(goes_on, all_update && goes_on);
             }
             team.wait();
             let next = signal.get(step);
             if next.end == Some(End::Failed) {
                 return Ok(End::Failed);
             }
+            flow.ask_for_help(team, step);
             let pushes = pushes.read().expect("no thread panicked");
-            summer.set_leaves(batch.leaves);
-            let updated = if next == Next::DRAINED { 0..0 } else { blocks.clone() };
+            sum.begin(batch.leaves);
+            let updated = match next {
+                Next::DRAINED => 0..0,
+                _ if flow.has_help() => blocks_with_help.clone(),
+                _ => blocks_alone.clone(),
+            };
             let rule = job.update(state, step, &batch);
             for block in updated {
-                read_slots(link, &pushes, block, state.weights.blocks(), &mut parts);
-                update(&rule, block, (&parts, &mut summer), (team, &flow));
-                parts.clear();
+                sum.take(block, pushes.iter().map(|push| &push.nodes[..]));
+                update(&rule, block, &mut sum, (team, &flow));
+                sum.release();
             }
             flow.finish(team);
             let taken = Taken { score: score(&pushes), ..spent(link) };
@@ -135,31 +145,9 @@ fn score(pushes: &[Push]) -> Score {
     leaves.fold(Score::default(), |sum, (loss, hits)| Score { loss: sum.loss + loss, hits: sum.hits + hits })
 }
 
-/// The gradients of one block that the workers pushed, each a whole subtree of micro-batches.
-fn read_slots<'a>(
-    link: &'a Server,
-    pushes: &[Push],
-    block: usize,
-    blocks: usize,
-    parts: &mut Vec<(Node, Ref<'a>)>,
-) {
-    parts.extend(pushes.iter().zip(link.slots()).flat_map(|(push, slot)| {
-        push.nodes.iter().enumerate().map(move |(n, &node)| {
-            let at = n * blocks + block;
-            (node, slot.read(at..at + 1))
-        })
-    }));
-}
-
-/// Adds up a block's gradients as they come and applies the update rule, chunk by chunk, so that neither leaves the cache.
-fn update(
-    rule: &Update,
-    block: usize,
-    (parts, summer): (&[(Node, Ref)], &mut Summer),
-    (team, flow): (&Member, &Flow),
-) {
+/// Adds up a block's gradients as they come and applies the update rule.
+fn update(rule: &Update, block: usize, sum: &mut Sum, (team, flow): (&Member, &Flow)) {
     let floats = rule.weights.range(block..block + 1);
-    let mut gradient = [0.0; CHUNK];
     for run in floats.clone().step_by(flow::RUN) {
         let run = run..floats.end.min(run + flow::RUN);
         if !flow.has_come(team, run.end) {
@@ -167,14 +155,7 @@ fn update(
         }
         // Held for a run only: what is updated is read on its way to the workers.
         let mut held = rule.blocks(block..block + 1);
-        for first in run.clone().step_by(CHUNK) {
-            let at = first - floats.start;
-            let chunk = at..at + CHUNK.min(run.end - first);
-            let gradient = &mut gradient[..chunk.len()];
-            let parts = parts.iter().map(|(node, part)| (*node, &part[chunk.clone()]));
-            summer.sum(parts, |sum, part| rule.kernels.add_assign(sum, part), gradient);
-            held.apply(at, gradient);
-        }
+        sum.apply(rule, &mut held, run.start - floats.start..run.end - floats.start);
         drop(held);
         if team.is_leader() || run.end == floats.end {
             flow.has_updated(team, run.end);

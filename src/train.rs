@@ -101,7 +101,7 @@ pub struct State {
     /// The weights.
     pub weights: Arc<Shared>,
     /// As many as [`Optimizer::slots`] names.
-    pub slots: Vec<Shared>,
+    pub slots: Vec<Arc<Shared>>,
     /// Counts the gradients of an epoch's last step, where somebody wants to see them.
     pub gradients: Option<Gradients>,
     /// How long rank 0 has waited for its records.
@@ -128,14 +128,13 @@ pub struct Outcome {
 pub fn train(job: &Job, start: &Checkpoint, conductor: &mut Conductor) -> Result<Outcome, Error> {
     let began = Instant::now();
     let import = |tensors: &Vec<_>| {
-        let slot = job.model.buffer();
-        job.model.import(tensors, &slot);
-        slot
+        let buffer = job.model.buffer();
+        job.model.import(tensors, &buffer);
+        Arc::new(buffer)
     };
-    let slots = start.slots.iter().map(import).collect();
     let gradients = conductor.histograms.then(|| Gradients::new(job.model));
     if job.world_size == 1 {
-        let weights = Arc::new(import(&start.weights));
+        let (weights, slots) = (import(&start.weights), start.slots.iter().map(import).collect());
         let state = State { weights, slots, gradients, reads: Reads::default() };
         let end = if conductor.is_finished() { End::Finished } else { solo(job, &state, conductor)? };
         job.finish_feed(0)?;
@@ -147,6 +146,13 @@ pub fn train(job: &Job, start: &Checkpoint, conductor: &mut Conductor) -> Result
     let shape = job.shape(&ranks, &lengths);
     let serve = |link: &Server, conductor: &mut Conductor| {
         job.model.import(&start.weights, link.weights());
+        let slots = match link.commons().map(|commons| &commons.optimizer_slots) {
+            Some(common) if !common.is_empty() => {
+                start.slots.iter().zip(common).for_each(|(tensors, slot)| job.model.import(tensors, slot));
+                common.clone()
+            }
+            _ => start.slots.iter().map(import).collect(),
+        };
         let state = State { weights: link.weights().clone(), slots, gradients, reads: Reads::default() };
         let (end, staleness) = server::run(job, link, &state, conductor)?;
         let times = vec![RankTimes::since(began, 0, job, link.times(), &state.reads)];

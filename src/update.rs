@@ -4,14 +4,15 @@ use crate::histogram::Gradients;
 use crate::optimizer::Optimizer;
 use muster_collective::Shared;
 use muster_collective::shared::RefMut;
-use muster_kernels::Kernels;
+use muster_kernels::{Kernels, prefetch_to_write};
 use std::ops::Range;
+use std::sync::Arc;
 
 /// The update rule with all that it takes in one step.
 pub struct Update<'a> {
     pub(crate) kernels: &'a Kernels,
     pub(crate) weights: &'a Shared,
-    pub(crate) slots: &'a [Shared],
+    pub(crate) slots: &'a [Arc<Shared>],
     /// Sees every gradient.
     pub(crate) gradients: Option<&'a Gradients>,
     /// From 0.
@@ -42,6 +43,11 @@ impl<'a> Update<'a> {
 }
 
 impl Blocks<'_> {
+    /// Some parameters are to be updated soon. Other ranks have read them.
+    pub fn expect(&self, range: Range<usize>) {
+        prefetch_to_write(&self.weights[range]);
+    }
+
     /// Applies the gradient of the parameters from `at` on, counted from the first of the blocks.
     pub fn apply(&mut self, at: usize, gradient: &[f32]) {
         let Update { kernels, gradients, step, optimizer, rate, .. } = *self.update;

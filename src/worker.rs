@@ -1,14 +1,17 @@
-//! A rank that computes gradients: pull an order and the weights, push the gradient of its share of the batch.
+//! A rank that computes gradients: pull an order and the weights, push the gradient of its share of the batch. Where all ranks see the weights,
+//! it may be ordered to update its share of them, too.
 
-use crate::batch::Batch;
+use crate::batch::{Batch, share};
 use crate::cluster::{RankTimes, Reads};
 use crate::error::Error;
 use crate::gradient::{RankGradient, Share, ThreadGradient};
-use crate::team;
-use crate::train::Job;
-use muster_collective::{Order, Push, Worker};
+use crate::sum::{self, Sum};
+use crate::team::{self, Member};
+use crate::train::{Job, State};
+use muster_collective::tree::{self, Node};
+use muster_collective::{Commons, Order, Push, Shared, Worker};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 /// Worker `index`, of rank `rank`, does what the server orders, until it orders no more. What goes wrong ends the job on all ranks.
@@ -35,21 +38,40 @@ pub fn run(job: &Job, (index, rank): (usize, usize), link: Worker) -> Result<Ran
 
 /// Carries out orders.
 fn follow(job: &Job, index: usize, link: &Worker, reads: &Reads) -> Result<(), Error> {
-    let Order::Compute(first_step) = link.pull()? else { return Ok(()) };
+    let first = link.pull()?;
+    if first == Order::Stop {
+        return Ok(());
+    }
     let rank = RankGradient::new(job, index, job.seat(index), reads);
-    let order = Mutex::new(Order::Compute(first_step));
+    let helper = link.commons().map(|commons| Helper::new(job, index, link.weights(), commons));
+    let order = Mutex::new(first);
     let ordered = || *order.lock().expect("no panic while it is held");
     let results = team::run(job.threads, |team| {
         let (mut gradient, mut push) = (rank.thread(), Push::default());
+        let mut sum = helper.as_ref().map(Helper::sum);
         let mut done = Ok(());
-        while let Order::Compute(step) = ordered() {
-            let batch = job.schedule().batch(step);
-            let share = gradient.compute(team, (step, &batch), link.weights(), link.slot())?;
+        loop {
+            let mut computed = None;
+            match ordered() {
+                Order::Compute(step) => {
+                    let batch = job.schedule().batch(step);
+                    let share = gradient.compute(team, (step, &batch), link.weights(), link.slot())?;
+                    if team.is_leader() {
+                        describe(&batch, share, &gradient, &mut push);
+                    }
+                    computed = share.map(|_| step);
+                }
+                Order::Update(step) => {
+                    let (helper, sum) = helper.as_ref().zip(sum.as_mut()).expect("the server knows who can");
+                    helper.update(team, step, sum);
+                    push.clear();
+                }
+                Order::Stop => break,
+            }
             team.wait();
             if team.is_leader() {
-                describe(&batch, share, &gradient, &mut push);
                 let next = link.push(&push).and_then(|()| link.pull());
-                if next.is_ok() && share.is_some() {
+                if let (Ok(_), Some(step)) = (&next, computed) {
                     job.done(index + job.first_rank(), step + 1);
                 }
                 *order.lock().expect("no panic while it is held") = *next.as_ref().unwrap_or(&Order::Stop);
@@ -60,6 +82,54 @@ fn follow(job: &Job, index: usize, link: &Worker, reads: &Reads) -> Result<(), E
         done.map_err(Error::from)
     });
     results.into_iter().collect()
+}
+
+/// A worker's share of the update, where all ranks see the weights.
+struct Helper<'a> {
+    job: &'a Job<'a>,
+    state: State,
+    commons: &'a Commons,
+    /// Which of the ranks, the server first.
+    rank: usize,
+    /// The gradients in each worker's slot, for batches of so many micro-batches.
+    nodes: Vec<(usize, Vec<Vec<Node>>)>,
+}
+
+impl<'a> Helper<'a> {
+    fn new(job: &'a Job, index: usize, weights: &Arc<Shared>, commons: &'a Commons) -> Helper<'a> {
+        let slots = commons.optimizer_slots.clone();
+        let state = State { weights: weights.clone(), slots, gradients: None, reads: Reads::default() };
+        let (schedule, workers) = (job.schedule(), job.workers());
+        let of_batch = |rows: usize| {
+            let leaves = rows.div_ceil(schedule.micro_batch);
+            let held = |worker| tree::subtrees(share(leaves, worker, workers), leaves);
+            (leaves, (0..workers).map(held).collect())
+        };
+        let nodes = schedule.batch_sizes().map(of_batch).collect();
+        Helper { job, state, commons, rank: index + job.first_rank(), nodes }
+    }
+
+    /// What a thread adds up with.
+    fn sum(&self) -> Sum<'_> {
+        Sum::new(&self.commons.slots, self.state.weights.blocks())
+    }
+
+    /// Updates this member's blocks. All gradients are there, and nobody needs the weights as they were.
+    fn update<'s>(&'s self, team: &Member, step: u64, sum: &mut Sum<'s>) {
+        let batch = self.job.schedule().batch(step);
+        let is_of_batch = |(leaves, _): &&(usize, Vec<Vec<Node>>)| *leaves == batch.leaves;
+        let (_, nodes) = self.nodes.iter().find(is_of_batch).expect("every size of batch");
+        let weights = &self.state.weights;
+        let of_rank = sum::share(weights, 0..weights.blocks(), self.rank, self.job.world_size);
+        let rule = self.job.update(&self.state, step, &batch);
+        sum.begin(batch.leaves);
+        for block in sum::share(weights, of_rank, team.index(), team.count()) {
+            sum.take(block, nodes.iter().map(|nodes| &nodes[..]));
+            let mut held = rule.blocks(block..block + 1);
+            sum.apply(&rule, &mut held, 0..weights.range(block..block + 1).len());
+            sum.release();
+        }
+    }
 }
 
 /// What a worker says of its share of a batch; nothing, if there are no more records.

@@ -2,15 +2,16 @@
 //!
 //! Nothing is copied in synchronous training: a worker fills its slot and raises its counter, the server sums the slots, updates the
 //! weights in place and raises each worker's counter. These counters order the phases, so that no block is written while it is read.
+//! Workers can take a share of the update: the slots and the optimizer's buffers are there for all.
 //! Asynchronous workers read copies of the weights of their own, which the server fills before it gives the next order.
 //!
 //! ```text
-//! head | mailboxes, one a worker | words of the pushes | weights | copies of the weights | slots
+//! head | mailboxes, one a worker | words of the pushes | weights | copies of the weights | optimizer's slots | slots
 //! ```
 
 #![allow(unsafe_code)] // Counters and floats lie in one allocation that several processes may map, at offsets all of them compute.
 
-use crate::end::{self, Arrival, Shape};
+use crate::end::{self, Arrival, Commons, Shape};
 use crate::message::{Order, Push};
 use crate::wait::Counter;
 use crate::{Error, Shared};
@@ -53,6 +54,7 @@ struct Layout {
     weights: usize,
     weights_each: usize,
     copies: usize,
+    optimizer_slots: usize,
     slots: usize,
     slot_each: usize,
     end: usize,
@@ -76,7 +78,7 @@ pub struct ServerEnd {
     board: Arc<Board>,
     weights: Arc<Shared>,
     copies: Vec<Arc<Shared>>,
-    slots: Vec<Arc<Shared>>,
+    commons: Commons,
 }
 
 /// A worker's end.
@@ -84,7 +86,7 @@ pub struct WorkerEnd {
     board: Arc<Board>,
     index: usize,
     weights: Arc<Shared>,
-    slot: Arc<Shared>,
+    commons: Commons,
     /// The server's signs of life that have been seen.
     beats: AtomicU64,
 }
@@ -97,10 +99,11 @@ impl Layout {
         let weights = words + shape.workers() * words_each;
         let weights_each = lines(4 * shape.floats());
         let copies = weights + weights_each;
-        let slots = copies + if shape.copies { shape.workers() * weights_each } else { 0 };
+        let optimizer_slots = copies + if shape.copies { shape.workers() * weights_each } else { 0 };
+        let slots = optimizer_slots + shape.optimizer_slots * weights_each;
         let slot_each = shape.nodes * weights_each;
         let end = slots + shape.workers() * slot_each;
-        Layout { words, words_each, weights, weights_each, copies, slots, slot_each, end }
+        Layout { words, words_each, weights, weights_each, copies, optimizer_slots, slots, slot_each, end }
     }
 }
 
@@ -142,7 +145,16 @@ impl Board {
             board: self.clone(),
             weights: self.floats(self.layout.weights, shape, 1),
             copies: copies.map(|index| self.copy(shape, index)).collect(),
+            commons: self.commons(shape),
+        }
+    }
+
+    fn commons(&self, shape: &Shape) -> Commons {
+        let Layout { optimizer_slots, weights_each, .. } = self.layout;
+        let optimizer_slot = |index| self.floats(optimizer_slots + index * weights_each, shape, 1);
+        Commons {
             slots: (0..self.workers).map(|index| self.slot(shape, index)).collect(),
+            optimizer_slots: (0..shape.optimizer_slots).map(optimizer_slot).collect(),
         }
     }
 
@@ -154,8 +166,8 @@ impl Board {
             None if shape.copies => self.copy(shape, index),
             None => self.floats(self.layout.weights, shape, 1),
         };
-        let slot = server.map_or_else(|| self.slot(shape, index), |server| server.slots[index].clone());
-        WorkerEnd { board: self.clone(), index, weights, slot, beats: AtomicU64::new(0) }
+        let commons = server.map_or_else(|| self.commons(shape), |server| server.commons.clone());
+        WorkerEnd { board: self.clone(), index, weights, commons, beats: AtomicU64::new(0) }
     }
 
     fn copy(&self, shape: &Shape, index: usize) -> Arc<Shared> {
@@ -224,7 +236,11 @@ impl end::ServerEnd for ServerEnd {
     }
 
     fn slots(&self) -> &[Arc<Shared>] {
-        &self.slots
+        &self.commons.slots
+    }
+
+    fn commons(&self) -> Option<&Commons> {
+        Some(&self.commons)
     }
 
     fn copies(&self) -> &[Arc<Shared>] {
@@ -268,7 +284,11 @@ impl end::WorkerEnd for WorkerEnd {
     }
 
     fn slot(&self) -> &Arc<Shared> {
-        &self.slot
+        &self.commons.slots[self.index]
+    }
+
+    fn commons(&self) -> Option<&Commons> {
+        Some(&self.commons)
     }
 
     fn order(&self) -> Result<(Arrival, Option<Order>), Error> {

@@ -21,6 +21,8 @@ pub struct Shape<'a> {
     pub leaves: usize,
     /// Whether every worker has weights of its own, as asynchronous training needs.
     pub copies: bool,
+    /// How many buffers the optimizer has, each of as many floats as the weights, where workers update weights, too.
+    pub optimizer_slots: usize,
     /// The longest that a rank waits for another.
     pub step_timeout: Duration,
 }
@@ -35,6 +37,15 @@ impl Shape<'_> {
     pub fn floats(&self) -> usize {
         self.lengths.iter().sum()
     }
+}
+
+/// What server and workers all see, so that each of them can update some of the weights.
+#[derive(Clone)]
+pub struct Commons {
+    /// Each worker's gradients.
+    pub slots: Vec<Arc<Shared>>,
+    /// The optimizer's buffers.
+    pub optimizer_slots: Vec<Arc<Shared>>,
 }
 
 /// What has come from the other side.
@@ -58,6 +69,11 @@ pub trait ServerEnd: Send + Sync {
 
     /// Each worker's own weights; empty in synchronous training.
     fn copies(&self) -> &[Arc<Shared>];
+
+    /// What workers need beside the weights to update them; none where they cannot.
+    fn commons(&self) -> Option<&Commons> {
+        None
+    }
 
     /// Whether this worker's gradients come by themselves, not added to those of the leader of its node.
     fn hears(&self, _worker: usize) -> bool {
@@ -133,6 +149,11 @@ pub trait WorkerEnd: Send + Sync {
 
     /// Where the gradients go.
     fn slot(&self) -> &Arc<Shared>;
+
+    /// What this worker needs beside the weights to update them; none where it is never asked to.
+    fn commons(&self) -> Option<&Commons> {
+        None
+    }
 
     /// What has come of the next order, and that order when all of it has.
     ///

@@ -45,7 +45,7 @@ pub mod tree;
 pub mod wait;
 
 pub use account::Times;
-pub use end::Shape;
+pub use end::{Commons, Shape};
 pub use fabric::Fabric;
 pub use link::{Server, Worker};
 pub use message::{Order, Push};

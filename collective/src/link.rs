@@ -6,7 +6,7 @@
 
 use crate::account::{Account, Times};
 use crate::board::Board;
-use crate::end::{Arrival, ServerEnd, Shape, WorkerEnd};
+use crate::end::{Arrival, Commons, ServerEnd, Shape, WorkerEnd};
 use crate::message::{Order, Push};
 use crate::{Error, Roster, Shared};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
@@ -79,6 +79,12 @@ impl Server {
     /// Each worker's own weights, which go with its next order; empty in synchronous training, where `weights` go with it.
     pub fn copies(&self) -> &[Arc<Shared>] {
         self.end.copies()
+    }
+
+    /// What workers need beside the weights to update them; none where they cannot. Then they may be ordered to, between a push and
+    /// the next order to compute.
+    pub fn commons(&self) -> Option<&Commons> {
+        self.end.commons()
     }
 
     /// The workers that are other ranks and whose pushes come, counted as [`Server::slots`] are. Those that are left out have a leader
@@ -267,6 +273,11 @@ impl Worker {
     /// Where this worker's gradients go: block `node * blocks + b`.
     pub fn slot(&self) -> &Arc<Shared> {
         self.end.slot()
+    }
+
+    /// What this worker needs beside the weights to update them, where the server may order it to.
+    pub fn commons(&self) -> Option<&Commons> {
+        self.end.commons()
     }
 
     /// Waits for the next order and its weights. It gives the server some time more than the server gives it: when another rank is

@@ -21,22 +21,32 @@ pub struct Push {
 pub enum Order {
     /// Compute the gradient of this step at these weights.
     Compute(u64),
+    /// All gradients of this step are there: update your share of the weights. The answer says nothing but that it is done.
+    Update(u64),
     /// There is nothing more to do.
     Stop,
 }
+
+/// The bit of an order's word that tells an update from a gradient: there are fewer steps.
+const UPDATE: u64 = 1 << 63;
 
 impl Order {
     /// As one word.
     pub(crate) fn word(self) -> u64 {
         match self {
             Order::Compute(step) => step,
+            Order::Update(step) => step | UPDATE,
             Order::Stop => u64::MAX,
         }
     }
 
     /// The order of a word.
     pub(crate) fn of(word: u64) -> Order {
-        if word == u64::MAX { Order::Stop } else { Order::Compute(word) }
+        match word {
+            u64::MAX => Order::Stop,
+            _ if word & UPDATE != 0 => Order::Update(word & !UPDATE),
+            _ => Order::Compute(word),
+        }
     }
 }
 
@@ -54,6 +64,14 @@ impl Push {
     /// Number of words, by the first one.
     pub fn words_of(first_word: u64) -> usize {
         2 + Push::nodes_of(first_word) + 2 * (first_word as u32 as usize)
+    }
+
+    /// Becomes one that says nothing.
+    pub fn clear(&mut self) {
+        self.leaves = 0;
+        self.nodes.clear();
+        self.losses.clear();
+        self.hits.clear();
     }
 
     /// Writes it as words: both counts, all leaves, nodes, losses, hits.

@@ -106,6 +106,12 @@ impl Roster {
         &self.places
     }
 
+    /// Cores of rank 0's node that one of its ranks may run on.
+    pub fn cores(&self) -> usize {
+        let near = self.places.iter().filter(|place| place.node == 0);
+        near.flat_map(|place| &place.cores).collect::<std::collections::BTreeSet<_>>().len()
+    }
+
     /// How messages name a rank.
     pub fn name(&self, rank: usize) -> String {
         match self.places.get(rank) {

@@ -80,9 +80,17 @@ pub fn merge<T: Copy>(
 /// Adds up the subtrees of all holders, chunk by chunk of a flat buffer.
 pub struct Summer {
     leaves: usize,
-    /// Partial sums that wait for their right sibling, `CHUNK` floats each.
-    stack: Vec<(Node, Box<[f32; CHUNK]>)>,
+    /// What waits for its right sibling.
+    stack: Vec<(Node, Partial)>,
     spare: Vec<Box<[f32; CHUNK]>>,
+}
+
+/// A sum of some leaves.
+enum Partial {
+    /// As a holder has it: the part of this number.
+    Part(usize),
+    /// Found here.
+    Sum(Box<[f32; CHUNK]>),
 }
 
 /// Floats summed at a time: small enough that the partial sums of every level stay in the L1 cache.
@@ -99,39 +107,59 @@ impl Summer {
         self.leaves = leaves;
     }
 
-    /// The root's sum of one chunk, of at most [`CHUNK`] floats, out of `parts`: the holders' nodes from the left, whose spans cover
-    /// all leaves. `add` adds its second argument to its first.
+    /// The root's sum of one chunk, of at most [`CHUNK`] floats: `part(i)` is that of the `i`-th of the holders' `nodes`, which are given from the
+    /// left and whose spans cover all leaves. `add` sets its first argument to the sum of the others, `add_assign` adds its second argument to its
+    /// first.
     ///
     /// # Panics
     /// If the nodes do not make up the tree.
     pub fn sum<'a>(
-        &mut self,
-        parts: impl IntoIterator<Item = (Node, &'a [f32])>,
-        add: impl Fn(&mut [f32], &[f32]),
-        root: &mut [f32],
-    ) {
-        let length = root.len();
-        for (node, part) in parts {
-            let mut sum = self.spare.pop().unwrap_or_else(|| Box::new([0.0; CHUNK]));
-            sum[..length].copy_from_slice(part);
-            let mut node = node.carried_up(self.leaves);
+        &'a mut self,
+        nodes: impl IntoIterator<Item = Node>,
+        part: impl Fn(usize) -> &'a [f32],
+        add: impl Fn(&mut [f32], &[f32], &[f32]),
+        add_assign: impl Fn(&mut [f32], &[f32]),
+    ) -> &'a [f32] {
+        let mut length = 0;
+        for (i, node) in nodes.into_iter().enumerate() {
+            length = part(i).len();
+            let (mut node, mut sum) = (node.carried_up(self.leaves), Partial::Part(i));
             while node.index % 2 == 1 {
-                let (left, mut total) = self.stack.pop().expect("a right node without its left sibling");
+                let (left, total) = self.stack.pop().expect("a right node without its left sibling");
                 assert_eq!(
                     (left.level, left.index + 1),
                     (node.level, node.index),
                     "nodes that are no siblings"
                 );
-                add(&mut total[..length], &sum[..length]);
-                self.spare.push(std::mem::replace(&mut sum, total));
+                sum = match (total, sum) {
+                    (Partial::Part(left), Partial::Part(right)) => {
+                        let mut sum = self.spare.pop().unwrap_or_else(|| Box::new([0.0; CHUNK]));
+                        add(&mut sum[..length], part(left), part(right));
+                        Partial::Sum(sum)
+                    }
+                    (Partial::Sum(mut sum), Partial::Part(i)) | (Partial::Part(i), Partial::Sum(mut sum)) => {
+                        add_assign(&mut sum[..length], part(i));
+                        Partial::Sum(sum)
+                    }
+                    (Partial::Sum(mut total), Partial::Sum(sum)) => {
+                        add_assign(&mut total[..length], &sum[..length]);
+                        self.spare.push(sum);
+                        Partial::Sum(total)
+                    }
+                };
                 node = Node { level: node.level + 1, index: node.index / 2 }.carried_up(self.leaves);
             }
             self.stack.push((node, sum));
         }
         let (node, sum) = self.stack.pop().expect("at least one node");
         assert!(self.stack.is_empty() && node.span(self.leaves) == (0..self.leaves), "the nodes leave gaps");
-        root.copy_from_slice(&sum[..length]);
-        self.spare.push(sum);
+        match sum {
+            Partial::Part(i) => part(i),
+            Partial::Sum(sum) => {
+                self.spare.push(sum);
+                &self.spare[self.spare.len() - 1][..length]
+            }
+        }
     }
 }
 
@@ -164,9 +192,10 @@ mod tests {
             cuts.sort_unstable();
             let nodes: Vec<Node> = cuts.windows(2).flat_map(|w| subtrees(w[0]..w[1], leaves)).collect();
             let sums: Vec<[f32; 1]> = nodes.iter().map(|&n| [sum_of(&values, n)]).collect();
-            let mut root = [0.0];
-            let add = |a: &mut [f32], b: &[f32]| a[0] += b[0];
-            Summer::new(leaves).sum(nodes.iter().copied().zip(sums.iter().map(|s| &s[..])), add, &mut root);
+            let add = |sum: &mut [f32], a: &[f32], b: &[f32]| sum[0] = a[0] + b[0];
+            let add_assign = |a: &mut [f32], b: &[f32]| a[0] += b[0];
+            let mut summer = Summer::new(leaves);
+            let root = summer.sum(nodes.iter().copied(), |i| &sums[i], add, add_assign);
             prop_assert_eq!(root[0].to_bits(), reference(values).to_bits());
         }
 

@@ -6,8 +6,9 @@
 
 use crate::nonzeros::{Nonzeros, SEGMENT};
 use crate::panel::check_width;
+use crate::prefetch::line_to_write;
 use crate::simd::{LANES, Simd};
-use crate::sparse::{at, chains, check_panels, check_segments, for_each_vectors, runs, vectors_of};
+use crate::sparse::{at, chains, check_segments, for_each_vectors, runs, vectors_of};
 use crate::table::Kernels;
 use crate::tile::{Block, load};
 use crate::tree::{Tree, check_leaves};
@@ -15,6 +16,9 @@ use std::ops::Range;
 
 /// Micro-batches whose sums stay in registers.
 const LEAVES_AT_ONCE: usize = 4;
+
+/// Rows of C that are asked for before they are written.
+const ROWS_AHEAD: usize = 8;
 
 /// The operands of `c = aᵀ · d`, where `a` lies by columns.
 pub(crate) struct ByColumns<'a> {
@@ -47,7 +51,7 @@ pub(crate) struct ByRows<'a> {
 
 impl Kernels {
     /// `c = a[:, columns]ᵀ · d` for some panels at once, from the transposed `at` `[k, m]`: `d` `[panels][m][width]`, `c` `[panels][c_rows][width]`, of
-    /// which the first `columns.len()` rows are written. It is the tree of some of the micro-batches that [`Nonzeros::transpose`] was
+    /// which the first `columns.len()` rows are written; what lies behind those of the last panel may be left out. It is the tree of some of the micro-batches that [`Nonzeros::transpose`] was
     /// given. The bits are those of [`Kernels::matmul_tn_panel`].
     #[expect(clippy::too_many_arguments, reason = "two operands with their shapes")]
     pub fn matmul_tn_by_columns(
@@ -65,7 +69,10 @@ impl Kernels {
         assert!(rows.start <= rows.end && rows.end <= at.rows(), "columns {rows:?} of {}", at.rows());
         assert!(leaves.start < leaves.end && leaves.end <= at.segments(), "micro-batches {leaves:?}");
         assert!(rows.len() <= c_rows, "{c_rows} rows of c for {} columns of a", rows.len());
-        let panels = check_panels(d.len(), at.cols() * width, c.len(), c_rows * width);
+        let panels = d.len().checked_div(at.cols() * width).unwrap_or(0);
+        assert_eq!(d.len(), panels * at.cols() * width, "length of d, panel by panel");
+        let least = if panels == 0 { 0 } else { ((panels - 1) * c_rows + rows.len()) * width };
+        assert!(c.len() >= least, "{} floats of c, not {least}", c.len());
         let product = ByColumns { at, rows, leaves, d, c_rows, width, panels };
         self.table.matmul_tn_by_columns(&product, c);
     }
@@ -209,6 +216,12 @@ unsafe fn gradient_rows<S: Simd, const R: usize, const N: usize>(
     vector: usize,
     c: *mut f32,
 ) {
+    if p.rows.len() < p.c_rows {
+        // Not a piece of C in a cache: another core may have read it.
+        for v in 0..N {
+            line_to_write(c.wrapping_add(at::<N>(p.c_rows, row + ROWS_AHEAD, vector + v)));
+        }
+    }
     let d = vectors_of::<N>(p.d.as_ptr(), p.at.cols(), vector);
     let mut tree = Tree::new(s);
     let mut first = p.leaves.start;

@@ -193,5 +193,6 @@ table! {
     fn update::adam(
         lr_t: f32, beta1: f32, beta2: f32, eps: f32, g: &[f32], m: &mut [f32], v: &mut [f32], w: &mut [f32],
     );
+    fn update::add(dst: &mut [f32], a: &[f32], b: &[f32]);
     fn update::add_assign(dst: &mut [f32], src: &[f32]);
 }

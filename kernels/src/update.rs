@@ -47,6 +47,12 @@ impl Kernels {
         self.table.adam(lr_t, beta1, beta2, eps, g, m, v, w);
     }
 
+    /// `dst = a + b`
+    pub fn add(&self, dst: &mut [f32], a: &[f32], b: &[f32]) {
+        assert_eq!((a.len(), b.len()), (dst.len(), dst.len()), "lengths of the summands and of their sum");
+        self.table.add(dst, a, b);
+    }
+
     /// `dst += src`
     pub fn add_assign(&self, dst: &mut [f32], src: &[f32]) {
         assert_eq!(dst.len(), src.len(), "lengths of the two sides");
@@ -95,6 +101,18 @@ pub(crate) fn adam<S: Simd>(
         let step = s.div(s.mul(s.splat(lr_t), m), s.add(s.sqrt(v), s.splat(eps)));
         [m, v, s.sub(w, step)]
     });
+}
+
+#[inline(always)]
+pub(crate) fn add<S: Simd>(s: S, dst: &mut [f32], a: &[f32], b: &[f32]) {
+    let (dst, dst_rest) = dst.as_chunks_mut::<LANES>();
+    let ((a, a_rest), (b, b_rest)) = (a.as_chunks(), b.as_chunks());
+    for (dst, (a, b)) in dst.iter_mut().zip(a.iter().zip(b)) {
+        *dst = s.to_array(s.add(s.load(a), s.load(b)));
+    }
+    for (dst, (a, b)) in dst_rest.iter_mut().zip(a_rest.iter().zip(b_rest)) {
+        *dst = a + b;
+    }
 }
 
 #[inline(always)]
@@ -210,6 +228,7 @@ mod tests {
         #[test]
         fn gradients_are_added(len in 0_usize..70, seed: u64) {
             check(len, seed, |kernels, g, [_, _, w]| kernels.add_assign(w, g), |g, [x, y, w]| [x, y, w + g]);
+            check(len, seed, |kernels, g, [x, _, w]| kernels.add(w, g, x), |g, [x, y, _]| [x, y, g + x]);
         }
     }
 

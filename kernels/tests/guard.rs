@@ -150,6 +150,7 @@ fn sums_and_updates() {
             kernels.adagrad(0.1, g, v, w);
             kernels.adam(0.1, 0.9, 0.999, 1e-8, g, at.floats(len), v, w);
             kernels.add_assign(w, g);
+            kernels.add(w, g, v);
             assert!(kernels.sum_of_squares(w) >= 0.0);
         }
         for vectors in 0..5 {

@@ -35,6 +35,17 @@ enum Sink<'a> {
 }
 
 impl Sink<'_> {
+    /// Has `compute` write the gradient of as many parameters from `at` on as `piece` is long: where it goes, or into `piece` on its way there.
+    fn put(&mut self, at: usize, piece: &mut [f32], compute: impl FnOnce(&mut [f32])) {
+        match self {
+            Sink::Slot(slot) => compute(&mut slot[at..at + piece.len()]),
+            Sink::Update(blocks) => {
+                compute(piece);
+                blocks.apply(at, piece);
+            }
+        }
+    }
+
     /// Takes the gradient of the parameters from `at` on.
     fn take(&mut self, at: usize, piece: &[f32]) {
         match self {
@@ -239,12 +250,20 @@ impl Pass<'_> {
                     for start in columns.clone().step_by(PIECE_ROWS) {
                         let part = start..(start + PIECE_ROWS).min(columns.end);
                         let (taken, leaves, at) = (part.len(), leaves.clone(), start - columns.start);
-                        let piece = &mut piece[..d.len() / rows * taken];
                         let transposed = &sparse.transposed;
-                        self.kernels.matmul_tn_by_columns(transposed, part, leaves, d, width, piece, taken);
-                        for (panel, piece) in piece.chunks_exact(taken * width).enumerate() {
-                            let panel = group * PIECE_PANELS + panel;
-                            sink.take((panel * gradient_rows + at) * width, piece);
+                        let compute = |to: &mut [f32], to_rows| {
+                            self.kernels
+                                .matmul_tn_by_columns(transposed, part, leaves, d, width, to, to_rows);
+                        };
+                        let at = |panel| ((group * PIECE_PANELS + panel) * gradient_rows + at) * width;
+                        match sink {
+                            Sink::Slot(slot) => compute(&mut slot[at(0)..], gradient_rows),
+                            Sink::Update(_) => {
+                                let piece = &mut piece[..d.len() / rows * taken];
+                                compute(piece, taken);
+                                let panels = piece.chunks_exact(taken * width).enumerate();
+                                panels.for_each(|(panel, piece)| sink.take(at(panel), piece));
+                            }
                         }
                     }
                 }
@@ -264,8 +283,10 @@ impl Pass<'_> {
                         let part = input.panels(q..(q + at_once).min(input.count()));
                         let at = panel * gradient_rows + q * input.width();
                         let piece = &mut piece[..part.cols() * width];
-                        self.kernels.matmul_tn_panel(part, &node.ends, node.of(d, width), width, piece);
-                        sink.take(at * width, piece);
+                        let d = node.of(d, width);
+                        let compute =
+                            |to: &mut [f32]| self.kernels.matmul_tn_panel(part, &node.ends, d, width, to);
+                        sink.put(at * width, piece, compute);
                     }
                 }
             }

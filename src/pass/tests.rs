@@ -106,8 +106,11 @@ fn computed(
         let mut summer = tree::Summer::new(leaves);
         for start in (0..sum.len()).step_by(tree::CHUNK) {
             let chunk = start..(start + tree::CHUNK).min(sum.len());
-            let parts = parts.iter().map(|(node, part)| (*node, &part[chunk.clone()]));
-            summer.sum(parts, |a, b| kernels.add_assign(a, b), &mut sum[chunk.clone()]);
+            let nodes = parts.iter().map(|(node, _)| *node);
+            let part = |i: usize| &parts[i].1[chunk.clone()];
+            let add = |sum: &mut [f32], a: &[f32], b: &[f32]| kernels.add(sum, a, b);
+            let total = summer.sum(nodes, part, add, |a, b| kernels.add_assign(a, b));
+            sum[chunk.clone()].copy_from_slice(total);
         }
     }
     (loss, model.export(&sum))

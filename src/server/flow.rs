@@ -1,11 +1,13 @@
 //! One step's floats on their way through the server's team: gradients come, weights are updated and leave, from the first float on.
 //!
-//! Only the leader sees what has come, and sends. The other members wait for what it has seen.
+//! Only the leader sees what has come, and sends. The other members wait for what it has seen. Where the workers see the weights, too, they may
+//! help: then each rank updates its share.
 
 use crate::error::Error;
+use crate::sum;
 use crate::team::Member;
-use muster_collective::Server;
 use muster_collective::wait::{Counter, Patience};
+use muster_collective::{Order, Push, Server};
 use std::ops::Range;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -27,6 +29,8 @@ pub struct Flow<'a> {
     owned: Box<[Range<usize>]>,
     /// Whether the weights may leave before the next order.
     may_leave: AtomicBool,
+    /// Whether the workers have been asked to update their shares.
+    has_help: AtomicBool,
     failure: Mutex<Option<Error>>,
 }
 
@@ -34,22 +38,40 @@ impl<'a> Flow<'a> {
     /// Through a team of so many threads, who each own a share of the blocks.
     pub fn new(link: &'a Server, threads: usize) -> Flow<'a> {
         let (weights, updated) = (link.weights(), (0..threads).map(|_| Counter::default()));
-        let owned = |index| weights.range(crate::batch::share(weights.blocks(), index, threads));
+        let owned = |index| weights.range(sum::share(weights, 0..weights.blocks(), index, threads));
         Flow {
             link,
             come: Counter::default(),
             updated: updated.collect(),
             owned: (0..threads).map(owned).collect(),
             may_leave: AtomicBool::new(false),
+            has_help: AtomicBool::new(false),
             failure: Mutex::new(None),
         }
     }
 
     /// A new step. The leader calls it while the others wait for it.
-    pub fn begin(&self, may_leave: bool) {
+    pub fn begin(&self, may_leave: bool, has_help: bool) {
         self.come.set(0);
         self.updated.iter().zip(&self.owned).for_each(|(updated, owned)| updated.set(owned.start as u64));
         self.may_leave.store(may_leave, Ordering::Relaxed);
+        self.has_help.store(has_help, Ordering::Relaxed);
+    }
+
+    /// Asks the workers, who have pushed all of their gradients, to update their shares of the weights, if they are to help. All members have
+    /// written theirs.
+    pub fn ask_for_help(&self, team: &Member, step: u64) {
+        if team.is_leader()
+            && self.has_help()
+            && let Err(error) = self.link.publish(Order::Update(step))
+        {
+            self.fail(error);
+        }
+    }
+
+    /// Whether the workers update their shares.
+    pub fn has_help(&self) -> bool {
+        self.has_help.load(Ordering::Relaxed)
     }
 
     /// Waits until the first `floats` floats of all gradients are there; says whether they are.
@@ -93,11 +115,18 @@ impl<'a> Flow<'a> {
         }
     }
 
-    /// When a member has updated all of its own, the leader goes on to wait for what the others wait for.
+    /// When a member has updated all of its own, the leader goes on to wait for what the others wait for, and for those who help.
     pub fn finish(&self, team: &Member) {
         while team.is_leader() && self.come.get() < self.floats() as u64 {
             self.receive(self.floats().min(self.come.get() as usize + RUN));
             self.offer();
+        }
+        if team.is_leader() && self.has_help() && self.come.get() != FAILED {
+            let mut done = Push::default();
+            let mut others = self.link.others().iter();
+            if let Err(error) = others.try_for_each(|&worker| self.link.collect(worker, &mut done)) {
+                self.fail(error);
+            }
         }
     }
 

@@ -3,7 +3,7 @@
 use super::*;
 use crate::blocks::tests::{FORMATS, Place};
 use crate::checkpoint::{Progress, sha256};
-use crate::cluster::Mode;
+use crate::cluster::{Mode, Updates};
 use crate::conductor::Event;
 use crate::dataset::{Dataset, FeatureRow, Features};
 use crate::feed::Facts;
@@ -108,18 +108,17 @@ fn any_number_of_ranks_and_threads_ends_with_the_same_weights() {
     for widths in [vec![20, 3], vec![20, 70, 3], vec![20, 70, 40, 3]] {
         for optimizer in [Optimizer::Sgd, MOMENTUM, ADAGRAD, Optimizer::ADAM] {
             let (model, recipe) = (Model::new(&widths), recipe(optimizer));
-            let hash = |world_size, threads| {
-                let cluster = Cluster { server_trains: world_size == 3, ..Cluster::default() };
+            let hash = |world_size, threads, updates| {
+                let cluster = Cluster { server_trains: world_size == 3, updates, ..Cluster::default() };
                 let job = Job { threads, cluster, ..job_of(&model, &data, &recipe, world_size) };
                 run(&job, None, 10, None).unwrap().sha256
             };
-            let alone = hash(1, 1);
-            for (world_size, threads) in [(1, 3), (2, 1), (3, 2), (6, 1)] {
-                assert_eq!(
-                    hash(world_size, threads),
-                    alone,
-                    "{widths:?} {optimizer:?} on {world_size} × {threads}"
-                );
+            let alone = hash(1, 1, Updates::Auto);
+            for (world_size, threads) in [(1, 3), (2, 1), (3, 1), (3, 2), (6, 1)] {
+                for updates in [Updates::Server, Updates::All] {
+                    let what = format!("{widths:?} {optimizer:?} on {world_size} × {threads}, {updates:?}");
+                    assert_eq!(hash(world_size, threads, updates), alone, "{what}");
+                }
             }
         }
     }
@@ -323,7 +322,7 @@ fn records_that_are_sent_give_the_same_weights_until_no_more_come() {
     let whole = run(&job_of(&model, &data, &recipe, 1), None, 30, None).unwrap();
     let part = run(&job_of(&model, &data, &recipe, 1), None, 20, None).unwrap();
     for (world_size, server_trains) in [(1, false), (2, false), (4, false), (3, true), (7, false)] {
-        let cluster = Cluster { server_trains, ..Cluster::default() };
+        let cluster = Cluster { server_trains, updates: Updates::All, ..Cluster::default() };
         let sent_to = Job { cluster, ..job_of(&model, &elsewhere, &recipe, world_size) };
         let workers = if world_size == 1 { 1 } else { sent_to.workers() };
         for (end, expected) in [(u64::MAX, &whole), (20, &part)] {

@@ -23,6 +23,7 @@ fn shape(ranks: &[usize]) -> Shape<'_> {
         nodes_of_leader: 4,
         leaves: LEAVES,
         copies: false,
+        optimizer_slots: 0,
         step_timeout: Duration::from_millis(400),
     }
 }
@@ -176,16 +177,21 @@ fn serve(server: &Server, step: u64) -> Vec<Push> {
     for (&worker, push) in server.others().iter().zip(&mut pushes) {
         server.collect(worker, push).unwrap();
     }
-    let mut total = [0.0; LENGTHS[0] + LENGTHS[1]];
     let slots: Vec<_> = server.others().iter().map(|&worker| server.slots()[worker].read_all()).collect();
     let parts = pushes
         .iter()
         .zip(&slots)
-        .flat_map(|(push, slot)| push.nodes.iter().copied().zip(slot.chunks(total.len())));
+        .flat_map(|(push, slot)| push.nodes.iter().copied().zip(slot.chunks(LENGTHS.iter().sum())));
     let parts: Vec<_> = parts.collect();
-    let add = |sum: &mut [f32], part: &[f32]| sum.iter_mut().zip(part).for_each(|(sum, part)| *sum += part);
-    tree::Summer::new(LEAVES).sum(parts, add, &mut total);
-    add(&mut server.weights().write_all(), &total);
+    let add_assign =
+        |sum: &mut [f32], part: &[f32]| sum.iter_mut().zip(part).for_each(|(sum, part)| *sum += part);
+    let add = |sum: &mut [f32], a: &[f32], b: &[f32]| {
+        sum.copy_from_slice(a);
+        add_assign(sum, b);
+    };
+    let mut summer = tree::Summer::new(LEAVES);
+    let total = summer.sum(parts.iter().map(|part| part.0), |i| parts[i].1, add, add_assign);
+    add_assign(&mut server.weights().write_all(), total);
     pushes
 }
 

@@ -5,7 +5,16 @@ use super::*;
 fn shape(workers: usize, copies: bool) -> Shape<'static> {
     let step_timeout = Duration::from_millis(300);
     let ranks = &[1, 2, 3][..workers];
-    Shape { ranks, lengths: &[16, 32], nodes: 1, nodes_of_leader: 1, leaves: 1, copies, step_timeout }
+    Shape {
+        ranks,
+        lengths: &[16, 32],
+        nodes: 1,
+        nodes_of_leader: 1,
+        leaves: 1,
+        copies,
+        optimizer_slots: 0,
+        step_timeout,
+    }
 }
 
 fn add_slots(server: &Server, workers: std::ops::Range<usize>) {
