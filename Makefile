@@ -6,9 +6,9 @@ SHELL := /bin/bash
 CARGO ?= cargo
 TARGET := $(or $(CARGO_TARGET_DIR),$(CURDIR)/target)
 
-# Programs and tests select the whole workspace: whichever of them are built, cargo chooses the same features of their dependencies, and
-# builds these once.
-PROGRAMS := $(CARGO) build --workspace --bins
+# Programs and tests select the whole workspace, and programs a test beside them: whichever of them are built, cargo chooses the same features
+# of their dependencies, and builds these once.
+PROGRAMS := $(CARGO) build --workspace --bins --test allocations
 # Nothing is compiled a second time under CI: what a next time would need is not written.
 ifdef CI
 export CARGO_INCREMENTAL := 0

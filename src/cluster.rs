@@ -36,6 +36,18 @@ pub enum Updates {
     All,
 }
 
+/// Who computes gradients in synchronous training where rank 0 trains, too, and has all records in memory.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Computing {
+    /// All ranks, or rank 0 by itself where that is faster, as the steps' times have it.
+    #[default]
+    Auto,
+    /// All ranks.
+    All,
+    /// All ranks for so many steps, then rank 0 by itself for as many, and so on.
+    InTurns(u64),
+}
+
 /// How the ranks of a job work together.
 #[derive(Clone, Copy)]
 pub struct Cluster<'a> {
@@ -45,6 +57,8 @@ pub struct Cluster<'a> {
     pub server_trains: bool,
     /// Who updates the weights where all ranks see them. It changes no bit.
     pub updates: Updates,
+    /// Who computes gradients. It changes no bit either.
+    pub computing: Computing,
     /// The longest that a rank waits for another.
     pub step_timeout: Duration,
     /// The ranks that a launcher started, and how they talk; without it they are threads of this process.
@@ -73,6 +87,7 @@ impl Default for Cluster<'_> {
             mode: Mode::Sync,
             server_trains: false,
             updates: Updates::Auto,
+            computing: Computing::Auto,
             step_timeout,
             world: None,
             feed: None,
@@ -117,6 +132,9 @@ pub struct RankTimes {
     pub waiting: Vec<f64>,
     /// Reading the data before training, and waiting for records that are read or fed during it.
     pub reading: f64,
+    /// Steps of synchronous training that rank 0 has computed by itself although there are workers, because that was faster.
+    #[serde(default)]
+    pub alone: u64,
 }
 
 impl RankTimes {
@@ -132,6 +150,7 @@ impl RankTimes {
             communication,
             waiting,
             reading: job.reading_seconds + reads.seconds(),
+            alone: 0,
         }
     }
 

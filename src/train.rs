@@ -17,10 +17,11 @@ use crate::model::{Model, Tensors};
 use crate::optimizer::{Optimizer, decayed};
 use crate::pass::{Score, Target};
 use crate::records::Records;
+use crate::server::{self, Served};
 use crate::team::{self, Member, Pace};
 use crate::update::Update;
 use crate::windows::Reading;
-use crate::{server, worker};
+use crate::worker;
 use muster_collective::{Server, Shared, Transport, World, link};
 use muster_kernels::Kernels;
 use serde::{Deserialize, Serialize};
@@ -154,8 +155,9 @@ pub fn train(job: &Job, start: &Checkpoint, conductor: &mut Conductor) -> Result
             _ => start.slots.iter().map(import).collect(),
         };
         let state = State { weights: link.weights().clone(), slots, gradients, reads: Reads::default() };
-        let (end, staleness) = server::run(job, link, &state, conductor)?;
-        let times = vec![RankTimes::since(began, 0, job, link.times(), &state.reads)];
+        let Served { end, staleness, alone } = server::run(job, link, &state, conductor)?;
+        let times = RankTimes::since(began, 0, job, link.times(), &state.reads);
+        let times = vec![RankTimes { alone, ..times }];
         Ok::<_, Error>(Outcome { weights: job.model.export(&state.weights), end, times, staleness })
     };
     let finish_own_feed = || if job.cluster.server_trains { job.finish_feed(0) } else { Ok(()) };

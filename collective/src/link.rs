@@ -24,6 +24,8 @@ pub struct Server {
     others: Vec<usize>,
     /// When each worker got its last order.
     given: Vec<Mutex<Instant>>,
+    /// When the last sign of life was given while nothing was ordered.
+    beaten: Mutex<Instant>,
 }
 
 /// A rank that computes gradients.
@@ -63,6 +65,7 @@ impl Server {
             limit: shape.step_timeout,
             ranks: shape.ranks.to_vec(),
             given: (0..shape.workers()).map(|_| Mutex::new(Instant::now())).collect(),
+            beaten: Mutex::new(Instant::now()),
         }
     }
 
@@ -208,6 +211,19 @@ impl Server {
     /// Ends the job on all ranks.
     pub fn fail(&self, reason: &str) {
         self.end.fail(reason);
+    }
+
+    /// Goes on without an order, from step to step: now and then the workers are given a sign of life.
+    ///
+    /// # Errors
+    /// If a rank has failed.
+    pub fn go_on(&self) -> Result<(), Error> {
+        let mut beaten = self.beaten.lock().expect("no panic while it is held");
+        if beaten.elapsed() > self.limit / 8 {
+            *beaten = Instant::now();
+            self.account.communicate(|| self.end.beat())?;
+        }
+        self.end.failure()
     }
 
     /// Does what may take longer than workers wait, such as an evaluation: they are given signs of life. Nothing else of this end is used

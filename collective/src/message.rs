@@ -155,7 +155,10 @@ mod tests {
 
     #[test]
     fn an_order_is_a_word() {
-        for order in [Order::Compute(0), Order::Compute(u64::MAX - 1), Order::Stop] {
+        let last = UPDATE - 2;
+        for order in
+            [Order::Compute(0), Order::Compute(last), Order::Update(0), Order::Update(last), Order::Stop]
+        {
             assert_eq!(Order::of(order.word()), order);
         }
     }

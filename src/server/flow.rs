@@ -69,6 +69,13 @@ impl<'a> Flow<'a> {
         }
     }
 
+    /// The workers wait while rank 0 computes by itself.
+    pub fn go_on(&self) {
+        if let Err(error) = self.link.go_on() {
+            self.fail(error);
+        }
+    }
+
     /// Whether the workers update their shares.
     pub fn has_help(&self) -> bool {
         self.has_help.load(Ordering::Relaxed)

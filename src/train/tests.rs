@@ -3,7 +3,7 @@
 use super::*;
 use crate::blocks::tests::{FORMATS, Place};
 use crate::checkpoint::{Progress, sha256};
-use crate::cluster::{Mode, Updates};
+use crate::cluster::{Computing, Mode, Updates};
 use crate::conductor::Event;
 use crate::dataset::{Dataset, FeatureRow, Features};
 use crate::feed::Facts;
@@ -109,7 +109,8 @@ fn any_number_of_ranks_and_threads_ends_with_the_same_weights() {
         for optimizer in [Optimizer::Sgd, MOMENTUM, ADAGRAD, Optimizer::ADAM] {
             let (model, recipe) = (Model::new(&widths), recipe(optimizer));
             let hash = |world_size, threads, updates| {
-                let cluster = Cluster { server_trains: world_size == 3, updates, ..Cluster::default() };
+                let (server_trains, computing) = (world_size == 3, Computing::InTurns(3));
+                let cluster = Cluster { server_trains, updates, computing, ..Cluster::default() };
                 let job = Job { threads, cluster, ..job_of(&model, &data, &recipe, world_size) };
                 run(&job, None, 10, None).unwrap().sha256
             };

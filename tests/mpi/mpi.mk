@@ -22,7 +22,7 @@ test-mpi: $(MPI_KINDS:%=mpi-build-%) ## the tests under mpirun, with Open MPI an
 # the kinds apart, so that all of them stay built, is how far mpi-sys is optimized, which has hardly any code.
 define mpi-build
 	MPICC=$(2) $(CARGO) build --config profile.dev.package.mpi-sys.opt-level=$(3) \
-		--workspace --bin mnist --bin flowers --features mnist/mpi,muster-tests/mpi
+		--workspace --bin mnist --bin flowers --test allocations --features mnist/mpi,muster-tests/mpi
 	mkdir -p $(TARGET)/mpi && cp $(TARGET)/debug/mnist $(TARGET)/mpi/mnist-$(1)
 	cp $(TARGET)/debug/flowers $(TARGET)/mpi/flowers-$(1)
 endef

@@ -24,14 +24,15 @@ pub fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("tests/ lies in the workspace")
 }
 
-/// A binary of the workspace, built in the profile of the tests themselves. All are built together, as the tests are, so that cargo chooses the
-/// features of their dependencies, and builds these, once.
+/// A binary of the workspace, built in the profile of the tests themselves. All are built together, and a test with them, so that cargo
+/// chooses the features of their dependencies, and builds these, once.
 pub fn build(name: &str) -> PathBuf {
     let profile = if cfg!(debug_assertions) { "dev" } else { "release" };
-    let arguments = ["build", "--workspace", "--bins", "--profile", profile, "--message-format", "json"];
+    let targets = ["--workspace", "--bins", "--test", "allocations"];
+    let arguments = [&["build", "--profile", profile, "--message-format", "json"], &targets[..]].concat();
     let cargo = std::env::var_os("CARGO").unwrap_or("cargo".into());
     let mut command = Command::new(cargo);
-    command.args(arguments).current_dir(root()).stderr(Stdio::inherit());
+    command.args(&arguments).current_dir(root()).stderr(Stdio::inherit());
     // What cargo tells about the tests' own package makes build scripts that look at it run again.
     let of_this_package = ["CARGO_PKG_", "CARGO_MANIFEST_", "CARGO_CRATE_"];
     for (name, _) in std::env::vars_os() {

@@ -208,7 +208,8 @@ pub struct Cluster {
     /// The most updates that an asynchronous gradient may miss
     #[arg(long, value_name = "K")]
     pub max_staleness: Option<u64>,
-    /// Let rank 0 compute gradients too, as it does by itself where there are two ranks in step
+    /// Let rank 0 compute gradients too, as it does anyway where there are two ranks in step; with all records in memory it computes whole
+    /// steps by itself where that is faster
     #[arg(long)]
     pub server_trains: bool,
     /// Let the last rank do nothing but evaluate each checkpoint as it appears, and rank 0 not evaluate after each epoch

@@ -4,7 +4,7 @@ use crate::cli::{self, RecipeName, TransportName};
 use crate::digests::Digests;
 use crate::{console, fed};
 use anyhow::{Result, bail, ensure};
-use muster::cluster::{Cluster, Mode, Updates};
+use muster::cluster::{Cluster, Computing, Mode, Updates};
 use muster::feed::Feed;
 use muster_collective::launched::Launched;
 use muster_collective::{Error, Transport, World};
@@ -155,6 +155,7 @@ pub fn cluster<'a>(
         mode: mode(options),
         server_trains: options.cluster.server_trains,
         updates: Updates::Auto,
+        computing: Computing::Auto,
         step_timeout,
         world: world.map(transport).transpose()?,
         feed: feed.map(|fed| fed as &dyn Feed),

@@ -60,8 +60,12 @@ fn times_of(run: &RunDirectory, at: usize) -> String {
     };
     let rows: Vec<Vec<String>> = shown.iter().map(row).collect();
     let table = table(&format!("Seconds of each rank, {}", run.name), &head, &rows);
+    let alone = match ranks[0].alone {
+        0 => String::new(),
+        steps => format!(" Rank 0 computed {steps} steps by itself, which was faster."),
+    };
     format!(
-        r#"<figure><figcaption><h3>{name}</h3><p>{about}</p></figcaption><div class="bars">{bars}</div>{more}<details><summary>As a table</summary>{table}</details></figure>"#
+        r#"<figure><figcaption><h3>{name}</h3><p>{about}{alone}</p></figcaption><div class="bars">{bars}</div>{more}<details><summary>As a table</summary>{table}</details></figure>"#
     )
 }
 

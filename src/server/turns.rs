@@ -1,0 +1,206 @@
+//! Who computes the next step: all ranks, or rank 0 by itself, where what passes between the ranks takes longer than what they spare it.
+//!
+//! It changes no bit. Steps are timed as they are taken, by all ranks at first; now and then the other way is tried for a few steps, the
+//! more seldom the longer the answer has been the same, and rank 0 by itself only where its share of a step lets it hope to win.
+
+use crate::cluster::Computing;
+use std::time::{Duration, Instant};
+
+/// Who computes a step.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Turn {
+    /// All ranks, each its share.
+    #[default]
+    All,
+    /// Rank 0, all of it.
+    Alone,
+}
+
+/// Steps of a trial that are timed, after some that are not: caches have to follow.
+const TIMED: usize = 16;
+const UNTIMED: usize = 4;
+/// Steps from one trial to the next one, the first time and at most.
+const INTERVAL: u64 = 64;
+const INTERVAL_MAX: u64 = 16_384;
+/// A way that takes less than this share of the other's time is taken instead.
+const BETTER: f64 = 0.95;
+/// A trial ends early when its steps take so many times what those of the present way take.
+const HOPELESS: f64 = 1.5;
+/// A step of rank 0 alone takes this share of what its own share would let one expect at the least: the fewer rows, the more each takes.
+const OPTIMISM: f64 = 0.7;
+
+/// The leader's account of the two ways.
+pub struct Turns {
+    computing: Computing,
+    /// Steps so far.
+    taken: u64,
+    present: Turn,
+    /// The last steps, in seconds, of the way that is being taken; `begun` of them altogether.
+    steps: [f64; TIMED],
+    begun: usize,
+    /// Whether this is a trial of the other way than `present`, whose steps took so long.
+    trial: Option<f64>,
+    /// Steps until the next trial, and what that counts from.
+    left: u64,
+    interval: u64,
+    last: Option<Instant>,
+}
+
+impl Turns {
+    /// As `computing` has it.
+    pub fn new(computing: Computing) -> Turns {
+        Turns {
+            computing,
+            taken: 0,
+            present: Turn::All,
+            steps: [0.0; TIMED],
+            begun: 0,
+            trial: None,
+            left: INTERVAL,
+            interval: INTERVAL,
+            last: None,
+        }
+    }
+
+    /// Who computes the step after the one that is over `now`. Of that rank 0 took `own` to compute its share, `share` of the batch, where all
+    /// ranks computed it.
+    pub fn next(&mut self, now: Instant, own: Option<(Duration, f64)>) -> Turn {
+        let took = self.last.replace(now).map(|last| (now - last).as_secs_f64());
+        self.taken += 1;
+        match self.computing {
+            Computing::Auto => self.decide(took, own.map(|(took, share)| took.as_secs_f64() / share)),
+            Computing::InTurns(steps) if self.taken / steps % 2 == 1 => Turn::Alone,
+            Computing::InTurns(_) | Computing::All => Turn::All,
+        }
+    }
+
+    /// The time until the next call is no step.
+    pub fn pause(&mut self) {
+        self.last = None;
+    }
+
+    /// The same of a step that `took` so many seconds, where rank 0 may need `expected` for all of it.
+    fn decide(&mut self, took: Option<f64>, expected: Option<f64>) -> Turn {
+        if let Some(took) = took {
+            self.steps[self.begun % TIMED] = took;
+            self.begun += 1;
+        }
+        let timed = self.begun.saturating_sub(UNTIMED);
+        match self.trial {
+            None => {
+                self.left = self.left.saturating_sub(1);
+                if self.left == 0 && timed >= TIMED {
+                    let usual = self.median();
+                    let has_hope = expected.is_none_or(|expected| OPTIMISM * expected < usual);
+                    if has_hope {
+                        (self.trial, self.begun) = (Some(usual), 0);
+                    } else {
+                        self.keep();
+                    }
+                }
+            }
+            Some(usual) => {
+                let is_hopeless = timed > 0 && timed < TIMED && self.least(timed) > HOPELESS * usual;
+                if is_hopeless {
+                    self.keep();
+                } else if timed >= TIMED {
+                    if self.median() < BETTER * usual {
+                        self.present = self.now();
+                        self.interval = INTERVAL;
+                    }
+                    self.keep();
+                }
+            }
+        }
+        self.now()
+    }
+
+    /// Whose turn it is.
+    fn now(&self) -> Turn {
+        match (self.present, self.trial) {
+            (Turn::All, None) | (Turn::Alone, Some(_)) => Turn::All,
+            (Turn::Alone, None) | (Turn::All, Some(_)) => Turn::Alone,
+        }
+    }
+
+    /// Goes on in the present way, for longer than before.
+    fn keep(&mut self) {
+        self.trial = None;
+        self.begun = 0;
+        self.left = self.interval;
+        self.interval = (2 * self.interval).min(INTERVAL_MAX);
+    }
+
+    fn median(&self) -> f64 {
+        let mut steps = self.steps;
+        steps.sort_unstable_by(f64::total_cmp);
+        steps[TIMED / 2]
+    }
+
+    /// The least of the last `timed` steps.
+    fn least(&self, timed: usize) -> f64 {
+        let last = (self.begun - timed..self.begun).map(|step| self.steps[step % TIMED]);
+        last.fold(f64::INFINITY, f64::min)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Seconds that `steps` steps take where each takes `all` or `alone`, and how many of them rank 0 computed by itself.
+    fn train(turns: &mut Turns, steps: usize, (all, alone): (f64, f64), expected: f64) -> (f64, usize) {
+        let (mut by_itself, mut seconds) = (0, 0.0);
+        for _ in 0..steps {
+            let is_alone = turns.now() == Turn::Alone;
+            let (took, expected) = if is_alone { (alone, None) } else { (all, Some(expected)) };
+            seconds += took;
+            by_itself += usize::from(is_alone);
+            turns.decide(Some(took), expected);
+        }
+        (seconds, by_itself)
+    }
+
+    #[test]
+    fn the_faster_way_is_found_and_little_is_lost_by_looking() {
+        for (all, alone) in [(1.0, 0.5), (1.0, 3.0), (1.0, 1.2), (1.0, 0.9)] {
+            let mut turns = Turns::new(Computing::Auto);
+            let (seconds, _) = train(&mut turns, 20_000, (all, alone), 1.0);
+            assert!(
+                seconds < 20_000.0 * f64::min(all, alone) * 1.02 + 0.5 * 300.0,
+                "{all} {alone}: {seconds}"
+            );
+        }
+    }
+
+    #[test]
+    fn it_follows_what_changes() {
+        let mut turns = Turns::new(Computing::Auto);
+        train(&mut turns, 5_000, (1.0, 0.5), 1.0);
+        assert_eq!(turns.present, Turn::Alone);
+        train(&mut turns, 20_000, (0.3, 0.5), 1.0);
+        assert_eq!(turns.present, Turn::All);
+    }
+
+    #[test]
+    fn where_there_is_no_hope_nothing_is_tried() {
+        let mut turns = Turns::new(Computing::Auto);
+        assert_eq!(train(&mut turns, 50_000, (1.0, 8.0), 8.0).1, 0);
+    }
+
+    #[test]
+    fn one_slow_step_decides_nothing() {
+        let mut turns = Turns::new(Computing::Auto);
+        for step in 0..5_000 {
+            let took = if step % 7 == 0 { 20.0 } else { 1.0 };
+            turns.decide(Some(if turns.now() == Turn::All { took } else { 1.2 * took }), Some(1.0));
+        }
+        assert_eq!(turns.present, Turn::All);
+    }
+
+    #[test]
+    fn short_jobs_are_computed_by_all() {
+        let mut turns = Turns::new(Computing::Auto);
+        assert_eq!(train(&mut turns, 60, (1.0, 0.1), 0.1).1, 0);
+    }
+}
