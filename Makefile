@@ -29,14 +29,14 @@ help: ## list the targets
 
 test: tools ## everything: sets up what is missing, fetches MNIST, runs all tests, says how long each part took
 	@mkdir -p $(TARGET) && rm -f $(MUSTER_ABSENT) $(MUSTER_ABSENT).minutes
-	@trap '[ -z "$$ahead" ] || kill $$ahead 2>/dev/null || true' EXIT; \
+	@trap 'kill $$(jobs -pr) 2>/dev/null || true' EXIT; \
 	for part in build fetch $(PARTS) absent-hardware; do \
 		begin=$$(date +%s.%N); \
 		echo "== $$part"; \
 		$(MAKE) --no-print-directory $$part || { echo "make test: $$part failed" >&2; exit 1; }; \
 		date +%s.%N | awk -v part=$$part -v begin=$$begin '{ printf "%7.1f min  %s\n", ($$1 - begin) / 60, part }' \
 			>> $(MUSTER_ABSENT).minutes; \
-		if [ $$part = build ]; then nice -n 19 $(MAKE) ahead >$(TARGET)/ahead.log 2>&1 & ahead=$$!; fi; \
+		if [ $$part = build ]; then nice -n 19 $(MAKE) ahead >$(TARGET)/ahead.log 2>&1 & fi; \
 	done
 	@echo "== minutes"; cat $(MUSTER_ABSENT).minutes
 	@echo "== not on this machine"; sort -u $(MUSTER_ABSENT) 2>/dev/null || echo "nothing is missing"

@@ -44,7 +44,7 @@ pub enum Computing {
     Auto,
     /// All ranks.
     All,
-    /// All ranks for so many steps, then rank 0 by itself for as many, and so on.
+    /// All ranks for so many steps, at least one, then rank 0 by itself for as many, and so on.
     InTurns(u64),
 }
 
@@ -132,7 +132,7 @@ pub struct RankTimes {
     pub waiting: Vec<f64>,
     /// Reading the data before training, and waiting for records that are read or fed during it.
     pub reading: f64,
-    /// Steps of synchronous training that rank 0 has computed by itself although there are workers, because that was faster.
+    /// Steps of synchronous training that rank 0 has computed by itself although there are workers: because that was faster, or to see.
     #[serde(default)]
     pub alone: u64,
 }

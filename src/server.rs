@@ -1,4 +1,5 @@
-//! Rank 0 of a larger world: the parameter server. It finishes the gradient trees and applies the update rule.
+//! Rank 0 of a larger world: the parameter server. It finishes the gradient trees and applies the update rule; where it trains, too, it may take
+//! whole steps by itself.
 //!
 //! What the workers say of their gradients comes first and decides what follows the step. The gradients come behind it from the first float
 //! on, and are added up, applied and sent back as weights while the rest is under way.
@@ -62,7 +63,8 @@ fn serve(job: &Job, link: &Server, state: &State, conductor: &mut Conductor) -> 
     let first_step = conductor.steps();
     let trains = job.cluster.server_trains;
     let own = trains.then(|| RankGradient::new(job, 0, job.seat(0), &state.reads));
-    let has_all = trains && matches!(job.train, Records::Memory(_));
+    let has_all =
+        trains && matches!(job.train, Records::Memory(_)) && job.cluster.computing != Computing::All;
     let whole = has_all.then(|| RankGradient::new(job, 0, (0, 1), &state.reads));
     let computing = if has_all { job.cluster.computing } else { Computing::All };
     let serving = Serving {
@@ -74,21 +76,21 @@ fn serve(job: &Job, link: &Server, state: &State, conductor: &mut Conductor) -> 
         pushes: RwLock::new(vec![Push::default(); job.workers()]),
         flow: Flow::new(link, job.threads),
         all_update: job.all_update(),
-        turns: Mutex::new(Turns::new(computing)),
+        turns: Mutex::new(Turns::new(computing, job.cluster.step_timeout)),
         is_alone: Default::default(),
-        alone: AtomicU64::new(0),
+        steps_alone: AtomicU64::new(0),
     };
     let ends = team::run(job.threads, |team| {
-        let blocks_of = |ranks| {
-            let of_rank = sum::share(&state.weights, 0..state.weights.blocks(), 0, ranks);
-            sum::share(&state.weights, of_rank, team.index(), team.count())
+        let own_blocks = |ranks| {
+            let of_rank = sum::blocks_of(&state.weights, 0..state.weights.blocks(), 0, ranks);
+            sum::blocks_of(&state.weights, of_rank, team.index(), team.count())
         };
         let mut part = Part {
             own: own.as_ref().map(|own| own.thread()),
             whole: whole.as_ref().map(|whole| whole.thread()),
             sum: Sum::new(link.slots(), state.weights.blocks()),
-            blocks: blocks_of(1),
-            blocks_with_help: blocks_of(job.world_size),
+            blocks: own_blocks(1),
+            blocks_with_help: own_blocks(job.world_size),
         };
         for step in first_step.. {
             let batch = job.schedule().batch(step);
@@ -105,7 +107,7 @@ fn serve(job: &Job, link: &Server, state: &State, conductor: &mut Conductor) -> 
         unreachable!("the conductor ends the loop")
     });
     let end = ends.into_iter().next().expect("a team has a leader")?;
-    Ok(Served { end, staleness: Staleness::new(), alone: serving.alone.into_inner() })
+    Ok(Served { end, staleness: Staleness::new(), alone: serving.steps_alone.into_inner() })
 }
 
 /// What the members of the server's team share.
@@ -124,7 +126,7 @@ struct Serving<'a, 'c> {
     /// Whether rank 0 computes an even, an odd step by itself.
     is_alone: [AtomicBool; 2],
     /// How many it has.
-    alone: AtomicU64,
+    steps_alone: AtomicU64,
 }
 
 /// One member's part.
@@ -232,11 +234,14 @@ impl<'a> Serving<'a, '_> {
         let Serving { job, state, flow, .. } = self;
         if team.is_leader() {
             flow.begin(false, false);
-            flow.go_on();
-            self.alone.fetch_add(1, Ordering::Relaxed);
+            self.steps_alone.fetch_add(1, Ordering::Relaxed);
             self.announce(step, batch, self.pauses.next(step), None);
         }
         whole.forward(team, (step, batch), &state.weights)?;
+        if team.is_leader() {
+            // All members have met in this step: none takes a failure of it for one of the last.
+            flow.go_on();
+        }
         let score = whole.scores.iter().sum();
         job.check(step, batch, score)?;
         let next = self.signal.get(step);

@@ -65,7 +65,7 @@ impl<'a> Sum<'a> {
 }
 
 /// Those of some blocks of weights that fall to the `index`-th of `count` holders, who get about as many floats each.
-pub fn share(weights: &Shared, blocks: Range<usize>, index: usize, count: usize) -> Range<usize> {
+pub fn blocks_of(weights: &Shared, blocks: Range<usize>, index: usize, count: usize) -> Range<usize> {
     let floats = weights.range(blocks.clone());
     let start = |block: usize| weights.range(block..block).start;
     // The block whose beginning is nearest to where equal shares would be cut.
@@ -91,7 +91,7 @@ mod tests {
             let (total, longest) = (weights.range(all.clone()).len(), *lengths.iter().max().unwrap());
             let mut next = all.start;
             for index in 0..count {
-                let blocks = share(&weights, all.clone(), index, count);
+                let blocks = blocks_of(&weights, all.clone(), index, count);
                 prop_assert_eq!(blocks.start, next);
                 next = blocks.end;
                 prop_assert!(weights.range(blocks).len() <= total / count + 1 + longest);

@@ -49,9 +49,8 @@ fn follow(job: &Job, index: usize, link: &Worker, reads: &Reads) -> Result<(), E
     let results = team::run(job.threads, |team| {
         let (mut gradient, mut push) = (rank.thread(), Push::default());
         let mut sum = helper.as_ref().map(Helper::sum);
-        let mut done = Ok(());
+        let (mut done, mut computed) = (Ok(()), None);
         loop {
-            let mut computed = None;
             match ordered() {
                 Order::Compute(step) => {
                     let batch = job.schedule().batch(step);
@@ -71,7 +70,10 @@ fn follow(job: &Job, index: usize, link: &Worker, reads: &Reads) -> Result<(), E
             team.wait();
             if team.is_leader() {
                 let next = link.push(&push).and_then(|()| link.pull());
-                if let (Ok(_), Some(step)) = (&next, computed) {
+                // A step is done when no update of it is to come.
+                if let Ok(Order::Compute(_) | Order::Stop) = next
+                    && let Some(step) = computed.take()
+                {
                     job.done(index + job.first_rank(), step + 1);
                 }
                 *order.lock().expect("no panic while it is held") = *next.as_ref().unwrap_or(&Order::Stop);
@@ -120,10 +122,10 @@ impl<'a> Helper<'a> {
         let is_of_batch = |(leaves, _): &&(usize, Vec<Vec<Node>>)| *leaves == batch.leaves;
         let (_, nodes) = self.nodes.iter().find(is_of_batch).expect("every size of batch");
         let weights = &self.state.weights;
-        let of_rank = sum::share(weights, 0..weights.blocks(), self.rank, self.job.world_size);
+        let of_rank = sum::blocks_of(weights, 0..weights.blocks(), self.rank, self.job.world_size);
         let rule = self.job.update(&self.state, step, &batch);
         sum.begin(batch.leaves);
-        for block in sum::share(weights, of_rank, team.index(), team.count()) {
+        for block in sum::blocks_of(weights, of_rank, team.index(), team.count()) {
             sum.take(block, nodes.iter().map(|nodes| &nodes[..]));
             let mut held = rule.blocks(block..block + 1);
             sum.apply(&rule, &mut held, 0..weights.range(block..block + 1).len());

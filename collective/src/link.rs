@@ -1,6 +1,6 @@
 //! The two ends of a parameter server, whatever lies between them: orders and weights one way, gradients the other.
 //!
-//! The server gives every worker orders, each with weights; a worker answers each with one push. In synchronous training all
+//! The server gives every worker orders, those to compute with weights; a worker answers each with one push. In synchronous training all
 //! workers get the same order at once, in asynchronous training each gets its own when its gradient has been applied. Waiting
 //! has a limit, and both ends keep account of it.
 

@@ -51,8 +51,8 @@ pub(crate) struct ByRows<'a> {
 
 impl Kernels {
     /// `c = a[:, columns]ᵀ · d` for some panels at once, from the transposed `at` `[k, m]`: `d` `[panels][m][width]`, `c` `[panels][c_rows][width]`, of
-    /// which the first `columns.len()` rows are written; what lies behind those of the last panel may be left out. It is the tree of some of the micro-batches that [`Nonzeros::transpose`] was
-    /// given. The bits are those of [`Kernels::matmul_tn_panel`].
+    /// which the first `columns.len()` rows are written; what lies behind those of the last panel may be left out. It is the tree of some
+    /// of the micro-batches that [`Nonzeros::transpose`] was given. The bits are those of [`Kernels::matmul_tn_panel`].
     #[expect(clippy::too_many_arguments, reason = "two operands with their shapes")]
     pub fn matmul_tn_by_columns(
         &self,

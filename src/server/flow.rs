@@ -38,7 +38,7 @@ impl<'a> Flow<'a> {
     /// Through a team of so many threads, who each own a share of the blocks.
     pub fn new(link: &'a Server, threads: usize) -> Flow<'a> {
         let (weights, updated) = (link.weights(), (0..threads).map(|_| Counter::default()));
-        let owned = |index| weights.range(sum::share(weights, 0..weights.blocks(), index, threads));
+        let owned = |index| weights.range(sum::blocks_of(weights, 0..weights.blocks(), index, threads));
         Flow {
             link,
             come: Counter::default(),

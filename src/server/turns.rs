@@ -32,6 +32,8 @@ const OPTIMISM: f64 = 0.7;
 /// The leader's account of the two ways.
 pub struct Turns {
     computing: Computing,
+    /// A worker that says nothing for so long is stuck.
+    limit: Duration,
     /// Steps so far.
     taken: u64,
     present: Turn,
@@ -44,13 +46,16 @@ pub struct Turns {
     left: u64,
     interval: u64,
     last: Option<Instant>,
+    /// When the workers last had a step, or were last to get one.
+    heard: Instant,
 }
 
 impl Turns {
-    /// As `computing` has it.
-    pub fn new(computing: Computing) -> Turns {
+    /// As `computing` has it; no worker waits for much longer than `limit` for a step.
+    pub fn new(computing: Computing, limit: Duration) -> Turns {
         Turns {
             computing,
+            limit,
             taken: 0,
             present: Turn::All,
             steps: [0.0; TIMED],
@@ -59,6 +64,7 @@ impl Turns {
             left: INTERVAL,
             interval: INTERVAL,
             last: None,
+            heard: Instant::now(),
         }
     }
 
@@ -67,11 +73,24 @@ impl Turns {
     pub fn next(&mut self, now: Instant, own: Option<(Duration, f64)>) -> Turn {
         let took = self.last.replace(now).map(|last| (now - last).as_secs_f64());
         self.taken += 1;
+        if self.now() == Turn::All {
+            self.heard = now;
+        } else if now - self.heard > self.limit {
+            // Whether they are still there shows when they are asked.
+            (self.heard, self.left) = (now, self.left.min(1));
+        }
         match self.computing {
-            Computing::Auto => self.decide(took, own.map(|(took, share)| took.as_secs_f64() / share)),
-            Computing::InTurns(steps) if self.taken / steps % 2 == 1 => Turn::Alone,
+            Computing::Auto => self.decide(took, own.map(|(took, share)| self.expected(took, share))),
+            Computing::InTurns(steps) if self.taken / steps.max(1) % 2 == 1 => Turn::Alone,
             Computing::InTurns(_) | Computing::All => Turn::All,
         }
+    }
+
+    /// Seconds that rank 0 may need for a step of which a share took it so long. Too long a step is none to try: the workers hear nothing
+    /// meanwhile.
+    fn expected(&self, took: Duration, share: f64) -> f64 {
+        let seconds = took.as_secs_f64() / share;
+        if seconds < 0.5 * self.limit.as_secs_f64() { seconds } else { f64::INFINITY }
     }
 
     /// The time until the next call is no step.
@@ -148,6 +167,10 @@ impl Turns {
 mod tests {
     use super::*;
 
+    fn turns() -> Turns {
+        Turns::new(Computing::Auto, Duration::from_secs(60))
+    }
+
     /// Seconds that `steps` steps take where each takes `all` or `alone`, and how many of them rank 0 computed by itself.
     fn train(turns: &mut Turns, steps: usize, (all, alone): (f64, f64), expected: f64) -> (f64, usize) {
         let (mut by_itself, mut seconds) = (0, 0.0);
@@ -164,18 +187,15 @@ mod tests {
     #[test]
     fn the_faster_way_is_found_and_little_is_lost_by_looking() {
         for (all, alone) in [(1.0, 0.5), (1.0, 3.0), (1.0, 1.2), (1.0, 0.9)] {
-            let mut turns = Turns::new(Computing::Auto);
+            let mut turns = turns();
             let (seconds, _) = train(&mut turns, 20_000, (all, alone), 1.0);
-            assert!(
-                seconds < 20_000.0 * f64::min(all, alone) * 1.02 + 0.5 * 300.0,
-                "{all} {alone}: {seconds}"
-            );
+            assert!(seconds < 20_000.0 * f64::min(all, alone) * 1.02 + 100.0, "{all} {alone}: {seconds}");
         }
     }
 
     #[test]
     fn it_follows_what_changes() {
-        let mut turns = Turns::new(Computing::Auto);
+        let mut turns = turns();
         train(&mut turns, 5_000, (1.0, 0.5), 1.0);
         assert_eq!(turns.present, Turn::Alone);
         train(&mut turns, 20_000, (0.3, 0.5), 1.0);
@@ -184,13 +204,13 @@ mod tests {
 
     #[test]
     fn where_there_is_no_hope_nothing_is_tried() {
-        let mut turns = Turns::new(Computing::Auto);
+        let mut turns = turns();
         assert_eq!(train(&mut turns, 50_000, (1.0, 8.0), 8.0).1, 0);
     }
 
     #[test]
     fn one_slow_step_decides_nothing() {
-        let mut turns = Turns::new(Computing::Auto);
+        let mut turns = turns();
         for step in 0..5_000 {
             let took = if step % 7 == 0 { 20.0 } else { 1.0 };
             turns.decide(Some(if turns.now() == Turn::All { took } else { 1.2 * took }), Some(1.0));
@@ -199,8 +219,27 @@ mod tests {
     }
 
     #[test]
+    fn workers_are_asked_whether_they_are_still_there() {
+        let mut turns = turns();
+        train(&mut turns, 5_000, (1.0, 0.5), 1.0);
+        let begin = turns.heard;
+        let asked = (0..1_000).find(|&second| {
+            turns.next(begin + Duration::from_secs(second), None);
+            turns.now() == Turn::All
+        });
+        assert!(asked.is_some_and(|second| (60..100).contains(&second)), "{asked:?}");
+    }
+
+    #[test]
+    fn a_step_that_takes_long_is_not_tried() {
+        let turns = turns();
+        assert_eq!(turns.expected(Duration::from_secs(1), 0.5), 2.0);
+        assert_eq!(turns.expected(Duration::from_secs(16), 0.5), f64::INFINITY);
+    }
+
+    #[test]
     fn short_jobs_are_computed_by_all() {
-        let mut turns = Turns::new(Computing::Auto);
+        let mut turns = turns();
         assert_eq!(train(&mut turns, 60, (1.0, 0.1), 0.1).1, 0);
     }
 }

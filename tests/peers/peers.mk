@@ -7,7 +7,7 @@ PEERS_ARE_THERE := $(PEERS)/bin/python -c 'from importlib.util import find_spec 
 
 # Also while others wait for it.
 peers-python:
-	@exec 9>$(TARGET)/peers-python.lock; flock 9; $(PEERS_ARE_THERE) 2>/dev/null || \
+	@mkdir -p $(TARGET); exec 9>$(TARGET)/peers-python.lock; flock 9; $(PEERS_ARE_THERE) 2>/dev/null || \
 		{ python3 -m venv $(PEERS) && $(PEERS)/bin/python -m pip install --quiet numpy safetensors 'pyspark>=3.5,<4' tensorflow-cpu; } || true
 
 # PySpark needs a Java; the one of the HDFS tests will do. What `test-workspace` missed for want of it is shown here after all.

@@ -11,7 +11,7 @@ see-browser:
 	} >/dev/null || true
 
 see-python:
-	@exec 9>$(TARGET)/see-python.lock; flock 9; $(SEE)/bin/python -c 'import tensorboard' 2>/dev/null || \
+	@mkdir -p $(TARGET); exec 9>$(TARGET)/see-python.lock; flock 9; $(SEE)/bin/python -c 'import tensorboard' 2>/dev/null || \
 		{ python3 -m venv $(SEE) && $(SEE)/bin/python -m pip install --quiet 'tensorboard>=2.15'; } || true
 
 test-see: see-browser see-python

@@ -74,6 +74,9 @@ impl Ranks {
                 Mode::Sync => recipe.batch_size.div_ceil(self.workers()),
                 Mode::Async { .. } => recipe.batch_size,
             };
+            // Rank 0 may take whole steps by itself, too.
+            let is_whole = rank == 0 && self.size > 1 && self.mode == Mode::Sync;
+            let rows = rows + if is_whole { recipe.batch_size } else { 0 };
             // The values of all layers and their derivatives.
             need.0.push(("activations", 8 * values * rows as u128));
         }
@@ -199,6 +202,9 @@ mod tests {
         assert_eq!(bytes(sync, 0, "activations"), None);
         assert_eq!(bytes(sync, 1, "activations"), Some(8 * 1794 * 50));
         assert_eq!(bytes(sync, 1, "weights"), None);
+        let both = ranks(2, true, Mode::Sync);
+        assert_eq!(bytes(both, 0, "activations"), Some(8 * 1794 * 150), "its share and whole batches");
+        assert_eq!(bytes(both, 1, "activations"), Some(8 * 1794 * 50));
         let lone = ranks(1, false, Mode::Sync);
         assert_eq!(bytes(lone, 0, "gradients"), Some(once));
         assert_eq!(bytes(lone, 0, "activations"), Some(8 * 1794 * 100));

@@ -41,25 +41,27 @@ pub(crate) fn multiply_panel<S: Simd>(s: S, panel: &Panel<'_>, rows: usize) {
     let width = if panel.cols > LANES { WIDTH_MAX } else { LANES };
     let is_direct = !panel.c.transposed && panel.cols == width;
     let tiles = rows.div_ceil(S::TILE_ROWS);
+    let scratch = &mut panel.scratch.borrow_mut();
     for t in 0..tiles {
         let first = t * rows / tiles;
         let height = (t + 1) * rows / tiles - first;
         let c = panel.c.from(first, 0);
         // SAFETY: a panel has the rows that it is asked for, and the scratch has room for a tile.
         unsafe {
-            if is_direct {
-                if panel.beta != 0.0 && t + 1 < tiles {
+            if panel.beta != 0.0 {
+                if !is_direct {
+                    gather(s, c, height, panel.cols, scratch);
+                } else if t + 1 < tiles {
                     panel.prefetch(first + height, (t + 2) * rows / tiles);
                 }
-                panel.tile(s, first, height, c.at, c.ld);
-                continue;
             }
-            let mut scratch = panel.scratch.borrow_mut();
-            if panel.beta != 0.0 {
-                gather(s, c, height, panel.cols, &mut scratch);
+            let (to, ld) =
+                if is_direct { (c.at, c.ld) } else { (scratch.as_flattened_mut().as_mut_ptr(), WIDTH_MAX) };
+            // At one place: it is compiled there for all heights.
+            panel.tile(s, first, height, to, ld);
+            if !is_direct {
+                scatter(s, scratch, height, panel.cols, c);
             }
-            panel.tile(s, first, height, scratch.as_flattened_mut().as_mut_ptr(), WIDTH_MAX);
-            scatter(s, &scratch, height, panel.cols, c);
         }
     }
 }

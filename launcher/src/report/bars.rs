@@ -62,7 +62,7 @@ fn times_of(run: &RunDirectory, at: usize) -> String {
     let table = table(&format!("Seconds of each rank, {}", run.name), &head, &rows);
     let alone = match ranks[0].alone {
         0 => String::new(),
-        steps => format!(" Rank 0 computed {steps} steps by itself, which was faster."),
+        steps => format!(" Rank 0 computed {steps} steps by itself."),
     };
     format!(
         r#"<figure><figcaption><h3>{name}</h3><p>{about}{alone}</p></figcaption><div class="bars">{bars}</div>{more}<details><summary>As a table</summary>{table}</details></figure>"#

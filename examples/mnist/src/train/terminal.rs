@@ -125,7 +125,7 @@ fn account(times: &RankTimes) -> String {
     let longest = times.longest_wait().map_or(String::new(), |(rank, _)| format!(", most for rank {rank}"));
     let alone = match times.alone {
         0 => String::new(),
-        steps => format!("; {steps} steps by itself, which was faster"),
+        steps => format!("; {steps} steps by itself"),
     };
     format!(
         "rank {rank:<11} compute {compute:.3} s, communication {communication:.3} s, waiting {waiting:.3} s{longest}, reading {reading:.3} s{alone}"
