@@ -42,11 +42,8 @@ impl<'a> Sum<'a> {
     /// Adds up a range of the block's floats and applies the update rule, chunk by chunk, so that neither leaves the cache.
     pub fn apply(&mut self, rule: &Update, held: &mut Blocks, range: Range<usize>) {
         let Sum { parts, summer, .. } = self;
-        let chunk_at = |at: usize| at.min(range.end)..range.end.min(at + CHUNK);
-        held.expect(chunk_at(range.start));
         for at in range.clone().step_by(CHUNK) {
-            let chunk = chunk_at(at);
-            held.expect(chunk_at(at + CHUNK));
+            let chunk = at..range.end.min(at + CHUNK);
             let nodes = parts.iter().map(|(node, _)| *node);
             let gradient = summer.sum(
                 nodes,

@@ -4,7 +4,7 @@ use crate::histogram::Gradients;
 use crate::optimizer::Optimizer;
 use muster_collective::Shared;
 use muster_collective::shared::RefMut;
-use muster_kernels::{Kernels, prefetch_to_write};
+use muster_kernels::Kernels;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -43,11 +43,6 @@ impl<'a> Update<'a> {
 }
 
 impl Blocks<'_> {
-    /// Some parameters are to be updated soon. Other ranks have read them.
-    pub fn expect(&self, range: Range<usize>) {
-        prefetch_to_write(&self.weights[range]);
-    }
-
     /// Applies the gradient of the parameters from `at` on, counted from the first of the blocks.
     pub fn apply(&mut self, at: usize, gradient: &[f32]) {
         let Update { kernels, gradients, step, optimizer, rate, .. } = *self.update;

@@ -6,7 +6,6 @@
 
 use crate::nonzeros::{Nonzeros, SEGMENT};
 use crate::panel::check_width;
-use crate::prefetch::line_to_write;
 use crate::simd::{LANES, Simd};
 use crate::sparse::{at, chains, check_segments, for_each_vectors, runs, vectors_of};
 use crate::table::Kernels;
@@ -16,9 +15,6 @@ use std::ops::Range;
 
 /// Micro-batches whose sums stay in registers.
 const LEAVES_AT_ONCE: usize = 4;
-
-/// Rows of C that are asked for before they are written.
-const ROWS_AHEAD: usize = 8;
 
 /// The operands of `c = aᵀ · d`, where `a` lies by columns.
 pub(crate) struct ByColumns<'a> {
@@ -216,12 +212,6 @@ unsafe fn gradient_rows<S: Simd, const R: usize, const N: usize>(
     vector: usize,
     c: *mut f32,
 ) {
-    if p.rows.len() < p.c_rows {
-        // Not a piece of C in a cache: another core may have read it.
-        for v in 0..N {
-            line_to_write(c.wrapping_add(at::<N>(p.c_rows, row + ROWS_AHEAD, vector + v)));
-        }
-    }
     let d = vectors_of::<N>(p.d.as_ptr(), p.at.cols(), vector);
     let mut tree = Tree::new(s);
     let mut first = p.leaves.start;

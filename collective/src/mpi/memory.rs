@@ -15,7 +15,7 @@ use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::AtomicU32;
 
 /// Zeros at first. It is gone when the last process that maps it is.
 pub struct Memory(MmapRaw);
@@ -46,10 +46,10 @@ impl Memory {
         }
     }
 
-    /// A flag at its start, for memory that holds nothing else.
-    pub fn flag(&self) -> &AtomicBool {
-        // SAFETY: at least one byte, which is 0 at first and reached only through this.
-        unsafe { AtomicBool::from_ptr(self.0.as_mut_ptr().cast()) }
+    /// Its first word, for memory of one word.
+    pub fn word(&self) -> &AtomicU32 {
+        // SAFETY: a page's beginning, which is 0 at first and reached only through this.
+        unsafe { AtomicU32::from_ptr(self.0.as_mut_ptr().cast()) }
     }
 
     /// A board over memory that was shared for its shape, which all ranks compute from what they have agreed on.

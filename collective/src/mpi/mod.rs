@@ -32,6 +32,7 @@ use call::Comm;
 use memory::Memory;
 use messages::{MessageServer, MessageWorker};
 use std::ops::Range;
+use std::sync::atomic::AtomicU32;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use vigil::{Calling, Vigil};
@@ -78,15 +79,15 @@ impl World {
             return Ok(None);
         }
         vigil.know(comm)?;
-        let (roster, flag) = vigil.with(size, "to join the world", || {
+        let (roster, word) = vigil.with(size, "to join the world", || {
             let lines = comm.exchange(&Place::here().line())?;
             let places = lines.iter().filter_map(|line| Place::of(line)).collect();
             let roster = Arc::new(Roster::of_processes(places));
             vigil.know_processes(&roster);
-            let flag = Arc::new(Memory::share(comm, roster.node(rank), 1)?);
-            Ok((roster, flag))
+            let word = Memory::share(comm, roster.node(rank), size_of::<AtomicU32>())?;
+            Ok((roster, Arc::new(word)))
         })?;
-        let watch = Watch::start(rank, roster.clone(), flag, say);
+        let watch = Watch::start(rank, roster.clone(), word, say);
         let (whole, windows) = (comm, Mutex::default());
         Ok(Some(World { whole, comm, rank, roster, library, vigil, watch, windows }))
     }
@@ -313,13 +314,16 @@ impl World {
     pub fn leave(self) -> Result<(), Error> {
         self.watch.announce_end();
         let (all, is_aside) = (self.whole.size()?, self.is_aside());
-        let World { vigil, watch, windows, .. } = self;
+        let World { rank, vigil, watch, windows, .. } = self;
         vigil.at_last(all, is_aside, || {
-            let windows = windows.into_inner().expect("no panic while it is held");
-            watch.stop();
-            for window in windows {
+            for window in windows.into_inner().expect("no panic while it is held") {
                 Arc::into_inner(window).expect("no link outlives its world").free()?;
             }
+            watch.will_only_end();
+            if rank == 0 && selected::has_a_last_one() {
+                watch.wait_for_others();
+            }
+            watch.stop();
             call::finalize()
         })
     }

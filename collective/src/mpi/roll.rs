@@ -11,6 +11,7 @@ use super::requests::Requests;
 use crate::Error;
 use crate::wait::Patience;
 use std::ffi::c_int;
+use std::ops::Range;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
@@ -36,6 +37,8 @@ pub struct Roll {
     tick: Duration,
     /// The ranks that it gives signs of life, each with the last one, which is done when it has been received.
     beats: Mutex<Vec<(usize, Requests)>>,
+    /// What others were told last.
+    told: Mutex<Requests>,
 }
 
 /// What is received from a rank.
@@ -54,7 +57,7 @@ impl Roll {
         let rank = comm.rank()?;
         let others = if rank == 0 { 1..comm.size()? } else { 0..1 };
         let beats = others.map(|other| (other, Requests::default())).collect();
-        Ok(Roll { comm, rank, tick, beats: Mutex::new(beats) })
+        Ok(Roll { comm, rank, tick, beats: Mutex::new(beats), told: Mutex::default() })
     }
 
     /// Gives a sign of life to everyone who has received the last one.
@@ -78,28 +81,23 @@ impl Roll {
     /// If MPI fails.
     pub fn call(&self, ranks: usize, mut hear: impl FnMut(Vec<Missing>)) -> Result<(), Error> {
         if self.rank != 0 {
-            let come = self.tell(0)?;
-            self.wait_for(std::iter::once(0), &mut hear)?;
-            return come.wait();
+            self.tell(0..1)?;
+            return self.wait_for(0..1, &mut hear);
         }
         self.wait_for(1..ranks, &mut hear)?;
-        let all: Result<Vec<_>, Error> = (1..ranks).map(|other| self.tell(other)).collect();
-        all?.into_iter().try_for_each(Requests::wait)
+        self.tell(1..ranks)
     }
 
-    /// Tells a rank that this one has come; of rank 0, that all have.
-    fn tell(&self, other: usize) -> Result<Requests, Error> {
-        let mut request = Requests::default();
+    /// Tells ranks that this one has come; of rank 0, that all have. MPI is called no more than that takes: what the others do then, they do
+    /// before this rank answers to anything.
+    fn tell(&self, mut others: Range<usize>) -> Result<(), Error> {
+        let mut told = self.told.lock().expect("no panic while it is held");
+        std::mem::take(&mut *told).wait()?;
         // SAFETY: a constant.
-        unsafe { request.send_words(self.comm, &HERE, other, TAG)? };
-        Ok(request)
+        others.try_for_each(|other| unsafe { told.send_words(self.comm, &HERE, other, TAG) })
     }
 
-    fn wait_for(
-        &self,
-        others: impl Iterator<Item = usize>,
-        hear: &mut impl FnMut(Vec<Missing>),
-    ) -> Result<(), Error> {
+    fn wait_for(&self, others: Range<usize>, hear: &mut impl FnMut(Vec<Missing>)) -> Result<(), Error> {
         let begin = |rank| {
             let missing = Missing { rank, heard: Instant::now() };
             let mut receive = Receive { missing, word: vec![0], request: Requests::default() };
