@@ -40,6 +40,7 @@ pub mod mistakes;
 pub mod model;
 pub mod optimizer;
 pub mod page;
+mod pages;
 pub mod parts;
 pub mod pass;
 pub mod random;

@@ -16,6 +16,8 @@ use crate::training::{self, IMAGES, SHAPE, counted, model};
 
 /// The hidden layer of what is trained.
 const HIDDEN: &[usize] = &[128];
+/// Steps of a training at least. Rank 0 finds out in the first hundreds who computes them fastest.
+const STEPS_MIN: u64 = 2000;
 /// What a rank alone reaches.
 const ALONE: &str = "784-128-10, 1 rank";
 
@@ -56,7 +58,7 @@ pub fn probes<'a>(bench: &Bench, world: &'a World) -> Result<Vec<Probe<'a>>, Err
         probes.push(probe(&way, workers, (floats, work), sample));
     }
     let (alone, time) = (trainer.clone(), bench.sample);
-    let fill = move |rate: f64| training::steps_of(time, rate);
+    let fill = move |rate: f64| training::steps_of(time, rate).max(STEPS_MIN);
     let training = |name: String, limit, sample| Probe {
         group: Group::Training,
         name,

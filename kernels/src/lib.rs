@@ -68,6 +68,6 @@ pub use layout::{Panels, panel_count, panel_width, panels_len};
 pub use matmul::{Form, Workspace};
 pub use nonzeros::Nonzeros;
 pub use panel::{Finish, Start};
-pub use prefetch::{prefetch, prefetch_to_write};
+pub use prefetch::prefetch;
 pub use sparse_tn::partial_sums;
 pub use table::Kernels;

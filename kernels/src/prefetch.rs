@@ -14,22 +14,3 @@ pub fn prefetch(bytes: &[u8]) {
     #[cfg(not(target_arch = "x86_64"))]
     let _ = bytes;
 }
-
-/// Starts to bring `floats` into the cache, to be written: another core that has read them gives them up meanwhile. Stores alone wait for that one
-/// after the other.
-#[inline]
-pub fn prefetch_to_write(floats: &[f32]) {
-    floats.chunks(16).for_each(|line| line_to_write(line.as_ptr()));
-}
-
-/// The line at `address`, which may be any.
-#[inline(always)]
-pub(crate) fn line_to_write(address: *const f32) {
-    #[cfg(target_arch = "x86_64")]
-    // SAFETY: a prefetch may take any address; a CPU that does not know this one takes it for one that does nothing.
-    unsafe {
-        std::arch::asm!("prefetchw [{}]", in(reg) address, options(nostack, preserves_flags, readonly));
-    }
-    #[cfg(not(target_arch = "x86_64"))]
-    let _ = address;
-}

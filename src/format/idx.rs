@@ -11,7 +11,11 @@ use bytes::Bytes;
 use flate2::bufread::MultiGzDecoder;
 
 use crate::error::Error;
+use crate::pages;
 use crate::storage::file;
+
+/// How many times its length deflate makes of a stream at most. Source: zlib's technical details.
+const DEFLATE_MOST: usize = 1032;
 
 /// What an IDX file holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -112,7 +116,9 @@ impl Parser<'_> {
         self.decompress(&mut decoder, self.kind.header_len(), &mut header)?;
         let dims = self.dims(&header)?;
         let expected = self.data_len(&dims)?;
-        let mut data = Vec::new();
+        // A header may say anything; where there is no room for what the stream can hold at most, it grows as data come.
+        let (mut data, most) = (Vec::new(), content.len().saturating_mul(DEFLATE_MOST));
+        let _ = pages::reserve(&mut data, expected.saturating_add(1).min(most));
         // One byte past the end tells an over-long stream, and reaching the end checks the CRC of a right
         // one.
         self.decompress(&mut decoder, expected.saturating_add(1), &mut data)?;

@@ -11,6 +11,7 @@ use super::manifest::Manifest;
 use super::{Format, SUCCESS};
 use crate::error::{Error, Result};
 use crate::format::{Element, Position, ReadRows, RowSchema, Rows, csv, example, pickle, sequence_file};
+use crate::pages;
 use crate::storage::{Entry, Storage};
 
 /// Records between two looks at the memory they take.
@@ -169,7 +170,8 @@ impl Source {
         let parts: Vec<Result<Option<Rows<T>>>> = (0..self.parts.len()).into_par_iter().map(read).collect();
         let Some(parts) = parts.into_iter().collect::<Result<Option<Vec<_>>>>()? else { return Ok(None) };
         let mut all = Rows::default();
-        all.features.reserve_exact(parts.iter().map(|part| part.features.len()).sum());
+        // Without room it grows, and says how far it has come.
+        let _ = pages::reserve(&mut all.features, parts.iter().map(|part| part.features.len()).sum());
         for part in parts {
             all.features.extend(part.features);
             all.labels.extend(part.labels);
