@@ -48,7 +48,7 @@ pub fn measure(
 ) -> Product {
     let [m, n, k] = size;
     let (a, b) = (operand(m * k), operand(k * n));
-    let mut outputs = vec![vec![0.0_f32; m * n]; 3 + blas.len()];
+    let mut outputs = vec![vec![0.0_f32; m * n]; 4 + blas.len()];
     let mut outputs = outputs.iter_mut();
     let mut output = || outputs.next().expect("an output a contender");
     let (lda, ldb) = strides(form, size);
@@ -66,6 +66,8 @@ pub fn measure(
     }
     let c = output();
     contenders.push(Contender::new("gemm", || gemm(form, size, threads, &a, &b, c)));
+    let c = output();
+    contenders.push(Contender::new("faer", || faer(form, size, threads, &a, &b, c)));
     for blas in blas {
         blas.set_threads(threads);
         let c = output();
@@ -123,6 +125,18 @@ fn gemm(form: Form, size: [usize; 3], threads: usize, a: &[f32], b: &[f32], c: &
     }
 }
 
+fn faer(form: Form, [m, n, k]: [usize; 3], threads: usize, a: &[f32], b: &[f32], c: &mut [f32]) {
+    use faer::{Accum, MatMut, MatRef, Par};
+    let view = |x, rows, cols, is_transposed| match is_transposed {
+        true => MatRef::from_row_major_slice(x, cols, rows).transpose(),
+        false => MatRef::from_row_major_slice(x, rows, cols),
+    };
+    let (a, b) = (view(a, m, k, form == Form::TN), view(b, k, n, form == Form::NT));
+    let c = MatMut::from_row_major_slice_mut(c, m, n);
+    let threads = if threads == 1 { Par::Seq } else { Par::rayon(threads) };
+    faer::linalg::matmul::matmul(c, Accum::Replace, a, b, 1.0, threads);
+}
+
 fn matrixmultiply(form: Form, size: [usize; 3], a: &[f32], b: &[f32], c: &mut [f32]) {
     let [m, n, k] = size;
     let ([a_row, a_col], [b_row, b_col]) = views(form, size);
@@ -151,6 +165,8 @@ mod tests {
             for threads in [1, 2] {
                 gemm(form, size, threads, &a, &b, &mut c);
                 assert!(near(c.clone()), "gemm {form:?}");
+                faer(form, size, threads, &a, &b, &mut c);
+                assert!(near(c.clone()), "faer {form:?}");
             }
             matrixmultiply(form, size, &a, &b, &mut c);
             assert!(near(c.clone()), "matrixmultiply {form:?}");
