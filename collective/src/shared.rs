@@ -161,7 +161,7 @@ impl Zeros {
                 // Without it they are small pages.
                 let _ = madvise(start.cast(), layout.size(), Advice::LinuxHugepage);
             }
-            start.write_bytes(0, layout.size());
+            start.write_bytes(0, bytes);
             Zeros { start: start.cast(), layout }
         }
     }

@@ -249,10 +249,24 @@ impl Running {
         });
     }
 
-    /// Sends a signal, by name.
+    /// Sends a signal, by name. After STOP all threads stand still: each of them stops by itself, some time later.
     pub fn signal(&self, name: &str) {
         let kill = format!("kill -{name} {}", self.pid());
         assert!(Command::new("sh").args(["-c", &kill]).status().expect("sh runs").success());
+        let until = Instant::now() + PATIENCE;
+        while name == "STOP" && !self.is_stopped() {
+            assert!(Instant::now() < until, "the program does not stop");
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+
+    /// Whether all of its threads are stopped: proc_pid_stat(5).
+    fn is_stopped(&self) -> bool {
+        let threads = std::fs::read_dir(format!("/proc/{}/task", self.pid())).expect("a process has threads");
+        threads.flatten().all(|thread| {
+            let stat = std::fs::read_to_string(thread.path().join("stat")).unwrap_or_default();
+            stat.rsplit_once(") ").is_some_and(|(_, fields)| fields.starts_with('T'))
+        })
     }
 
     /// Whether it has ended.
