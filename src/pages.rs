@@ -1,7 +1,7 @@
 //! Memory in large pages.
 //!
 //! A shuffled batch takes its records from all over the data set, and with pages of 4 KiB nearly every one of them from a page whose address the
-//! core has to look up, on a virtual machine twice over. In large pages a step takes 4 to 10 % less time, and the first use of the memory a fraction.
+//! core has to look up, on a virtual machine twice over. In large pages a step takes less time, and so does the first use of the memory.
 
 #![allow(unsafe_code)] // Advice on memory that nothing has been written to.
 

@@ -63,6 +63,11 @@ impl Shared {
         Shared { data: owner.start, states: states(&bounds), bounds, _owner: Box::new(owner) }
     }
 
+    /// Bytes that one of so many floats takes at most; none if there are not as many addresses.
+    pub fn bytes(floats: usize) -> Option<usize> {
+        layout(floats).map(|layout| layout.size())
+    }
+
     /// The same over memory that somebody else allocated, such as an MPI window.
     ///
     /// # Safety
@@ -147,22 +152,20 @@ unsafe impl Sync for Zeros {}
 
 impl Zeros {
     fn new(floats: usize) -> Zeros {
-        let bytes = floats * size_of::<f32>();
-        let align = if bytes < LARGE_FROM { LINE } else { LARGE_PAGE };
-        let layout = Layout::from_size_align(bytes.max(1).next_multiple_of(align), align)
-            .expect("less than all memory");
+        let layout = layout(floats).expect("less than all memory");
         // SAFETY: the layout has a size; the memory is written before anything reads it. The advice is on whole pages of it.
         unsafe {
             let start = alloc(layout);
             if start.is_null() {
                 handle_alloc_error(layout);
             }
-            if align == LARGE_PAGE {
-                // Without it they are small pages.
+            // Before the first write, which zeroed memory may have behind it: then the pages are small, as they are without the advice.
+            if layout.align() == LARGE_PAGE {
                 let _ = madvise(start.cast(), layout.size(), Advice::LinuxHugepage);
             }
-            start.write_bytes(0, bytes);
-            Zeros { start: start.cast(), layout }
+            let start: *mut f32 = start.cast();
+            start.write_bytes(0, floats);
+            Zeros { start, layout }
         }
     }
 }
@@ -174,9 +177,16 @@ impl Drop for Zeros {
     }
 }
 
+/// The memory of a buffer of its own: whole lines, or large pages.
+fn layout(floats: usize) -> Option<Layout> {
+    let exact = Layout::array::<f32>(floats.max(1)).ok()?;
+    let align = if exact.size() < LARGE_FROM { LINE } else { LARGE_PAGE };
+    Some(exact.align_to(align).ok()?.pad_to_align())
+}
+
 fn bounds(lengths: impl IntoIterator<Item = usize>) -> Box<[usize]> {
     let ends = lengths.into_iter().scan(0, |end, length| {
-        *end += length;
+        *end = length.checked_add(*end).expect("less than all memory");
         Some(*end)
     });
     std::iter::once(0).chain(ends).collect()

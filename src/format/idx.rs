@@ -84,7 +84,7 @@ pub fn read(path: &Path, kind: Kind) -> Result<Idx, Error> {
 
 /// Parses the content of an IDX file, raw or gzip; `path` only names it in messages.
 ///
-/// Never holds more of a compressed file than its header announces and the file really contains.
+/// Never fills more memory with a compressed file than its header announces and the file really contains.
 ///
 /// # Errors
 /// [`Error::Format`]: wrong magic number, sizes that overflow, too few or too many bytes, damaged gzip.
@@ -116,7 +116,7 @@ impl Parser<'_> {
         self.decompress(&mut decoder, self.kind.header_len(), &mut header)?;
         let dims = self.dims(&header)?;
         let expected = self.data_len(&dims)?;
-        // A header may say anything; where there is no room for what the stream can hold at most, it grows as data come.
+        // As the header says, but no more than so short a stream can hold; where that cannot be had, the vector grows as data come.
         let (mut data, most) = (Vec::new(), content.len().saturating_mul(DEFLATE_MOST));
         let _ = pages::reserve(&mut data, expected.saturating_add(1).min(most));
         // One byte past the end tells an over-long stream, and reaching the end checks the CRC of a right

@@ -170,8 +170,10 @@ impl Source {
         let parts: Vec<Result<Option<Rows<T>>>> = (0..self.parts.len()).into_par_iter().map(read).collect();
         let Some(parts) = parts.into_iter().collect::<Result<Option<Vec<_>>>>()? else { return Ok(None) };
         let mut all = Rows::default();
-        // Without room it grows, and says how far it has come.
-        let _ = pages::reserve(&mut all.features, parts.iter().map(|part| part.features.len()).sum());
+        let count = parts.iter().map(|part| part.features.len()).sum();
+        if pages::reserve(&mut all.features, count).is_err() {
+            all.features.reserve_exact(count);
+        }
         for part in parts {
             all.features.extend(part.features);
             all.labels.extend(part.labels);

@@ -44,4 +44,10 @@ fn every_job_over_tcp_ends() {
     for _ in 0..8 {
         run(&mut by_tcp(&mpi, "")).succeeds();
     }
+    let more = "--steps 3 --no-resume --step-timeout 5 --transport";
+    for transport in ["rma", "messages"] {
+        let mut command = mpi.command(&[(4, &format!("{more} {transport}"))]);
+        command.env("UCX_TLS", "tcp,self");
+        run(&mut command).succeeds();
+    }
 }

@@ -73,7 +73,7 @@ pub fn initialize() -> Result<Comm, Error> {
 
 /// Ends MPI.
 pub fn finalize() -> Result<(), Error> {
-    // SAFETY: MPI has been initialized, and nothing is under way.
+    // SAFETY: MPI has been initialized, and nothing is under way but words that live for ever.
     check("MPI_Finalize", unsafe { ffi::MPI_Finalize() })
 }
 

@@ -314,13 +314,18 @@ impl World {
     pub fn leave(self) -> Result<(), Error> {
         self.watch.announce_end();
         let (all, is_aside) = (self.whole.size()?, self.is_aside());
-        let World { rank, vigil, watch, windows, .. } = self;
+        let World { rank, roster, library, vigil, watch, windows, .. } = self;
+        let windows = windows.into_inner().expect("no panic while it is held");
+        if !windows.is_empty() {
+            let mut windows = windows
+                .into_iter()
+                .map(|window| Arc::into_inner(window).expect("no link outlives its world"));
+            vigil.after_work(roster.len(), "to be done", || windows.try_for_each(Window::free))?;
+        }
         vigil.at_last(all, is_aside, || {
-            for window in windows.into_inner().expect("no panic while it is held") {
-                Arc::into_inner(window).expect("no link outlives its world").free()?;
-            }
+            // From having heard that all have come to MPI's end, no rank calls MPI; rank 0 waits, where it has to, until the others do.
             watch.will_only_end();
-            if rank == 0 && selected::has_a_last_one() {
+            if rank == 0 && selected::rank_0_has_to_end_last(&library) {
                 watch.wait_for_others();
             }
             watch.stop();

@@ -12,7 +12,7 @@ use crate::Error;
 use crate::wait::Patience;
 use std::ffi::c_int;
 use std::ops::Range;
-use std::sync::Mutex;
+use std::sync::{Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 const TAG: c_int = 7;
@@ -82,19 +82,24 @@ impl Roll {
     pub fn call(&self, ranks: usize, mut hear: impl FnMut(Vec<Missing>)) -> Result<(), Error> {
         if self.rank != 0 {
             self.tell(0..1)?;
-            return self.wait_for(0..1, &mut hear);
+            self.wait_for(0..1, &mut hear)?;
+            return std::mem::take(&mut *self.told()).wait();
         }
         self.wait_for(1..ranks, &mut hear)?;
         self.tell(1..ranks)
     }
 
     /// Tells ranks that this one has come; of rank 0, that all have. MPI is called no more than that takes: what the others do then, they do
-    /// before this rank answers to anything.
+    /// before rank 0 answers to anything. Whether the words have left is asked at the next roll call.
     fn tell(&self, mut others: Range<usize>) -> Result<(), Error> {
-        let mut told = self.told.lock().expect("no panic while it is held");
+        let mut told = self.told();
         std::mem::take(&mut *told).wait()?;
         // SAFETY: a constant.
         others.try_for_each(|other| unsafe { told.send_words(self.comm, &HERE, other, TAG) })
+    }
+
+    fn told(&self) -> MutexGuard<'_, Requests> {
+        self.told.lock().expect("no panic while it is held")
     }
 
     fn wait_for(&self, others: Range<usize>, hear: &mut impl FnMut(Vec<Missing>)) -> Result<(), Error> {

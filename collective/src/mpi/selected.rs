@@ -119,14 +119,20 @@ pub fn fabric(library: &str, nodes: usize) -> Result<Fabric, Error> {
     Ok(Fabric { layers: device.into_iter().chain(over).collect(), devices })
 }
 
-/// Whether rank 0 has to be the last to end MPI, because UCX carries messages over TCP.
+/// Whether rank 0 has to be the last to end MPI, because UCX carries MPICH's messages over TCP.
 ///
 /// There a rank closes each connection by a question, which the other side answers only while it calls MPI. In `MPI_Finalize` of MPICH before
 /// 4.2, a rank whose questions are all answered waits for the others in a call that answers none, for ever if one of them has not asked
-/// yet. All of them ask rank 0: while it calls nothing of MPI, no other gets past its questions.
-pub fn has_a_last_one() -> bool {
-    let is_over_tcp = |log: String| Fabric::ucx_transports(&log).iter().any(|name| name.starts_with("tcp"));
-    ucx_log().map_or_else(|| maps().contains("/libucp.so"), is_over_tcp)
+/// yet. Where all connections are over TCP, all ranks ask rank 0: while it calls nothing of MPI, no other gets past its questions. Its own go out
+/// before it answers the first.
+pub fn rank_0_has_to_end_last(library: &str) -> bool {
+    let transports = ucx_log().map(|log| Fabric::ucx_transports(&log)).unwrap_or_default();
+    let is_over_tcp = match transports.is_empty() {
+        // There is no log of ours, or none that is understood.
+        true => maps().contains("/libucp.so"),
+        false => transports.iter().any(|name| name.starts_with("tcp")),
+    };
+    library.starts_with("MPICH") && is_over_tcp
 }
 
 /// The provider of libfabric that the environment names.

@@ -15,9 +15,9 @@ use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-/// Of the word that the ranks of a node share: that they may end. What is above counts those that will only end.
+/// Of the word that the ranks of a node share: bit 0 says that they may end, the others count those that will only end.
 const MAY_END: u32 = 1;
-const ENDS: u32 = 2;
+const ONE_ENDS: u32 = 2;
 
 /// What ranks may take to begin to end: those of this node, who say that they do, and after them those of other nodes.
 const NEAR_ONES_BEGIN: Duration = Duration::from_secs(2);
@@ -66,13 +66,13 @@ impl Watch {
 
     /// All that this rank still does is to end.
     pub fn will_only_end(&self) {
-        self.memory.word().fetch_add(ENDS, Ordering::AcqRel);
+        self.memory.word().fetch_add(ONE_ENDS, Ordering::AcqRel);
     }
 
-    /// Waits until all other ranks have begun to end, or as long as that may take.
+    /// Waits until all ranks of this node will only end, and then as long as those of other nodes, which cannot say it, may take to.
     pub fn wait_for_others(&self) {
         let (begin, mut patience) = (Instant::now(), Patience::default());
-        let are_here = || self.memory.word().load(Ordering::Acquire) / ENDS == self.ranks;
+        let are_here = || self.memory.word().load(Ordering::Acquire) / ONE_ENDS == self.ranks;
         while !are_here() && begin.elapsed() < NEAR_ONES_BEGIN {
             patience.pause();
         }

@@ -7,7 +7,7 @@ use muster::gradient::Share;
 use muster::model::Model;
 use muster::records::Records;
 use muster::train::Recipe;
-use muster_collective::World;
+use muster_collective::{Shared, World};
 use muster_launcher::memory;
 use std::path::Path;
 
@@ -100,6 +100,8 @@ impl Ranks {
     /// What rank 0 keeps.
     fn server(self, model: &Model, recipe: &Recipe) -> Need {
         let (once, slots) = (parameters_bytes(model), recipe.optimizer.slots().len() as u128);
+        let floats = usize::try_from(once / size_of::<f32>() as u128).ok();
+        let rest = floats.and_then(Shared::bytes).map_or(0, |bytes| bytes as u128 - once);
         let leaves = recipe.batch_size.div_ceil(recipe.micro_batch);
         let workers = self.workers();
         let (index, seats) = match self.mode {
@@ -115,6 +117,7 @@ impl Ranks {
             ("gradients", gradients * once),
             ("the workers' copies of the weights", copies * once),
             ("a copy for the checkpoint", (1 + slots) * once),
+            ("the rest of their pages", (1 + slots + gradients + copies) * rest),
         ];
         Need(needs.into_iter().filter(|(_, bytes)| *bytes > 0).collect())
     }
