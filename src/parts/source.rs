@@ -172,6 +172,7 @@ impl Source {
         let mut all = Rows::default();
         let count = parts.iter().map(|part| part.features.len()).sum();
         if pages::reserve(&mut all.features, count).is_err() {
+            // Fails as any other allocation does.
             all.features.reserve_exact(count);
         }
         for part in parts {
