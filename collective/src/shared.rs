@@ -6,21 +6,12 @@
 
 #![allow(unsafe_code)] // Threads write disjoint blocks of one contiguous allocation, which no safe type of std offers.
 
-use rustix::mm::{Advice, madvise};
-use std::alloc::{Layout, alloc, dealloc, handle_alloc_error};
+use muster_kernels::Aligned;
 use std::ops::{Deref, DerefMut, Range};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 /// A block's state while it is borrowed for writing; every other value counts its readers.
 const WRITING: u32 = u32::MAX;
-
-/// Bytes of a cache line.
-const LINE: usize = 64;
-
-/// Bytes of a large page of x86-64, and of the least buffer that is laid into such pages. A step goes over all weights in an order of the
-/// data's, and the core keeps the addresses of some 70 pages at hand: in small ones of 4 KiB, 784-128-10 takes 4 % more time.
-const LARGE_PAGE: usize = 2 << 20;
-const LARGE_FROM: usize = 256 << 10;
 
 /// One cache line a flag, so that threads that borrow neighbouring blocks do not share one.
 #[derive(Default)]
@@ -56,16 +47,11 @@ pub struct RefMut<'a> {
 }
 
 impl Shared {
-    /// Zeros, on cache lines of their own, in blocks of the given lengths (in floats).
+    /// Zeros, [`Aligned`], in blocks of the given lengths (in floats).
     pub fn new(lengths: impl IntoIterator<Item = usize>) -> Shared {
         let bounds = bounds(lengths);
-        let owner = Zeros::new(bounds[bounds.len() - 1]);
-        Shared { data: owner.start, states: states(&bounds), bounds, _owner: Box::new(owner) }
-    }
-
-    /// Bytes that one of so many floats takes at most; none if there are not as many addresses.
-    pub fn bytes(floats: usize) -> Option<usize> {
-        layout(floats).map(|layout| layout.size())
+        let mut owner = Aligned::zeros(bounds[bounds.len() - 1]);
+        Shared { data: owner.as_mut_ptr(), states: states(&bounds), bounds, _owner: Box::new(owner) }
     }
 
     /// The same over memory that somebody else allocated, such as an MPI window.
@@ -137,51 +123,6 @@ impl Shared {
     pub fn write_all(&self) -> RefMut<'_> {
         self.write(0..self.blocks())
     }
-}
-
-/// Zeros in memory of their own.
-struct Zeros {
-    start: *mut f32,
-    layout: Layout,
-}
-
-// SAFETY: they are reached by the `Shared` that owns them alone.
-unsafe impl Send for Zeros {}
-// SAFETY: as above.
-unsafe impl Sync for Zeros {}
-
-impl Zeros {
-    fn new(floats: usize) -> Zeros {
-        let layout = layout(floats).expect("less than all memory");
-        // SAFETY: the layout has a size; the memory is written before anything reads it. The advice is on whole pages of it.
-        unsafe {
-            let start = alloc(layout);
-            if start.is_null() {
-                handle_alloc_error(layout);
-            }
-            // Before the first write, which zeroed memory may have behind it: then the pages are small, as they are without the advice.
-            if layout.align() == LARGE_PAGE {
-                let _ = madvise(start.cast(), layout.size(), Advice::LinuxHugepage);
-            }
-            let start: *mut f32 = start.cast();
-            start.write_bytes(0, floats);
-            Zeros { start, layout }
-        }
-    }
-}
-
-impl Drop for Zeros {
-    fn drop(&mut self) {
-        // SAFETY: it was allocated so.
-        unsafe { dealloc(self.start.cast(), self.layout) };
-    }
-}
-
-/// The memory of a buffer of its own: whole lines, or large pages.
-fn layout(floats: usize) -> Option<Layout> {
-    let exact = Layout::array::<f32>(floats.max(1)).ok()?;
-    let align = if exact.size() < LARGE_FROM { LINE } else { LARGE_PAGE };
-    Some(exact.align_to(align).ok()?.pad_to_align())
 }
 
 fn bounds(lengths: impl IntoIterator<Item = usize>) -> Box<[usize]> {

@@ -79,7 +79,7 @@ fn scale_rows(c: &mut [f32], n: usize, ldc: usize, beta: f32) {
 mod tests {
     use proptest::prelude::*;
 
-    use super::blocks::{COPY_LEFT_COLS, COPY_RIGHT_ROWS, CROWDED, KC, MC, NC};
+    use super::blocks::{COPY_MUCH_ROWS, COPY_RIGHT_ROWS, CROWDED_LEFT, CROWDED_RIGHT, KC, MC, MUCH, NC};
     use super::tiled as tiles;
     use super::*;
     use crate::naive;
@@ -148,8 +148,10 @@ mod tests {
         for form in [Form::NN, Form::TN, Form::NT] {
             check(all(), form, [MC + 3, 37, KC + 5], 1, 1.0, 1);
             check(all(), form, [5, NC + 33, KC + 1], 0, 0.0, 2);
-            check(all(), form, [COPY_RIGHT_ROWS, COPY_LEFT_COLS + 1, 40], 0, -0.5, 3);
-            check(all(), form, [CROWDED, 10, 40], 0, 0.0, 4);
+            check(all(), form, [COPY_RIGHT_ROWS, 257, 40], 0, -0.5, 3);
+            check(all(), form, [COPY_MUCH_ROWS, MUCH / 300 + 1, 300], 0, 1.0, 3);
+            check(all(), form, [CROWDED_LEFT, 10, 40], 0, 0.0, 4);
+            check(all(), form, [10, CROWDED_RIGHT, 40], 0, 0.0, 4);
             check(tiled(), form, [35, 40, 2 * tiles::KC + 3], 1, -0.5, 5);
             check(tiled(), form, [tiles::MC + 1, 3, 5], 0, 1.0, 6);
             check(tiled(), form, [2, tiles::NC + 33, 3], 1, 0.0, 7);

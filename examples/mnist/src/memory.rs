@@ -7,7 +7,8 @@ use muster::gradient::Share;
 use muster::model::Model;
 use muster::records::Records;
 use muster::train::Recipe;
-use muster_collective::{Shared, World};
+use muster_collective::World;
+use muster_kernels::Aligned;
 use muster_launcher::memory;
 use std::path::Path;
 
@@ -101,7 +102,7 @@ impl Ranks {
     fn server(self, model: &Model, recipe: &Recipe) -> Need {
         let (once, slots) = (parameters_bytes(model), recipe.optimizer.slots().len() as u128);
         let floats = usize::try_from(once / size_of::<f32>() as u128).ok();
-        let rest = floats.and_then(Shared::bytes).map_or(0, |bytes| bytes as u128 - once);
+        let rest = floats.and_then(Aligned::bytes).map_or(0, |bytes| bytes as u128 - once);
         let leaves = recipe.batch_size.div_ceil(recipe.micro_batch);
         let workers = self.workers();
         let (index, seats) = match self.mode {

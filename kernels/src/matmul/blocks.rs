@@ -8,24 +8,39 @@ use super::micro::{Panel, Scratch};
 use super::pack::{self, Buffer};
 use super::product::{Product, View};
 use super::tiled::TileBuffers;
+use crate::prefetch::Ahead;
 use crate::simd::LANES;
 use crate::table::Table;
 
 // Measured on one core of a Zen 5 server (48 KB and 1 MB of cache), medians of rounds in turns with the peak, in % of it, for NN 512³, 1024³
 // and 2048³: KC 1024 and MC 112: 93, 94, 94; KC 512, MC 168: 93, 93, 90; KC 384, MC 224: 91, 92, 85; KC 256, MC 336: 90, 90, 84. With KC 384,
-// NC 512 and 2048 differ from 1024 by less than 2. What counts is how rarely C is read again.
+// NC 512 and 2048 differ from 1024 by less than 2. What counts is how rarely C is read again. One of a Zen 4 (32 KB and 1 MB) agrees: 82, 86,
+// 83; 83, 85, 82; 79, 82, 77; 77, 79, 75.
 /// Most columns of a block of the right operand.
 pub(super) const NC: usize = 1024;
 /// Longest block of the chain.
 pub(super) const KC: usize = 1024;
 /// Most rows of a block of the left operand; with `KC` 450 KB, which the second-level cache holds beside a panel.
 pub(super) const MC: usize = 112;
-/// Rows from which on a panel is worth copying: each of them reads it once. With 100 rows 100×128×784 reaches 86 % with copies, 95 without.
+/// Longest block of the chain where `MC` rows are all there are: then a block of the right operand that has been copied is still in the cache.
+/// With 100 rows 100×1000×784 reaches 65 % with it where it reaches 56 without, 100×3000×3000 67 and 63.
+const KC_OF_FEW: usize = 512;
+/// Rows from which on a panel is worth copying: each of them reads it once. With 100 rows 100×128×784 reaches 88 % with copies, 91 without.
 pub(super) const COPY_RIGHT_ROWS: usize = 192;
-/// Columns from which on the left operand is worth copying. With 128, 784×128×100 in the form TN reaches 89 % with copies, 95 without.
-pub(super) const COPY_LEFT_COLS: usize = 256;
-/// Rows that are a multiple of so many floats apart share few sets of the first-level cache.
-pub(super) const CROWDED: usize = 512;
+/// The same where a block has so many floats that they come from further away than the second-level cache: 100×1000×784 reaches 82 %
+/// with copies, 62 without; with 30 rows 73 and 87.
+pub(super) const COPY_MUCH_ROWS: usize = 64;
+pub(super) const MUCH: usize = 256 << 10;
+/// Rows of the right operand that are copied at a time.
+const BAND: usize = 8;
+/// Rows that are a multiple of so many floats apart all lie in one of the 64 sets of the first-level cache, which holds 8 or 12 lines, but a tile
+/// reads 14 rows of the left operand by turns: without a copy NN 1024³ reaches 76 % instead of 88. With 512 they lie in two sets, and a copy
+/// costs 3. What a copy is used for besides, fewer pages, does not pay: 3000³ in the form NN reaches 82 % with copies, 90 without.
+pub(super) const CROWDED_LEFT: usize = 1024;
+/// The same of the right operand, of which a panel lies in the second-level cache.
+pub(super) const CROWDED_RIGHT: usize = 512;
+/// Rows of the tallest tile of all back ends.
+const TALLEST: usize = 14;
 
 /// What a thread needs for products.
 #[derive(Default)]
@@ -47,7 +62,7 @@ pub(super) fn multiply(table: &Table, product: &Product<'_>, buffers: &mut Buffe
     let width = table.tile_width();
     // LOOP 5 cuts the columns, LOOP 4 the chain.
     for jc in spans(product.n, NC, width) {
-        for pc in spans(product.k, KC, 1) {
+        for pc in spans(product.k, if product.m <= MC { KC_OF_FEW } else { KC }, 1) {
             let beta = if pc.start == 0 { product.beta } else { 1.0 };
             block(table, product, buffers, jc.clone(), pc, beta);
         }
@@ -64,12 +79,29 @@ fn block(
     beta: f32,
 ) {
     let &Product { m, left, right, c, .. } = product;
-    let (width, k) = (table.tile_width(), pc.len());
+    let (width, n, k) = (table.tile_width(), jc.len(), pc.len());
     let right = right.from(jc.start, pc.start);
     let Buffers { left: left_buffer, right: right_buffer, scratch, .. } = buffers;
-    let panels = right_buffer.get(jc.len().next_multiple_of(width) * k);
-    let copies_left = jc.len() >= COPY_LEFT_COLS || left.ld % CROWDED == 0;
-    let copies_right = right.along_k || m >= COPY_RIGHT_ROWS || right.ld % CROWDED == 0;
+    let panels = right_buffer.get(n.next_multiple_of(width) * k);
+    let copies_left = left.ld.is_multiple_of(CROWDED_LEFT);
+    let copies_right = right.along_k
+        || m >= COPY_RIGHT_ROWS
+        || m >= COPY_MUCH_ROWS && n * k >= MUCH
+        || right.ld.is_multiple_of(CROWDED_RIGHT);
+    // Columns and distance of the rows of the panel from `col` on, as it is copied.
+    let shape = |col: usize| {
+        let cols = width.min(n - col);
+        (cols, if cols <= LANES { LANES } else { width })
+    };
+    if copies_right && !right.along_k {
+        // Some rows over all panels at a time: a stored row is read from one end to the other, and not each panel's part in a page of its own.
+        for p in (0..k).step_by(BAND) {
+            for col in (0..n).step_by(width) {
+                let ((cols, ld), rows) = (shape(col), BAND.min(k - p));
+                table.pack_panel(right.from(col, p), cols, rows, ld, &mut panels[col * k + p * ld..]);
+            }
+        }
+    }
     // LOOP 3 cuts the rows.
     for ic in spans(m, MC, 1) {
         let mut left = left.from(ic.start, pc.start);
@@ -79,19 +111,26 @@ fn block(
             left = unsafe { pack::copy(left, ic.len(), k, copy) };
         }
         // LOOP 2: one panel of the right operand at a time.
-        for (col, copy) in (0..jc.len()).step_by(width).zip(panels.chunks_exact_mut(width * k)) {
-            let cols = width.min(jc.len() - col);
+        for col in (0..n).step_by(width) {
+            let (cols, ld) = shape(col);
+            // Later rows find the panels where the first ones have left them: beyond the second-level cache.
+            let next = col + width;
+            let ahead = if copies_right && ic.start > 0 && next < n {
+                Ahead::of(&panels[next * k..][..shape(next).1 * k], ic.len().div_ceil(TALLEST) * k)
+            } else {
+                Ahead::nothing()
+            };
             let (mut right, mut right_ld) = (right.from(col, 0), right.ld);
             if copies_right || cols < width {
-                right_ld = if cols <= LANES { LANES } else { width };
+                let copy = &mut panels[col * k..];
                 // Just before its first use: then it is in the cache.
-                if ic.start == 0 {
-                    table.pack_panel(right, cols, k, right_ld, copy);
+                if ic.start == 0 && (right.along_k || !copies_right) {
+                    table.pack_panel(right, cols, k, ld, copy);
                 }
-                right = View::new(copy.as_ptr(), right_ld, false);
+                (right, right_ld) = (View::new(copy.as_ptr(), ld, false), ld);
             }
             let (right, c) = (right.element(0, 0), c.from(ic.start, jc.start + col));
-            let panel = Panel { left, right, right_ld, k, beta, c, cols, scratch };
+            let panel = Panel { left, right, right_ld, k, beta, c, cols, ahead, scratch };
             table.multiply_panel(&panel, ic.len());
         }
     }

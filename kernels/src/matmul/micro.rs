@@ -4,9 +4,9 @@
 use std::slice::{from_raw_parts, from_raw_parts_mut};
 
 use super::product::{Output, View};
-use crate::prefetch::prefetch;
+use crate::prefetch::{Ahead, prefetch};
 use crate::simd::{LANES, Simd};
-use crate::tile::{Tile, for_each_tile, load, load_block, store_block};
+use crate::tile::{Tile, heights, load, load_block, run_tile, store_block};
 
 /// Columns of the widest panel.
 const WIDTH_MAX: usize = 2 * LANES;
@@ -26,6 +26,8 @@ pub(crate) struct Panel<'a> {
     pub(super) c: Output,
     /// At most the panel's width.
     pub(super) cols: usize,
+    /// What is needed after this panel.
+    pub(super) ahead: Ahead,
     pub(super) scratch: &'a std::cell::RefCell<Scratch>,
 }
 
@@ -40,19 +42,17 @@ pub(crate) fn tile_width<S: Simd>(_: S) -> usize {
 pub(crate) fn multiply_panel<S: Simd>(s: S, panel: &Panel<'_>, rows: usize) {
     let width = if panel.cols > LANES { WIDTH_MAX } else { LANES };
     let is_direct = !panel.c.transposed && panel.cols == width;
-    let tiles = rows.div_ceil(S::TILE_ROWS);
     let scratch = &mut panel.scratch.borrow_mut();
-    for t in 0..tiles {
-        let first = t * rows / tiles;
-        let height = (t + 1) * rows / tiles - first;
+    for tile in heights(rows, S::TILE_ROWS) {
+        let (first, height) = (tile.start, tile.len());
         let c = panel.c.from(first, 0);
         // SAFETY: a panel has the rows that it is asked for, and the scratch has room for a tile.
         unsafe {
             if panel.beta != 0.0 {
                 if !is_direct {
                     gather(s, c, height, panel.cols, scratch);
-                } else if t + 1 < tiles {
-                    panel.prefetch(first + height, (t + 2) * rows / tiles);
+                } else {
+                    panel.prefetch(tile.end, rows.min(tile.end + height));
                 }
             }
             let (to, ld) =
@@ -90,14 +90,14 @@ impl Panel<'_> {
         unsafe {
             if const { S::TILE_VECTORS == 2 } && self.cols > LANES {
                 if left.along_k {
-                    for_each_tile(height, &Rows::<S, 2, true> { s, panel: self, left, c, ldc });
+                    run_tile(0, height, &Rows::<S, 2, true> { s, panel: self, left, c, ldc });
                 } else {
-                    for_each_tile(height, &Rows::<S, 2, false> { s, panel: self, left, c, ldc });
+                    run_tile(0, height, &Rows::<S, 2, false> { s, panel: self, left, c, ldc });
                 }
             } else if left.along_k {
-                for_each_tile(height, &Rows::<S, 1, true> { s, panel: self, left, c, ldc });
+                run_tile(0, height, &Rows::<S, 1, true> { s, panel: self, left, c, ldc });
             } else {
-                for_each_tile(height, &Rows::<S, 1, false> { s, panel: self, left, c, ldc });
+                run_tile(0, height, &Rows::<S, 1, false> { s, panel: self, left, c, ldc });
             }
         }
     }
@@ -118,7 +118,7 @@ impl<S: Simd, const N: usize, const ALONG_K: bool> Tile for Rows<'_, S, N, ALONG
     #[inline(always)]
     unsafe fn run<const MR: usize>(&self, first: usize) {
         let s = self.s;
-        let &Panel { right_ld, k, beta, .. } = self.panel;
+        let &Panel { right_ld, k, beta, ref ahead, .. } = self.panel;
         // SAFETY: the caller vouches for the rows of C and of the left operand, and the panel is `k` deep and `N` vectors wide.
         unsafe {
             let c = self.c.add(first * self.ldc);
@@ -135,19 +135,25 @@ impl<S: Simd, const N: usize, const ALONG_K: bool> Tile for Rows<'_, S, N, ALONG
                 rows[r] = rows[r - 1].wrapping_add(self.left.ld);
             }
             let mut right = self.panel.right;
-            for p in 0..k {
-                let mut y = [s.splat(0.0); N];
-                for (v, y) in y.iter_mut().enumerate() {
-                    *y = load(s, right.add(v * LANES));
-                }
-                for (r, sum) in sum.iter_mut().enumerate() {
-                    let x = s.splat(if ALONG_K { *rows[r].add(p) } else { *row.add(r) });
-                    for (sum, &y) in sum.iter_mut().zip(&y) {
-                        *sum = s.mul_add(x, y, *sum);
+            let mut done = 0;
+            while done < k {
+                ahead.ask();
+                let end = k.min(done.saturating_add(ahead.every));
+                for p in done..end {
+                    let mut y = [s.splat(0.0); N];
+                    for (v, y) in y.iter_mut().enumerate() {
+                        *y = load(s, right.add(v * LANES));
                     }
+                    for (r, sum) in sum.iter_mut().enumerate() {
+                        let x = s.splat(if ALONG_K { *rows[r].add(p) } else { *row.add(r) });
+                        for (sum, &y) in sum.iter_mut().zip(&y) {
+                            *sum = s.mul_add(x, y, *sum);
+                        }
+                    }
+                    right = right.wrapping_add(right_ld);
+                    row = row.wrapping_add(self.left.ld);
                 }
-                right = right.wrapping_add(right_ld);
-                row = row.wrapping_add(self.left.ld);
+                done = end;
             }
             store_block(s, sum, c, self.ldc);
         }

@@ -2,24 +2,30 @@
 #![allow(unsafe_code)] // Views are pointers; `Product` has checked what lies behind them.
 
 use super::product::View;
+use crate::aligned::Aligned;
 use crate::simd::{LANES, Simd};
 
 /// Memory that is kept from product to product.
-#[derive(Default)]
-pub(super) struct Buffer(Vec<f32>);
+pub(super) struct Buffer(Aligned);
 
-/// Floats of a cache line: a vector that crosses two is read twice.
+impl Default for Buffer {
+    fn default() -> Buffer {
+        Buffer(Aligned::zeros(0))
+    }
+}
+
+/// Floats of a cache line.
 const LINE: usize = 16;
 
 impl Buffer {
-    /// `len` floats of whatever, from a cache line on.
+    /// `len` floats of whatever.
     pub(super) fn get(&mut self, len: usize) -> &mut [f32] {
-        if self.0.len() < len + LINE {
-            self.0.resize(len + LINE, 0.0);
+        if self.0.len() < len {
+            // What was there goes first.
+            self.0 = Aligned::zeros(0);
+            self.0 = Aligned::zeros(len);
         }
-        // It counts floats; where it does not know, any place will do.
-        let at = self.0.as_ptr().align_offset(LINE * size_of::<f32>()).min(LINE);
-        &mut self.0[at..at + len]
+        &mut self.0[..len]
     }
 }
 

@@ -114,8 +114,9 @@ impl<'a> Product<'a> {
         let right = View::new(b.as_ptr(), ldb, form == Form::NT);
         let c = Output { at: c.as_mut_ptr(), ld: ldc, transposed: false };
         let product = Product { m, n, k, left, right, beta, c, operands: PhantomData };
-        // With 10 columns, 6 of 16 lanes would idle.
-        if lanes_used(m) > TURNED_GAIN * lanes_used(n) { product.turned() } else { product }
+        // With 10 columns, 6 of 16 lanes would idle. Where A's rows go along the chain, all of A would have to be transposed into panels.
+        let gains = !left.along_k && lanes_used(m) > TURNED_GAIN * lanes_used(n);
+        if gains { product.turned() } else { product }
     }
 
     /// The same product as that of the transposes in reverse order.
