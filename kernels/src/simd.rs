@@ -49,6 +49,20 @@ pub(crate) trait Simd: Copy {
 
     /// `2^n` for integral `n` in `-126..=127`.
     fn pow2(self, n: Self::V) -> Self::V;
+    /// `a * 2^n`, rounded once, for `a` in `[½, 2)` and integral `n` in `-151..=129`.
+    #[inline(always)]
+    fn scale(self, a: Self::V, n: Self::V) -> Self::V {
+        // In two factors, of which the first is exact: results below the normal range are rounded once and those above it overflow.
+        let half = self.round(self.mul(n, self.splat(0.5)));
+        self.mul(self.mul(a, self.pow2(half)), self.pow2(self.sub(n, half)))
+    }
+    /// The nearest integer, ties to even, for `a` of at most `2^22`.
+    #[inline(always)]
+    fn round(self, a: Self::V) -> Self::V {
+        /// From here to the next power of two, floats are 1 apart.
+        const INTEGERS: f32 = 12_582_912.0;
+        self.sub(self.add(a, self.splat(INTEGERS)), self.splat(INTEGERS))
+    }
     /// `(f, e)` with `a = f * 2^e`, `f` in `[√½, √2)` and `e` integral, for positive normal `a`.
     fn split(self, a: Self::V) -> (Self::V, Self::V);
     /// Columns become rows.

@@ -1,75 +1,94 @@
-//! More than 32 classes: one row at a time, its columns across lanes.
+//! More than 32 classes: columns lie across lanes, some rows at a time.
 
 use super::Objective;
 use crate::layout::panel_width;
 use crate::math;
 use crate::simd::{LANES, Simd};
 
-/// Where row `i` of the panels `[m, classes]` lies.
+/// Rows that are gone over together: in a panel they are neighbours, and the next panel may be far away. More of them do not fit the registers.
+const TOGETHER: usize = 4;
+
+/// Rows `first..first + R` of the panels `[m, classes]`.
 #[derive(Clone, Copy)]
-struct Row {
+struct Rows<const R: usize> {
     m: usize,
-    i: usize,
+    first: usize,
     classes: usize,
 }
 
-impl Row {
-    /// The places of the row's vectors, of 16 columns but for the last.
-    #[inline(always)]
-    fn vectors(self) -> impl Iterator<Item = std::ops::Range<usize>> {
-        (0..self.classes).step_by(LANES).map(move |col| {
-            let from = self.at(col);
-            from..from + LANES.min(self.classes - col)
-        })
-    }
+/// What a row's softmax needs, one a row.
+type Each<const R: usize, T> = [T; R];
 
+impl<const R: usize> Rows<R> {
+    /// Where column `col` of the first of them lies; that of the next is a panel's width further.
     #[inline(always)]
     fn at(self, col: usize) -> usize {
         let width = panel_width(self.classes);
-        (col / width * self.m + self.i) * width + col % width
+        (col / width * self.m + self.first) * width + col % width
+    }
+
+    /// The first of 16 columns at a time, and how many of them there are.
+    #[inline(always)]
+    fn vectors(self) -> impl Iterator<Item = (usize, usize)> {
+        (0..self.classes).step_by(LANES).map(move |col| (self.at(col), LANES.min(self.classes - col)))
     }
 
     /// The largest logit and its first index.
     #[inline(always)]
-    fn maximum<S: Simd>(self, s: S, logits: &[f32]) -> (f32, u32) {
-        let (mut max, mut arg) = (s.splat(f32::NEG_INFINITY), s.splat(0.0));
-        for (j, place) in self.vectors().enumerate() {
-            let x = load(s, &logits[place]);
-            arg = s.if_greater(x, max, s.splat(j as f32), arg);
-            max = s.max(x, max);
+    fn maximum<S: Simd>(self, s: S, logits: &[f32]) -> Each<R, (f32, u32)> {
+        let width = panel_width(self.classes);
+        let (mut max, mut arg) = ([s.splat(f32::NEG_INFINITY); R], [s.splat(0.0); R]);
+        let mut j = s.splat(0.0);
+        for (at, cols) in self.vectors() {
+            for r in 0..R {
+                let x = load(s, &logits[at + r * width..][..cols]);
+                arg[r] = s.if_greater(x, max[r], j, arg[r]);
+                max[r] = s.max(x, max[r]);
+            }
+            j = s.add(j, s.splat(1.0));
         }
-        let lanes = s.to_array(max).into_iter().zip(s.to_array(arg)).enumerate();
-        let lanes = lanes.map(|(lane, (max, j))| (max, j as u32 * LANES as u32 + lane as u32));
-        lanes.fold((f32::NEG_INFINITY, u32::MAX), |best, lane| {
-            if lane.0 > best.0 || (lane.0 == best.0 && lane.1 < best.1) { lane } else { best }
+        std::array::from_fn(|r| {
+            let lanes = s.to_array(max[r]).into_iter().zip(s.to_array(arg[r])).enumerate();
+            let lanes = lanes.map(|(lane, (max, j))| (max, j as u32 * LANES as u32 + lane as u32));
+            lanes.fold((f32::NEG_INFINITY, u32::MAX), |best, lane| {
+                if lane.0 > best.0 || (lane.0 == best.0 && lane.1 < best.1) { lane } else { best }
+            })
         })
     }
 
-    /// The row becomes `exp(z - max)`; returns the sum.
+    /// Each row becomes `exp(z - max)`; returns the sums.
     #[inline(always)]
-    fn exponentials<S: Simd>(self, s: S, logits: &mut [f32], max: f32) -> f32 {
-        let max = s.splat(max);
-        let mut sum = s.splat(0.0);
-        for place in self.vectors() {
-            let x = math::exp(s, s.sub(load(s, &logits[place.clone()]), max));
-            sum = s.add(sum, x);
-            store(s, x, &mut logits[place]);
-        }
-        let mut sums = s.to_array(sum);
-        for half in [8, 4, 2, 1] {
-            for lane in 0..half {
-                sums[lane] += sums[lane + half];
+    fn exponentials<S: Simd>(self, s: S, logits: &mut [f32], max: Each<R, (f32, u32)>) -> Each<R, f32> {
+        let width = panel_width(self.classes);
+        let mut sum = [s.splat(0.0); R];
+        for (at, cols) in self.vectors() {
+            for r in 0..R {
+                let to = &mut logits[at + r * width..][..cols];
+                let x = math::exp(s, s.sub(load(s, to), s.splat(max[r].0)));
+                sum[r] = s.add(sum[r], x);
+                store(s, x, to);
             }
         }
-        sums[0]
+        std::array::from_fn(|r| {
+            let mut sums = s.to_array(sum[r]);
+            for half in [8, 4, 2, 1] {
+                for lane in 0..half {
+                    sums[lane] += sums[lane + half];
+                }
+            }
+            sums[0]
+        })
     }
 
-    /// The row becomes `x * inverse * scale`.
+    /// Each row becomes `x * inverse * scale`.
     #[inline(always)]
-    fn scale<S: Simd>(self, s: S, logits: &mut [f32], inverse: S::V, scale: S::V) {
-        for place in self.vectors() {
-            let x = s.mul(s.mul(load(s, &logits[place.clone()]), inverse), scale);
-            store(s, x, &mut logits[place]);
+    fn scale<S: Simd>(self, s: S, logits: &mut [f32], inverse: Each<R, S::V>, scale: Each<R, S::V>) {
+        let width = panel_width(self.classes);
+        for (at, cols) in self.vectors() {
+            for r in 0..R {
+                let to = &mut logits[at + r * width..][..cols];
+                store(s, s.mul(s.mul(load(s, to), inverse[r]), scale[r]), to);
+            }
         }
     }
 }
@@ -87,7 +106,7 @@ fn load<S: Simd>(s: S, x: &[f32]) -> S::V {
 fn store<S: Simd>(s: S, x: S::V, to: &mut [f32]) {
     match to.first_chunk_mut() {
         Some(to) => *to = s.to_array(x),
-        None => to.copy_from_slice(&s.to_array(x)[..to.len()]),
+        None => s.store_part(x, to),
     }
 }
 
@@ -103,33 +122,68 @@ pub(super) fn softmax_cross_entropy<S: Simd>(
     loss: &mut [f32],
     predicted: &mut [u32],
 ) {
-    for i in 0..m {
-        let row = Row { m, i, classes };
-        let label = row.at(labels[i] as usize);
-        let label_logit = logits[label];
-        let (max, arg) = row.maximum(s, logits);
-        let sum = row.exponentials(s, logits, max);
-        let of = objective.loss(s, s.splat(label_logit), s.splat(max), s.splat(sum));
-        row.scale(s, logits, s.splat(1.0 / sum), of.scale);
-        logits[label] = s.to_array(of.label_gradient)[0];
-        loss[i] = s.to_array(of.loss)[0];
-        predicted[i] = if arg == u32::MAX { 0 } else { arg };
+    let mut first = 0;
+    while first + TOGETHER <= m {
+        let rows = Rows::<TOGETHER> { m, first, classes };
+        cross_entropy(s, logits, rows, labels, objective, loss, predicted);
+        first += TOGETHER;
+    }
+    for first in first..m {
+        let row = Rows::<1> { m, first, classes };
+        cross_entropy(s, logits, row, labels, objective, loss, predicted);
+    }
+}
+
+/// Softmax, loss and gradient of some rows.
+#[inline(always)]
+fn cross_entropy<S: Simd, const R: usize>(
+    s: S,
+    logits: &mut [f32],
+    rows: Rows<R>,
+    labels: &[u32],
+    objective: &Objective<S>,
+    loss: &mut [f32],
+    predicted: &mut [u32],
+) {
+    let width = panel_width(rows.classes);
+    let mut label = [0; R];
+    let mut label_logit = [0.0; R];
+    for r in 0..R {
+        label[r] = rows.at(labels[rows.first + r] as usize) + r * width;
+        label_logit[r] = logits[label[r]];
+    }
+    let best = rows.maximum(s, logits);
+    let sum = rows.exponentials(s, logits, best);
+    let (mut inverse, mut scale, mut label_gradient) = ([s.splat(0.0); R], [s.splat(0.0); R], [0.0; R]);
+    for r in 0..R {
+        let (max, arg) = best[r];
+        let of = objective.loss(s, s.splat(label_logit[r]), s.splat(max), s.splat(sum[r]));
+        inverse[r] = s.splat(1.0 / sum[r]);
+        scale[r] = of.scale;
+        label_gradient[r] = s.to_array(of.label_gradient)[0];
+        loss[rows.first + r] = s.to_array(of.loss)[0];
+        predicted[rows.first + r] = if arg == u32::MAX { 0 } else { arg };
+    }
+    rows.scale(s, logits, inverse, scale);
+    for r in 0..R {
+        logits[label[r]] = label_gradient[r];
     }
 }
 
 #[inline(always)]
 pub(super) fn softmax<S: Simd>(s: S, logits: &mut [f32], m: usize, classes: usize) {
-    for i in 0..m {
-        let row = Row { m, i, classes };
-        let (max, _) = row.maximum(s, logits);
-        let sum = row.exponentials(s, logits, max);
-        row.scale(s, logits, s.splat(1.0 / sum), s.splat(1.0));
+    for first in 0..m {
+        let row = Rows::<1> { m, first, classes };
+        let best = row.maximum(s, logits);
+        let [sum] = row.exponentials(s, logits, best);
+        row.scale(s, logits, [s.splat(1.0 / sum)], [s.splat(1.0)]);
     }
 }
 
 #[inline(always)]
 pub(super) fn argmax<S: Simd>(s: S, logits: &[f32], m: usize, classes: usize, predicted: &mut [u32]) {
-    for (i, predicted) in predicted.iter_mut().enumerate() {
-        *predicted = Row { m, i, classes }.maximum(s, logits).1;
+    for (first, predicted) in predicted.iter_mut().enumerate() {
+        let [(_, arg)] = Rows::<1> { m, first, classes }.maximum(s, logits);
+        *predicted = arg;
     }
 }
