@@ -19,8 +19,9 @@ pub enum Turn {
 /// Steps of a trial that are timed, after some that are not: caches have to follow.
 const TIMED: usize = 16;
 const UNTIMED: usize = 4;
-/// Steps from one trial to the next one, the first time and at most.
-const INTERVAL: u64 = 64;
+/// Steps from one trial to the next one, the first time and at most. The first ones are as few as can be timed: over TCP 600 steps of 784-128-10 take
+/// a fifth less time than with 64.
+const INTERVAL: u64 = 24;
 const INTERVAL_MAX: u64 = 16_384;
 /// A way that takes less than this share of the other's time is taken instead.
 const BETTER: f64 = 0.95;
@@ -240,6 +241,6 @@ mod tests {
     #[test]
     fn short_jobs_are_computed_by_all() {
         let mut turns = turns();
-        assert_eq!(train(&mut turns, 60, (1.0, 0.1), 0.1).1, 0);
+        assert_eq!(train(&mut turns, 20, (1.0, 0.1), 0.1).1, 0);
     }
 }
