@@ -16,7 +16,7 @@ use crate::training::{self, IMAGES, SHAPE, counted, model};
 
 /// The hidden layer of what is trained.
 const HIDDEN: &[usize] = &[128];
-/// Steps of a training at least: several ranks find out in the first hundreds who computes them fastest.
+/// Steps of a training at least: several ranks find out in the first ones who computes them fastest.
 const STEPS_MIN: u64 = 2000;
 /// What a rank alone reaches.
 const ALONE: &str = "784-128-10, 1 rank";

@@ -148,9 +148,12 @@ mod tests {
         for form in [Form::NN, Form::TN, Form::NT] {
             check(all(), form, [MC + 3, 37, KC + 5], 1, 1.0, 1);
             check(all(), form, [5, NC + 33, KC + 1], 0, 0.0, 2);
+            // The last panel has one column.
             check(all(), form, [COPY_RIGHT_ROWS, 257, 40], 0, -0.5, 3);
             check(all(), form, [COPY_MUCH_ROWS, MUCH / 300 + 1, 300], 0, 1.0, 3);
-            check(all(), form, [CROWDED_LEFT, 10, 40], 0, 0.0, 4);
+            // Of A stored transposed, and as it is.
+            check(all(), form, [CROWDED_LEFT, 32, 40], 0, 0.0, 4);
+            check(all(), form, [MC + 8, 33, CROWDED_LEFT], 0, 1.0, 4);
             check(all(), form, [10, CROWDED_RIGHT, 40], 0, 0.0, 4);
             check(tiled(), form, [35, 40, 2 * tiles::KC + 3], 1, -0.5, 5);
             check(tiled(), form, [tiles::MC + 1, 3, 5], 0, 1.0, 6);
@@ -160,7 +163,9 @@ mod tests {
 
     #[test]
     fn neither_blocks_nor_threads_change_a_bit() {
-        let sizes = [[100, 128, 400], [784, 10, 100], [100, 784, 10], [60, 40, KC + 8], [70, 70, 70]];
+        // Of the last one four threads have few rows each, and other blocks.
+        let sizes =
+            [[100, 128, 400], [784, 10, 100], [100, 784, 10], [60, 40, KC + 8], [70, 70, 70], [230, 96, 700]];
         for (form, [m, n, k]) in
             [Form::NN, Form::TN, Form::NT].into_iter().flat_map(|form| sizes.map(|size| (form, size)))
         {

@@ -4,8 +4,7 @@
 use std::cell::Cell;
 use std::ptr::null;
 
-/// Floats of a cache line.
-const LINE: usize = 16;
+use crate::aligned::LINE;
 
 /// Starts to bring `bytes` into the cache; a hint that changes nothing else. Records of a shuffled batch lie all over the data set, and
 /// a core that waits for each of them in turn spends a tenth of a training step waiting.

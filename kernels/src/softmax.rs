@@ -218,23 +218,27 @@ mod tests {
     fn a_nan_makes_its_row_nan_and_no_other() {
         for classes in [10, 20, 50] {
             on_each(|kernels| {
-                let mut logits = vec![0.5; 2 * classes];
-                logits[3] = f32::NAN;
-                let mut x = to_panels(kernels, &logits, 2, classes);
-                let (mut loss, mut predicted) = ([0.0; 2], [0; 2]);
+                let mut logits = vec![0.5; 6 * classes];
+                logits[classes + 3] = f32::NAN;
+                let mut x = to_panels(kernels, &logits, 6, classes);
+                let (mut loss, mut predicted) = ([0.0; 6], [0; 6]);
                 kernels.softmax_cross_entropy(
                     &mut x,
-                    2,
+                    6,
                     classes,
-                    &[1, 1],
+                    &[1; 6],
                     1.0,
                     1e-10,
                     &mut loss,
                     &mut predicted,
                 );
-                let x = naive::from_panels(&x, 2, classes);
-                assert!(x[..classes].iter().all(|x| x.is_nan()) && loss[0].is_nan());
-                assert!(x[classes..].iter().all(|x| x.is_finite()) && loss[1].is_finite());
+                let x = naive::from_panels(&x, 6, classes);
+                for (i, (row, loss)) in x.chunks(classes).zip(loss).enumerate() {
+                    assert!(
+                        row.iter().all(|x| x.is_nan() == (i == 1)) && loss.is_nan() == (i == 1),
+                        "row {i}"
+                    );
+                }
                 x
             });
         }

@@ -90,6 +90,9 @@ fn products_with_strides() {
                 ((200, 257), 33),
                 ((8, 600), 30),
                 ((35, 300), 70),
+                // Rows of A that are copied, because they are 1024 floats apart.
+                ((20, 40), 1023),
+                ((1023, 32), 5),
             ]) {
                 let (a_rows, a_cols) = if form == Form::TN { (k, m) } else { (m, k) };
                 let (b_rows, b_cols) = if form == Form::NT { (n, k) } else { (k, n) };

@@ -19,7 +19,7 @@ pub enum Turn {
 /// Steps of a trial that are timed, after some that are not: caches have to follow.
 const TIMED: usize = 16;
 const UNTIMED: usize = 4;
-/// Steps from one trial to the next one, the first time and at most. The first ones are as few as can be timed: over TCP 600 steps of 784-128-10 take
+/// Steps from one trial to the next one, the first time and at most. The first ones are hardly more than are timed: over TCP 600 steps of 784-128-10 take
 /// a fifth less time than with 64.
 const INTERVAL: u64 = 24;
 const INTERVAL_MAX: u64 = 16_384;

@@ -2,7 +2,7 @@
 #![allow(unsafe_code)] // Views are pointers; `Product` has checked what lies behind them.
 
 use super::product::View;
-use crate::aligned::Aligned;
+use crate::aligned::{Aligned, LINE};
 use crate::simd::{LANES, Simd};
 
 /// Memory that is kept from product to product.
@@ -13,9 +13,6 @@ impl Default for Buffer {
         Buffer(Aligned::zeros(0))
     }
 }
-
-/// Floats of a cache line.
-const LINE: usize = 16;
 
 impl Buffer {
     /// `len` floats of whatever.
