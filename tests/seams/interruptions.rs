@@ -86,8 +86,9 @@ fn a_signal_saves_and_ends_with_128_and_its_number() {
 #[test]
 fn a_second_signal_ends_at_once() {
     let sandbox = Sandbox::new();
-    let mut run =
-        start(&mut sandbox.mnist(&format!("train --data data {ENDLESS} --checkpoint-secs 1e9 --threads 1")));
+    // Steps that take long, and a model that takes long to save: each signal may come to another thread, which has to get a core first.
+    let options = "--hidden 2048,2048 -e 1000000 -b 330 --checkpoint-secs 1e9 --threads 1";
+    let mut run = start(&mut sandbox.mnist(&format!("train --data data {options}")));
     run.says("epoch 2:");
     // Both arrive before the program can finish a step.
     ["STOP", "INT", "TERM", "CONT"].iter().for_each(|name| run.signal(name));
