@@ -17,7 +17,7 @@ fn killed_until_it_ends(round: u64, options: &str) {
     let sandbox = Sandbox::new();
     let options = format!("--data data {options}");
     let direct = sandbox.report(&format!("{options} -m direct"));
-    let milliseconds = direct["train_seconds"].as_f64().unwrap() * 1000.0;
+    let mut milliseconds = direct["train_seconds"].as_f64().unwrap() * 1000.0;
     let mut noise = Noise::new(round + soak_round());
     let (mut kills, mut resumed) = (0, 0);
     loop {
@@ -31,13 +31,20 @@ fn killed_until_it_ends(round: u64, options: &str) {
         std::thread::sleep(Duration::from_millis(noise.below(latest) as u64));
         run.signal("KILL");
         let outcome = run.ends();
-        if outcome.status.success() {
+        if outcome.status.success() && kills > 0 && resumed > 0 {
             break;
+        }
+        if outcome.status.success() {
+            // It took less time than the direct one, which shared the cores with other tests: once more, killed sooner.
+            milliseconds /= 2.0;
+            assert!(milliseconds > 1.0, "{kills} kills, {resumed} runs went on");
+            std::fs::remove_dir_all(sandbox.path("killed")).unwrap();
+            (kills, resumed) = (0, 0);
+            continue;
         }
         kills += 1;
         assert!(kills < 200, "no progress between kills: {:?}", sandbox.checkpoints("killed"));
     }
-    assert!(kills > 0 && resumed > 0, "{kills} kills, {resumed} runs went on");
     assert_eq!(sandbox.json("r")["weights_sha256"], direct["weights_sha256"], "{options}, {kills} kills");
     let losses = |name: &str| -> Vec<_> {
         let epochs = sandbox.json(name)["epochs"].as_array().unwrap().clone();
