@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use rayon::prelude::*;
 
 use crate::batch::BLOCK;
-use crate::dataset::{Content, Dataset, Feature, Hasher};
+use crate::dataset::{Content, Dataset, Feature, Hasher, Kind};
 use crate::error::{Error, Result};
 use crate::format::{Element, Rows, idx};
 use crate::parts::source::{PartPosition, Source};
@@ -48,7 +48,7 @@ pub struct Blocks {
     /// What one step of a byte is worth; without it features are `f32`.
     scale: Option<f32>,
     content: Content,
-    sparse_scale: Option<f32>,
+    kind: Kind,
     /// The threads that read.
     pub(crate) pool: rayon::ThreadPool,
     pub(crate) shelf: Shelf,
@@ -73,8 +73,8 @@ impl Blocks {
         let content = Content { features_sha256: [0; 32], labels_sha256: None };
         let (path, shelf) = (path.to_owned(), Shelf::default());
         let mut blocks =
-            Blocks { path, source, blocks, records, scale, content, sparse_scale: None, pool, shelf };
-        blocks.sparse_scale = blocks.read_range(0..records.min(BLOCK))?.sparse_scale();
+            Blocks { path, source, blocks, records, scale, content, kind: Kind::F32, pool, shelf };
+        blocks.kind = blocks.read_range(0..records.min(BLOCK))?.kind();
         blocks.content = blocks.pool.install(|| blocks.digest())?;
         Ok(blocks)
     }
@@ -111,9 +111,9 @@ impl Blocks {
         &self.content
     }
 
-    /// As [`Dataset::sparse_scale`], by the first records.
-    pub fn sparse_scale(&self) -> Option<f32> {
-        self.sparse_scale
+    /// As [`Dataset::kind`], by the first records.
+    pub fn kind(&self) -> Kind {
+        self.kind
     }
 
     /// Reads a run of records.

@@ -19,6 +19,20 @@ use crate::format::{Element, Rows, idx};
 /// Share of zeros from which on it is faster to leave them out than to multiply by them.
 const SPARSE: f64 = 0.5;
 
+/// What features are, as far as it decides how a first layer reads them.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Kind {
+    /// Floats.
+    F32,
+    /// Bytes, which stand for `byte * scale`.
+    U8 {
+        /// What a byte is multiplied with.
+        scale: f32,
+        /// Whether so many are 0 that it pays to leave these out.
+        is_sparse: bool,
+    },
+}
+
 /// The features of all records, `[records, width]` row-major.
 pub enum Features {
     /// Bytes that stand for `byte as f32 * scale`.
@@ -212,15 +226,14 @@ impl Dataset {
         }
     }
 
-    /// The scale of the bytes, where the features are bytes of which many are 0: then it pays to leave zeros out. Samples up to 500
-    /// records, and changes no result, only the way to it.
-    pub fn sparse_scale(&self) -> Option<f32> {
-        let Features::U8 { bytes, scale } = &self.features else { return None };
+    /// What the features are. Whether bytes are sparse is found by a sample of up to 500 records, and changes no result, only the way to it.
+    pub fn kind(&self) -> Kind {
+        let Features::U8 { bytes, scale } = &self.features else { return Kind::F32 };
         let sample = bytes.chunks_exact(self.width()).step_by(self.records.div_ceil(500));
         let (zeros, all) = sample.fold((0, 0), |(zeros, all), row| {
             (zeros + row.iter().filter(|&&byte| byte == 0).count(), all + row.len())
         });
-        (zeros as f64 >= SPARSE * all as f64).then_some(*scale)
+        Kind::U8 { scale: *scale, is_sparse: zeros as f64 >= SPARSE * all as f64 }
     }
 
     /// Where the features of record `i` lie in memory.

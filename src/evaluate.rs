@@ -41,7 +41,7 @@ pub fn forward(
         let rows = chunk_records(dataset.len(), run.start).len();
         let workspace = Workspace::new(model, rows);
         team::alone(|member| {
-            let mut pass = Pass::new((model, kernels), &workspace, dataset.sparse_scale());
+            let mut pass = Pass::new((model, kernels), &workspace, dataset.kind());
             for chunk in run.clone() {
                 pass.load(member, chunk_records(dataset.len(), chunk).map(|record| (dataset, record)));
                 pass.forward(member, weights, 0);

@@ -1,6 +1,6 @@
 //! Records that come step by step from outside, instead of lying in memory.
 
-use crate::dataset::{Content, Dataset};
+use crate::dataset::{Content, Dataset, Kind};
 use crate::error::Error;
 use crate::records::Records;
 use serde::{Deserialize, Serialize};
@@ -16,7 +16,9 @@ pub struct Facts {
     pub classes: usize,
     /// Their digests.
     pub content: Content,
-    /// Whether [`Dataset::sparse_scale`] is some.
+    /// Whether features are bytes.
+    pub is_bytes: bool,
+    /// Whether so many of the bytes are 0 that it pays to leave these out.
     pub is_sparse: bool,
 }
 
@@ -28,7 +30,8 @@ impl Facts {
             shape: records.shape().to_vec(),
             classes: records.classes(),
             content: *records.content(),
-            is_sparse: records.sparse_scale().is_some(),
+            is_bytes: matches!(records.kind(), Kind::U8 { .. }),
+            is_sparse: matches!(records.kind(), Kind::U8 { is_sparse: true, .. }),
         }
     }
 }

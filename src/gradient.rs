@@ -136,7 +136,7 @@ impl<'a> RankGradient<'a> {
     pub fn thread(&'a self) -> ThreadGradient<'a> {
         let pass = |(_, workspace): &'a (Share, Workspace)| {
             let Job { model, kernels, train, .. } = *self.job;
-            Pass::new((model, kernels), workspace, train.sparse_scale())
+            Pass::new((model, kernels), workspace, train.kind())
         };
         let passes = self.seats.iter().map(pass).collect();
         ThreadGradient { rank: self, passes, seat: 0, prepared: None, scores: Vec::new() }

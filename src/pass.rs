@@ -7,11 +7,11 @@
 //!
 //! Shapes are in panels, as the kernels have them: an activation is `[panels][rows][width]`.
 
-use crate::dataset::{Dataset, FeatureRow};
+use crate::dataset::{Dataset, FeatureRow, Kind};
 use crate::model::{Model, Slices};
 use crate::team::Member;
 use muster_collective::Shared;
-use muster_kernels::{Aligned, Finish, Kernels, Nonzeros, Panels, Start, partial_sums, prefetch};
+use muster_kernels::{Aligned, ByteTiles, Finish, Kernels, Nonzeros, Panels, Start, partial_sums, prefetch};
 use std::cell::RefCell;
 use std::ops::Range;
 
@@ -19,6 +19,8 @@ mod backward;
 
 pub use backward::{NodeRows, Target};
 
+/// Where [`Way::of`] leaves tiles out.
+const NO_TILES: &str = "tiles are of hidden layers";
 /// Rows that are asked for before they are converted.
 const ROWS_AHEAD: usize = 8;
 
@@ -62,6 +64,54 @@ pub struct Pass<'a> {
     transposed: Vec<f32>,
     /// A piece of a gradient, on its way to where it goes.
     piece: RefCell<Aligned>,
+    /// Where the micro-batches of features end that lie by columns.
+    leaves: Vec<usize>,
+}
+
+/// How a first layer reads features.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Way {
+    /// All of them, as floats.
+    Dense,
+    /// Bytes that are not 0, with the bits of [`Way::Dense`].
+    Sparse {
+        /// What a byte is multiplied with.
+        scale: f32,
+    },
+    /// All bytes, by AMX's tiles, which add in an order of their own.
+    Tiles {
+        /// What a byte is multiplied with.
+        scale: f32,
+    },
+}
+
+impl Way {
+    /// The way of features of some kind. That of tiles depends on nothing that ranks might see differently, since the bits do.
+    pub fn of((model, kernels): (&Model, &Kernels), kind: Kind) -> Way {
+        let takes_tiles = kernels.multiplies_bytes_by_tiles() && !model.hidden().is_empty();
+        match kind {
+            Kind::U8 { scale, .. } if takes_tiles => Way::Tiles { scale },
+            Kind::U8 { scale, is_sparse: true } => Way::Sparse { scale },
+            _ => Way::Dense,
+        }
+    }
+
+    /// The name that reports use.
+    pub fn name(self) -> &'static str {
+        match self {
+            Way::Dense => "dense",
+            Way::Sparse { .. } => "sparse",
+            Way::Tiles { .. } => "tiles",
+        }
+    }
+
+    /// What fixes the bits of a training; see [`muster_kernels::Backend::arithmetic`].
+    pub fn arithmetic(self, kernels: &Kernels) -> &'static str {
+        match self {
+            Way::Tiles { .. } => "tiles-bf16x3",
+            _ => kernels.backend().arithmetic(),
+        }
+    }
 }
 
 /// The features of the rows of a batch.
@@ -69,6 +119,7 @@ enum Features {
     /// `[panels][rows][width]`
     Dense(Vec<f32>),
     Sparse(Box<Sparse>),
+    Tiles(Box<ByteTiles>),
 }
 
 /// What is not zero of bytes with many zeros.
@@ -81,8 +132,6 @@ struct Sparse {
     by_columns: bool,
     /// `[needed, rows]`
     transposed: Nonzeros,
-    /// Where the micro-batches of its columns end.
-    leaves: Vec<usize>,
     /// Room for the partial sums by rows.
     partial: RefCell<Aligned>,
 }
@@ -92,6 +141,8 @@ enum Input<'a> {
     Dense(Panels<'a>),
     /// Some columns of those that the thread has.
     Sparse(&'a Sparse, Range<usize>),
+    /// All columns, of a hidden layer.
+    Tiles(&'a ByteTiles),
 }
 
 /// Loss of a run of records, and how many of them were classified rightly.
@@ -104,17 +155,15 @@ pub struct Score {
 }
 
 impl<'a> Pass<'a> {
-    /// A thread's part of passes of `model`, in the workspace of its team, over records of a data set with this
-    /// [`Dataset::sparse_scale`].
-    pub fn new(
-        (model, kernels): (&'a Model, &'a Kernels),
-        shared: &'a Workspace,
-        sparse_scale: Option<f32>,
-    ) -> Pass<'a> {
+    /// A thread's part of passes of `model`, in the workspace of its team, over records of a data set of this [`Dataset::kind`].
+    pub fn new((model, kernels): (&'a Model, &'a Kernels), shared: &'a Workspace, kind: Kind) -> Pass<'a> {
         let rows = shared.rows;
-        let features = match sparse_scale {
-            Some(scale) => Features::Sparse(Box::new(Sparse::new(model, rows, scale))),
-            None => Features::Dense(vec![0.0; rows * model.inputs().padded()]),
+        let features = match Way::of((model, kernels), kind) {
+            Way::Dense => Features::Dense(vec![0.0; rows * model.inputs().padded()]),
+            Way::Sparse { scale } => Features::Sparse(Box::new(Sparse::new(model, rows, scale))),
+            Way::Tiles { scale } => {
+                Features::Tiles(Box::new(ByteTiles::with_room(rows, model.inputs().columns, scale)))
+            }
         };
         let transposed = model.layers().iter().map(|l| l.inputs.width * l.outputs.columns).max();
         Pass {
@@ -128,6 +177,7 @@ impl<'a> Pass<'a> {
             predicted: vec![0; rows],
             transposed: vec![0.0; transposed.unwrap_or(0)],
             piece: RefCell::new(Aligned::zeros(backward::PIECE)),
+            leaves: Vec::with_capacity(rows),
         }
     }
 
@@ -160,9 +210,15 @@ impl<'a> Pass<'a> {
                 (Features::Dense(features), FeatureRow::F32(numbers)) => {
                     self.kernels.row_to_panels(numbers, features, rows, row);
                 }
-                (Features::Sparse(_), FeatureRow::F32(_)) => unreachable!("only bytes are sparse"),
+                (Features::Tiles(tiles), FeatureRow::U8 { bytes, .. }) => tiles.set_row(row, bytes),
+                (Features::Sparse(_) | Features::Tiles(_), FeatureRow::F32(_)) => {
+                    unreachable!("only bytes are sparse or made tiles")
+                }
             }
             self.labels[row] = dataset.label(record).unwrap_or(0);
+        }
+        if let Features::Tiles(tiles) = &mut self.features {
+            self.kernels.tile_rows(tiles);
         }
     }
 
@@ -196,6 +252,10 @@ impl<'a> Pass<'a> {
                 let finish = Finish::BiasRelu(weights.get(inputs * width..).unwrap_or(&[]));
                 self.kernels.matmul_sparse(rows, columns, &weights, inputs + 1, width, finish, &mut output);
             }
+            Input::Tiles(tiles) => {
+                let finish = Finish::BiasRelu(weights.get(inputs * width..).unwrap_or(&[]));
+                self.kernels.matmul_bytes(tiles, &weights, inputs + 1, width, finish, &mut output);
+            }
             Input::Dense(input) => {
                 let panels = weights.chunks_exact((inputs + 1) * width);
                 for (panel, output) in panels.zip(output.chunks_exact_mut(rows * width)) {
@@ -227,6 +287,7 @@ impl<'a> Pass<'a> {
                         let (rows, columns) = (&sparse.rows, columns.clone());
                         self.kernels.matmul_sparse(rows, columns, w, inputs, width, finish, output);
                     }
+                    Input::Tiles(_) => unreachable!("{NO_TILES}"),
                 }
             }
         });
@@ -305,6 +366,7 @@ impl<'a> Pass<'a> {
                 let first = sparse.needed.start;
                 work(Input::Sparse(sparse, columns.start - first..columns.end - first));
             }
+            (None, Input::Tiles(_)) => unreachable!("{NO_TILES}"),
         }
     }
 
@@ -316,6 +378,7 @@ impl<'a> Pass<'a> {
                 Input::Dense(Panels::new(features, count, inputs.columns, inputs.width))
             }
             Features::Sparse(sparse) => Input::Sparse(sparse, 0..sparse.needed.len()),
+            Features::Tiles(tiles) => Input::Tiles(tiles),
         }
     }
 }
@@ -330,7 +393,6 @@ impl Sparse {
             rows: Nonzeros::with_room(rows, columns, scale),
             by_columns: false,
             transposed: Nonzeros::with_room(columns, rows, scale),
-            leaves: Vec::with_capacity(rows),
             partial: RefCell::new(Aligned::zeros(partial)),
         }
     }

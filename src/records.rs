@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::batch::WINDOW;
 use crate::blocks::Blocks;
-use crate::dataset::{Content, Dataset, Feature};
+use crate::dataset::{Content, Dataset, Feature, Kind};
 use crate::error::Result;
 use crate::feed::Facts;
 use crate::parts::source::Source;
@@ -23,8 +23,8 @@ pub enum Records {
         path: PathBuf,
         /// What is known of them.
         facts: Facts,
-        /// As [`Dataset::sparse_scale`].
-        sparse_scale: Option<f32>,
+        /// As [`Dataset::kind`].
+        kind: Kind,
     },
 }
 
@@ -53,8 +53,8 @@ impl Records {
 
     /// Records that a feed brings, where `facts` are known of all of them. `path` names them in messages; a byte stands for `byte * scale`.
     pub fn fed(path: &Path, facts: Facts, scale: f32) -> Records {
-        let sparse_scale = facts.is_sparse.then_some(scale);
-        Records::Fed { path: path.to_owned(), facts, sparse_scale }
+        let kind = if facts.is_bytes { Kind::U8 { scale, is_sparse: facts.is_sparse } } else { Kind::F32 };
+        Records::Fed { path: path.to_owned(), facts, kind }
     }
 
     /// The number of records.
@@ -113,12 +113,12 @@ impl Records {
         self.content().sha256()
     }
 
-    /// As [`Dataset::sparse_scale`].
-    pub fn sparse_scale(&self) -> Option<f32> {
+    /// As [`Dataset::kind`].
+    pub fn kind(&self) -> Kind {
         match self {
-            Records::Memory(dataset) => dataset.sparse_scale(),
-            Records::Blocks(blocks) => blocks.sparse_scale(),
-            Records::Fed { sparse_scale, .. } => *sparse_scale,
+            Records::Memory(dataset) => dataset.kind(),
+            Records::Blocks(blocks) => blocks.kind(),
+            Records::Fed { kind, .. } => *kind,
         }
     }
 

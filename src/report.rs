@@ -4,7 +4,9 @@ use crate::asynchronous::Staleness;
 use crate::cluster::{Mode, RankTimes};
 use crate::conductor::Epoch;
 use crate::mistakes::Mistake;
+use crate::model::Model;
 use crate::optimizer::Optimizer;
+use crate::pass::Way;
 use crate::records::Records;
 use muster_kernels::Kernels;
 use serde::{Deserialize, Serialize};
@@ -94,10 +96,14 @@ pub struct KernelsUsed {
 }
 
 impl KernelsUsed {
-    /// That of a table of kernels on a data set.
-    pub fn of(kernels: &Kernels, records: &Records) -> KernelsUsed {
-        let backend = kernels.backend();
-        let path = if records.sparse_scale().is_some() { "sparse" } else { "dense" };
-        KernelsUsed { back_end: backend.name(), arithmetic: backend.arithmetic(), path, precision: "f32" }
+    /// That of a model with a table of kernels on a data set.
+    pub fn of(model: &Model, kernels: &Kernels, records: &Records) -> KernelsUsed {
+        let way = Way::of((model, kernels), records.kind());
+        KernelsUsed {
+            back_end: kernels.backend().name(),
+            arithmetic: way.arithmetic(kernels),
+            path: way.name(),
+            precision: "f32",
+        }
     }
 }

@@ -15,7 +15,7 @@ use crate::gradient::RankGradient;
 use crate::histogram::Gradients;
 use crate::model::{Model, Tensors};
 use crate::optimizer::{Optimizer, decayed};
-use crate::pass::{Score, Target};
+use crate::pass::{Score, Target, Way};
 use crate::records::Records;
 use crate::server::{self, Served};
 use crate::team::{self, Member, Pace};
@@ -277,7 +277,9 @@ impl Job<'_> {
             widths: self.model.widths(),
             recipe: self.recipe.clone(),
             data_sha256: self.train.digest(),
-            arithmetic: self.kernels.backend().arithmetic().to_owned(),
+            arithmetic: Way::of((self.model, self.kernels), self.train.kind())
+                .arithmetic(self.kernels)
+                .to_owned(),
         }
     }
 

@@ -4,14 +4,13 @@
 
 #[cfg(target_arch = "x86_64")]
 mod instructions;
-#[cfg(test)]
 mod model;
 #[cfg(target_arch = "x86_64")]
 mod permission;
+pub(crate) mod planes;
 
 #[cfg(target_arch = "x86_64")]
 pub(crate) use instructions::Amx;
-#[cfg(test)]
 pub(crate) use model::Model;
 #[cfg(target_arch = "x86_64")]
 pub(crate) use permission::missing;

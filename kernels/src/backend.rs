@@ -18,7 +18,7 @@ pub enum Backend {
     Avx2,
     /// AVX-512 F, BW, DQ and VL.
     Avx512,
-    /// The same, and AMX with bf16 for large row-major products.
+    /// The same, and AMX with bf16 for large row-major products and those of bytes.
     Amx,
 }
 
@@ -66,7 +66,7 @@ impl Backend {
     }
 
     /// What fixes the bits of a result: `chain-fma`, or `chain-mul-add` where products are rounded on their own. Of `amx` it holds for all but
-    /// what [`Kernels::matmul`] computes by tiles, which a training does not use.
+    /// what is computed by tiles: large products of [`Kernels::matmul`], which a training does not use, and those of [`crate::ByteTiles`].
     pub fn arithmetic(self) -> &'static str {
         let fused = cfg!(any(target_feature = "fma", target_arch = "aarch64"));
         if self == Backend::Wide && !fused { "chain-mul-add" } else { "chain-fma" }
@@ -105,12 +105,22 @@ impl Kernels {
     }
 }
 
+/// The fastest kernels of this machine without tiles, with a model of tiles: for tests of what is built on them. Not among those that are chosen.
+#[doc(hidden)]
+pub fn with_modelled_tiles() -> &'static Kernels {
+    static MODELLED: OnceLock<Kernels> = OnceLock::new();
+    MODELLED.get_or_init(|| table::modelled(best().table))
+}
+
+/// The fastest kernels that run here and are automatic.
+fn best() -> &'static Kernels {
+    let best = Backend::ALL.into_iter().rev().filter(|b| b.is_automatic()).find_map(Kernels::of);
+    best.expect("wide runs everywhere")
+}
+
 /// The table that `name` asks for; without one the best.
 fn forced(name: Option<std::ffi::OsString>) -> Result<&'static Kernels, Error> {
-    let Some(name) = name else {
-        let best = Backend::ALL.into_iter().rev().filter(|b| b.is_automatic()).find_map(Kernels::of);
-        return Ok(best.expect("wide runs everywhere"));
-    };
+    let Some(name) = name else { return Ok(best()) };
     let backend: Backend = name.to_string_lossy().parse()?;
     table::of(backend).map_err(|missing| Error::Unsupported { backend, missing })
 }

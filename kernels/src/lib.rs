@@ -21,7 +21,8 @@
 //! - [`Panels`]: how every matrix lies in memory (`layout`)
 //! - products of panels: forward and input gradient (`panel`), weight gradient (`panel_tn`) over the tree of
 //!   micro-batches (`tree`); both where the left operand is a list of
-//!   [`Nonzeros`] (`nonzeros`, `sparse`, `sparse_tn`); row-major products with strides (`matmul`), large ones by tiles of bf16 (`amx`)
+//!   [`Nonzeros`] (`nonzeros`, `sparse`, `sparse_tn`), or bytes as AMX's tiles (`byte_tiles`); row-major products with strides
+//!   (`matmul`), large ones by tiles of bf16 (`amx`)
 //! - sums: bias gradient, slices, norm (`sums`); softmax, cross-entropy, argmax (`softmax`) over `math`
 //! - optimizer updates (`update`); a hint to the cache (`prefetch`)
 //! - `simd`: the vector of 16 floats that all of them are written in, and its three implementations
@@ -38,6 +39,7 @@
 mod aligned;
 mod amx;
 mod backend;
+mod byte_tiles;
 #[cfg(test)]
 #[path = "../tests/fences/mod.rs"]
 mod fences;
@@ -63,7 +65,10 @@ mod tree;
 mod update;
 
 pub use aligned::Aligned;
+#[doc(hidden)]
+pub use backend::with_modelled_tiles;
 pub use backend::{Backend, Error};
+pub use byte_tiles::ByteTiles;
 pub use layout::{Panels, panel_count, panel_width, panels_len};
 pub use matmul::{Form, Workspace};
 pub use nonzeros::Nonzeros;

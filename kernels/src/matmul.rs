@@ -7,7 +7,6 @@ mod blocks;
 mod helpers;
 mod micro;
 mod pack;
-mod planes;
 mod product;
 mod tiled;
 mod workspace;
@@ -155,6 +154,12 @@ mod tests {
             check(all(), form, [CROWDED_LEFT, 32, 40], 0, 0.0, 4);
             check(all(), form, [MC + 8, 33, CROWDED_LEFT], 0, 1.0, 4);
             check(all(), form, [10, CROWDED_RIGHT, 40], 0, 0.0, 4);
+            // C is so large that it is computed tile by tile along its rows.
+            check(all(), form, [MUCH / 520 + 1, 520, 3], 1, 1.0, 5);
+            check(all(), form, [MUCH / 1030 + 1, 1030, 2], 0, 0.0, 5);
+            // Narrow panels whose last rows alone are copied, or all.
+            check(all(), form, [30, 10, 50], 0, 1.0, 5);
+            check(all(), form, [30, 1, 20], 0, 0.0, 5);
             check(tiled(), form, [35, 40, 2 * tiles::KC + 3], 1, -0.5, 5);
             check(tiled(), form, [tiles::MC + 1, 3, 5], 0, 1.0, 6);
             check(tiled(), form, [2, tiles::NC + 33, 3], 1, 0.0, 7);

@@ -30,6 +30,39 @@ pub enum Finish<'a> {
     Mask(&'a [f32]),
 }
 
+impl Finish<'_> {
+    /// Panics unless it is long enough for a product in `panels` panels with biases `bias_rows` rows apart, of `len` floats in all.
+    pub(crate) fn check(&self, panels: usize, bias_rows: usize, width: usize, len: usize) {
+        match self {
+            Finish::None => {}
+            Finish::Bias(bias) | Finish::BiasRelu(bias) => {
+                let last = panels.checked_sub(1).map_or(0, |last| last * bias_rows * width + width);
+                assert!(bias.len() >= last, "length of the bias");
+            }
+            Finish::Mask(mask) => assert_eq!(mask.len(), len, "length of the mask"),
+        }
+    }
+
+    /// What becomes of the vector `x`, for which `bias` and `mask` are the places in these.
+    ///
+    /// # Safety
+    /// They must hold a vector there.
+    #[inline(always)]
+    pub(crate) unsafe fn apply<S: Simd>(self, s: S, x: S::V, bias: usize, mask: usize) -> S::V {
+        let zero = s.splat(0.0);
+        // SAFETY: the caller vouches for them.
+        unsafe {
+            match self {
+                Finish::None => x,
+                Finish::Bias(b) => s.add(x, load(s, b.as_ptr().add(bias))),
+                // In this order a NaN stays one.
+                Finish::BiasRelu(b) => s.max(zero, s.add(x, load(s, b.as_ptr().add(bias)))),
+                Finish::Mask(m) => s.if_greater(load(s, m.as_ptr().add(mask)), zero, x, zero),
+            }
+        }
+    }
+}
+
 impl Kernels {
     /// `c = finish(start + a · b)` for one panel: `a` `[m, k]`, `b` `[k][width]`, `c` `[m][width]`, `width` 16 or 32.
     pub fn matmul_panel(

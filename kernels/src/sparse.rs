@@ -49,14 +49,7 @@ impl Kernels {
         let segments = check_segments(a, &columns);
         assert!(columns.len() <= b_rows, "{b_rows} rows of b for {} columns of a", columns.len());
         let panels = check_panels(b.len(), b_rows * width, c.len(), a.rows() * width);
-        match finish {
-            Finish::None => {}
-            Finish::Bias(bias) | Finish::BiasRelu(bias) => {
-                let last = panels.checked_sub(1).map_or(0, |last| last * b_rows * width + width);
-                assert!(bias.len() >= last, "length of the bias");
-            }
-            Finish::Mask(mask) => assert_eq!(mask.len(), c.len(), "length of the mask"),
-        }
+        finish.check(panels, b_rows, width, c.len());
         self.table.matmul_sparse(&Product { a, segments, b, b_rows, width, panels, finish }, c);
     }
 }
@@ -280,23 +273,11 @@ unsafe fn finish<S: Simd, const R: usize, const N: usize>(
     vector: usize,
     sum: &mut Block<S, R, N>,
 ) {
-    let zero = s.splat(0.0);
     for (r, sum) in sum.iter_mut().enumerate() {
         for (v, x) in sum.iter_mut().enumerate() {
-            let bias = at::<N>(p.b_rows, 0, vector + v);
+            let (bias, mask) = (at::<N>(p.b_rows, 0, vector + v), at::<N>(p.a.rows(), row + r, vector + v));
             // SAFETY: the caller vouches for these rows and vectors.
-            unsafe {
-                *x = match p.finish {
-                    Finish::None => return,
-                    Finish::Bias(b) => s.add(*x, load(s, b.as_ptr().add(bias))),
-                    // In this order a NaN stays one.
-                    Finish::BiasRelu(b) => s.max(zero, s.add(*x, load(s, b.as_ptr().add(bias)))),
-                    Finish::Mask(mask) => {
-                        let mask = load(s, mask.as_ptr().add(at::<N>(p.a.rows(), row + r, vector + v)));
-                        s.if_greater(mask, zero, *x, zero)
-                    }
-                };
-            }
+            *x = unsafe { p.finish.apply(s, *x, bias, mask) };
         }
     }
 }

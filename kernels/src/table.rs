@@ -1,9 +1,9 @@
 //! The tables of functions: every kernel compiled once for every back end.
 #![allow(unsafe_code)] // A function compiled for more than the build's target may only run where `of` has found it.
 
-#[cfg(target_arch = "x86_64")]
 use crate::amx;
 use crate::backend::Backend;
+use crate::byte_tiles::{self, ByteTiles};
 use crate::layout::{self, Panels};
 use crate::matmul::{self, Buffers, Product};
 use crate::nonzeros::{self, Nonzeros};
@@ -30,10 +30,12 @@ impl Kernels {
     }
 }
 
-/// The way of large row-major products on a CPU with tiles.
+/// What goes by tiles on a CPU that has them: large row-major products, and those of bytes.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Tiled {
     pub(crate) multiply: unsafe fn(&Table, &Product<'_>, &mut Buffers),
+    pub(crate) forward: unsafe fn(&Table, &byte_tiles::Forward<'_>, &mut [f32]),
+    pub(crate) gradient: unsafe fn(&Table, &byte_tiles::Gradient<'_>, &mut [f32]),
     /// Columns of C from which on it is taken, if the chain is long enough; how many rows there are decides nothing.
     pub(crate) columns: usize,
     /// Steps of the chain from which on it is.
@@ -44,6 +46,16 @@ impl Tiled {
     pub(crate) fn multiply(&self, table: &Table, product: &Product<'_>, buffers: &mut Buffers) {
         // SAFETY: `of` hands kernels out only where their back end runs.
         unsafe { (self.multiply)(table, product, buffers) }
+    }
+
+    pub(crate) fn forward(&self, table: &Table, product: &byte_tiles::Forward<'_>, c: &mut [f32]) {
+        // SAFETY: as above.
+        unsafe { (self.forward)(table, product, c) }
+    }
+
+    pub(crate) fn gradient(&self, table: &Table, product: &byte_tiles::Gradient<'_>, c: &mut [f32]) {
+        // SAFETY: as above.
+        unsafe { (self.gradient)(table, product, c) }
     }
 }
 
@@ -140,24 +152,61 @@ macro_rules! table {
     };
 }
 
-/// The kernels of AVX-512 with tiles for large products.
+/// Stamps the functions of [`Tiled`] for a vector and tiles.
+macro_rules! tiled {
+    ($s:expr, $tiles:expr, [$(#[$feature:meta])?]) => {
+        pub(super) const TILED: Tiled =
+            Tiled { multiply, forward, gradient, columns: matmul::COLUMNS, steps: matmul::STEPS };
+
+        $(#[$feature])?
+        unsafe fn multiply(table: &Table, product: &Product<'_>, buffers: &mut Buffers) {
+            // SAFETY: this function runs only where the CPU has what it is compiled for.
+            let (s, mut tiles) = unsafe { ($s, $tiles) };
+            matmul::multiply_by_tiles(s, &mut tiles, table, product, buffers);
+        }
+
+        $(#[$feature])?
+        unsafe fn forward(table: &Table, product: &byte_tiles::Forward<'_>, c: &mut [f32]) {
+            // SAFETY: as above.
+            let (s, mut tiles) = unsafe { ($s, $tiles) };
+            byte_tiles::forward(s, &mut tiles, table, product, c);
+        }
+
+        $(#[$feature])?
+        unsafe fn gradient(table: &Table, product: &byte_tiles::Gradient<'_>, c: &mut [f32]) {
+            // SAFETY: as above.
+            let (s, mut tiles) = unsafe { ($s, $tiles) };
+            byte_tiles::gradient(s, &mut tiles, table, product, c);
+        }
+    };
+}
+
+/// The kernels of AVX-512 with tiles.
 #[cfg(target_arch = "x86_64")]
 mod by_tiles {
     use super::*;
 
-    pub(super) static KERNELS: Kernels = Kernels {
-        backend: Backend::Amx,
-        table: avx512::TABLE,
-        tiled: Some(Tiled { multiply, columns: matmul::COLUMNS, steps: matmul::STEPS }),
-    };
+    pub(super) static KERNELS: Kernels =
+        Kernels { backend: Backend::Amx, table: avx512::TABLE, tiled: Some(TILED) };
 
     // What works on tiles needs no feature: its instructions are written out.
-    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,fma,bmi1,bmi2,lzcnt,popcnt")]
-    unsafe fn multiply(table: &Table, product: &Product<'_>, buffers: &mut Buffers) {
-        // SAFETY: this function is compiled for AVX-512 and runs only where the CPU has it, and tiles.
-        let (s, mut tiles) = unsafe { (simd::avx512::Avx512::new(), amx::Amx::new()) };
-        matmul::multiply_by_tiles(s, &mut tiles, table, product, buffers);
-    }
+    tiled!(
+        simd::avx512::Avx512::new(),
+        amx::Amx::new(),
+        [#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,fma,bmi1,bmi2,lzcnt,popcnt")]]
+    );
+}
+
+/// What goes by tiles, by a model of them.
+mod by_model {
+    use super::*;
+
+    tiled!(simd::wide::Wide::new(), amx::Model::new(), []);
+}
+
+/// The kernels `table` with a model of tiles.
+pub(crate) fn modelled(table: Table) -> Kernels {
+    Kernels { backend: Backend::Amx, table, tiled: Some(by_model::TILED) }
 }
 
 table! {
@@ -171,6 +220,8 @@ table! {
     fn panel_tn::matmul_tn_panel(
         a: Panels<'_>, leaves: &[usize], d: &[f32], width: usize, start: Start, c: &mut [f32], ldc: usize,
     );
+    fn byte_tiles::tile_rows(a: &mut ByteTiles);
+    fn byte_tiles::tile_columns(a: &mut ByteTiles, leaves: &[usize]);
     fn nonzeros::push_bytes(row: &[u8], matrix: &mut Nonzeros);
     fn sparse::matmul_sparse(product: &sparse::Product<'_>, c: &mut [f32]);
     fn sparse_tn::matmul_tn_by_columns(product: &ByColumns<'_>, c: &mut [f32]);

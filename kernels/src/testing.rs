@@ -1,14 +1,9 @@
 //! What the property tests share: every back end of this CPU, random operands, comparison.
-#![allow(unsafe_code)] // A table's functions are unsafe to call, and so is what stands in for one of them.
-
 use proptest::prelude::*;
 
-use crate::amx::Model;
-use crate::matmul::{Buffers, Product, multiply_by_tiles};
 use crate::nonzeros::SEGMENT;
-use crate::simd::wide::Wide;
-use crate::table::{Table, Tiled};
-use crate::{Backend, Kernels, Nonzeros, Panels, panel_width, panels_len};
+use crate::table::Tiled;
+use crate::{Backend, Kernels, Nonzeros, Panels, panel_width, panels_len, with_modelled_tiles};
 use std::ops::Range;
 use std::sync::LazyLock;
 
@@ -17,26 +12,17 @@ pub(crate) fn all() -> impl Iterator<Item = &'static Kernels> {
     Backend::ALL.into_iter().filter_map(Kernels::of)
 }
 
-/// Kernels that multiply by tiles whatever the sizes: this CPU's, if it has tiles, and those of a model of tiles.
+/// Kernels that multiply by tiles whatever the sizes: this CPU's, if it has tiles, and those with a model of tiles.
 pub(crate) fn tiled() -> impl Iterator<Item = &'static Kernels> {
     static TILED: LazyLock<Vec<Kernels>> = LazyLock::new(|| {
-        let always = Tiled { multiply: by_model, columns: 0, steps: 0 };
-        let table = all().last().expect("wide runs everywhere").table;
-        let model = Kernels { backend: Backend::Amx, table, tiled: Some(always) };
-        let own = Kernels::of(Backend::Amx).and_then(|kernels| {
-            let tiled = Tiled { multiply: kernels.tiled?.multiply, ..always };
-            Some(Kernels { tiled: Some(tiled), ..*kernels })
-        });
-        [Some(model), own].into_iter().flatten().collect()
+        let kernels = [Some(with_modelled_tiles()), Kernels::of(Backend::Amx)];
+        let always = |kernels: &Kernels| {
+            let tiled = kernels.tiled.map(|tiled| Tiled { columns: 0, steps: 0, ..tiled });
+            Kernels { tiled, ..*kernels }
+        };
+        kernels.into_iter().flatten().map(always).collect()
     });
     TILED.iter()
-}
-
-/// A product by a model of tiles.
-unsafe fn by_model(table: &Table, product: &Product<'_>, buffers: &mut Buffers) {
-    // SAFETY: what it needs is part of the build's target.
-    let s = unsafe { Wide::new() };
-    multiply_by_tiles(s, &mut Model::new(), table, product, buffers);
 }
 
 /// [`on`] every back end that this CPU has.

@@ -123,14 +123,18 @@ impl Pass<'_> {
 
     /// The features by columns, where their gradient is found so.
     fn transpose_features(&mut self, nodes: &[NodeRows]) {
-        if let Features::Sparse(sparse) = &mut self.features
-            && let Sparse { rows, by_columns: true, transposed, leaves, .. } = &mut **sparse
-        {
-            leaves.clear();
-            for node in nodes {
-                leaves.extend(node.ends.iter().map(|end| node.rows.start + end));
+        let leaves = &mut self.leaves;
+        leaves.clear();
+        for node in nodes {
+            leaves.extend(node.ends.iter().map(|end| node.rows.start + end));
+        }
+        match &mut self.features {
+            Features::Sparse(sparse) if sparse.by_columns => {
+                let Sparse { rows, transposed, .. } = &mut **sparse;
+                transposed.transpose(rows, leaves);
             }
-            transposed.transpose(rows, leaves);
+            Features::Tiles(tiles) => self.kernels.tile_columns(tiles, leaves),
+            Features::Sparse(_) | Features::Dense(_) => {}
         }
     }
 
@@ -242,10 +246,22 @@ impl Pass<'_> {
     ) {
         let (rows, node) = (self.shared.rows, &nodes[n]);
         let piece = &mut **self.piece.borrow_mut();
+        let first = nodes[..n].iter().map(|node| node.ends.len()).sum();
+        let leaves = first..first + node.ends.len();
         match input {
+            Input::Tiles(tiles) => {
+                let at_once = PIECE / width;
+                for (panel, d) in d.chunks_exact(rows * width).enumerate() {
+                    for start in (0..tiles.cols()).step_by(at_once) {
+                        let part = start..(start + at_once).min(tiles.cols());
+                        let (piece, leaves) = (&mut piece[..part.len() * width], leaves.clone());
+                        let compute =
+                            |to: &mut [f32]| self.kernels.matmul_tn_bytes(tiles, part, leaves, d, width, to);
+                        sink.put((panel * gradient_rows + start) * width, piece, compute);
+                    }
+                }
+            }
             Input::Sparse(sparse, columns) if sparse.by_columns => {
-                let first = nodes[..n].iter().map(|node| node.ends.len()).sum();
-                let leaves = first..first + node.ends.len();
                 for (group, d) in d.chunks(PIECE_PANELS * rows * width).enumerate() {
                     for start in columns.clone().step_by(PIECE_ROWS) {
                         let part = start..(start + PIECE_ROWS).min(columns.end);

@@ -85,7 +85,7 @@ fn computed(
         }
         let workspace = Workspace::new(model, count);
         let losses = team::run(threads, |member| {
-            let mut pass = Pass::new((model, kernels), &workspace, data.sparse_scale());
+            let mut pass = Pass::new((model, kernels), &workspace, data.kind());
             pass.load(member, (records..records + count).map(|record| (data, record)));
             pass.forward(member, &buffer, 0);
             pass.loss(1.0, 0.0);
@@ -116,13 +116,31 @@ fn computed(
     (loss, model.export(&sum))
 }
 
-fn dataset(rows: usize, width: usize, classes: usize, seed: u64) -> (Vec<f32>, Vec<u32>, Dataset) {
+/// What a byte stands for.
+const SCALE: f32 = 1.0 / 255.0;
+
+/// Records of bytes, a third of which are 0, with their numbers and labels.
+fn bytes(rows: usize, widths: &[usize], seed: u64) -> (Vec<f32>, Vec<u32>, Dataset) {
+    let (numbers, labels, _) = dataset(rows, widths, seed);
+    let bytes: Vec<u8> =
+        numbers.iter().map(|x| if x.abs() < 0.43 { 0 } else { (127.0 * x.abs()) as u8 }).collect();
+    let inputs = bytes.iter().map(|&byte| f32::from(byte) * SCALE).collect();
+    let features = Features::U8 { bytes: bytes.into(), scale: SCALE };
+    (inputs, labels.clone(), labelled(features, widths, labels))
+}
+
+fn dataset(rows: usize, widths: &[usize], seed: u64) -> (Vec<f32>, Vec<u32>, Dataset) {
+    let (width, classes) = (widths[0], widths[widths.len() - 1]);
     let mut random = crate::random::Random::new(seed, crate::random::Purpose::Weights, 0, 0);
     let inputs: Vec<f32> = (0..rows * width).map(|_| random.truncated_normal() as f32).collect();
     let labels: Vec<u32> = (0..rows).map(|_| random.below(classes) as u32).collect();
-    let features = Dataset::from_features(Path::new("x"), Features::F32(inputs.clone()), &[width], classes);
-    let dataset = features.unwrap().with_labels(Path::new("y"), labels.clone()).unwrap();
+    let dataset = labelled(Features::F32(inputs.clone()), widths, labels.clone());
     (inputs, labels, dataset)
+}
+
+fn labelled(features: Features, widths: &[usize], labels: Vec<u32>) -> Dataset {
+    let dataset = Dataset::from_features(Path::new("x"), features, &widths[..1], widths[widths.len() - 1]);
+    dataset.unwrap().with_labels(Path::new("y"), labels).unwrap()
 }
 
 proptest! {
@@ -136,22 +154,49 @@ proptest! {
         threads in 2usize..4,
         seed: u64,
     ) {
-        let (model, kernels) = (Model::new(&widths), Kernels::select().unwrap());
-        let (inputs, labels, data) = dataset(rows, widths[0], widths[widths.len() - 1], seed);
-        let weights = model.initial(seed);
-        let (loss, gradients) = computed(&model, kernels, &weights, &data, 1, 1);
-        // With one class the loss is nothing but rounding.
-        let (naive_loss, naive) = naive(&widths, &weights, &inputs, &labels);
-        approx::assert_relative_eq!(loss, naive_loss, max_relative = 1e-4, epsilon = 1e-12);
-        for (layer, (weight, bias)) in gradients.iter().zip(&naive) {
-            for (a, b) in layer.weight.iter().zip(weight).chain(layer.bias.iter().zip(bias)) {
-                approx::assert_abs_diff_eq!(f64::from(*a), *b, epsilon = 2e-4 * rows as f64);
-            }
-        }
-        let (_, shared) = computed(&model, kernels, &weights, &data, workers, threads);
-        for (one, many) in gradients.iter().zip(&shared) {
-            let bits = |tensors: &Tensors| tensors.weight.iter().chain(&tensors.bias).map(|x| x.to_bits()).collect::<Vec<_>>();
-            prop_assert_eq!(bits(one), bits(many));
+        are_those_of_the_formulas(Kernels::select().unwrap(), &widths, dataset(rows, &widths, seed), (workers, threads), seed)?;
+    }
+
+    #[test]
+    fn gradients_of_bytes_by_tiles_are_those_of_the_formulas_and_the_same_bits_for_any_team(
+        widths in prop::collection::vec(1usize..75, 3..5),
+        rows in 1usize..40,
+        workers in 2usize..5,
+        threads in 2usize..4,
+        seed: u64,
+    ) {
+        let (model, kernels) = (Model::new(&widths), muster_kernels::with_modelled_tiles());
+        let (inputs, labels, data) = bytes(rows, &widths, seed);
+        prop_assert_eq!(Way::of((&model, kernels), data.kind()), Way::Tiles { scale: SCALE });
+        are_those_of_the_formulas(kernels, &widths, (inputs, labels, data), (workers, threads), seed)?;
+    }
+}
+
+/// Gradients of one worker of one thread against the formulas, and the bits of `workers` workers of `threads` threads against that one's.
+fn are_those_of_the_formulas(
+    kernels: &Kernels,
+    widths: &[usize],
+    (inputs, labels, data): (Vec<f32>, Vec<u32>, Dataset),
+    (workers, threads): (usize, usize),
+    seed: u64,
+) -> Result<(), TestCaseError> {
+    let (rows, model) = (data.len(), Model::new(widths));
+    let weights = model.initial(seed);
+    let (loss, gradients) = computed(&model, kernels, &weights, &data, 1, 1);
+    // With one class the loss is nothing but rounding.
+    let (naive_loss, naive) = naive(widths, &weights, &inputs, &labels);
+    approx::assert_relative_eq!(loss, naive_loss, max_relative = 1e-4, epsilon = 1e-12);
+    for (layer, (weight, bias)) in gradients.iter().zip(&naive) {
+        for (a, b) in layer.weight.iter().zip(weight).chain(layer.bias.iter().zip(bias)) {
+            approx::assert_abs_diff_eq!(f64::from(*a), *b, epsilon = 2e-4 * rows as f64);
         }
     }
+    let (_, shared) = computed(&model, kernels, &weights, &data, workers, threads);
+    for (one, many) in gradients.iter().zip(&shared) {
+        let bits = |tensors: &Tensors| {
+            tensors.weight.iter().chain(&tensors.bias).map(|x| x.to_bits()).collect::<Vec<_>>()
+        };
+        prop_assert_eq!(bits(one), bits(many));
+    }
+    Ok(())
 }

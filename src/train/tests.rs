@@ -5,7 +5,7 @@ use crate::blocks::tests::{FORMATS, Place};
 use crate::checkpoint::{Progress, sha256};
 use crate::cluster::{Computing, Mode, Updates};
 use crate::conductor::Event;
-use crate::dataset::{Dataset, FeatureRow, Features};
+use crate::dataset::{Dataset, FeatureRow, Features, Kind};
 use crate::feed::Facts;
 use crate::gradient::Share;
 use crate::histogram::Bucket;
@@ -133,7 +133,7 @@ pub(crate) fn sparse_bytes() -> Records {
     let labels = (0..100).map(|i| i % 3).collect();
     let data = Dataset::from_features(Path::new("bytes"), features, &[20], 3).unwrap();
     let data = data.with_labels(Path::new("bytes"), labels).unwrap();
-    assert!(data.sparse_scale().is_some());
+    assert!(matches!(data.kind(), Kind::U8 { is_sparse: true, .. }));
     data.into()
 }
 
@@ -152,6 +152,18 @@ fn sparse_bytes_on_more_threads_than_slices_end_with_the_same_weights() {
         for (world_size, threads) in [(1, 2), (1, 4), (3, 3)] {
             assert_eq!(hash(world_size, threads), alone, "{widths:?} on {world_size} × {threads}");
         }
+    }
+}
+
+#[test]
+fn a_first_layer_by_tiles_has_an_arithmetic_of_its_own() {
+    let (data, recipe, kernels) =
+        (sparse_bytes(), recipe(Optimizer::Sgd), muster_kernels::with_modelled_tiles());
+    for (widths, is_by_tiles) in [(vec![20, 3], false), (vec![20, 20, 3], true)] {
+        let model = Model::new(&widths);
+        let job = Job { kernels, ..job_of(&model, &data, &recipe, 1) };
+        assert_eq!(job.identity().arithmetic == "tiles-bf16x3", is_by_tiles, "{widths:?}");
+        run(&job, None, 10, None).unwrap();
     }
 }
 

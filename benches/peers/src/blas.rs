@@ -2,7 +2,7 @@
 #![allow(unsafe_code)] // Foreign functions of a library that is loaded by name.
 
 use std::ffi::{c_char, c_int};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use libloading::Library;
 use muster_kernels::Form;
@@ -105,7 +105,7 @@ impl Blas {
 
 /// The first of `names` that the loader finds, or that lies in `folder` of the peers.
 fn load(names: &[&str], folder: &str) -> Option<Library> {
-    let peers = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/peers").join(folder);
+    let peers = crate::root().join("target/peers").join(folder);
     let paths = names.iter().map(PathBuf::from).chain(names.iter().map(|name| peers.join(name)));
     // SAFETY: the initializers of the BLAS libraries set up their own state only.
     paths.filter_map(|path| unsafe { Library::new(path) }.ok()).next()

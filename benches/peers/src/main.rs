@@ -3,18 +3,21 @@
 
 mod blas;
 mod c_trainer;
+mod competitor;
 mod products;
 mod readers;
 mod softmax;
 
 use crate::blas::Blas;
 use crate::c_trainer::CTrainer;
-use crate::products::{Product, measure};
+use crate::competitor::Competitor;
+use crate::products::{Product, THREADS_REST, measure};
 use muster_benches::measure::median;
 use muster_benches::products::{SHAPES, SHARED};
 use muster_benches::trainer::{Trainer, random_images};
 use muster_kernels::{Form, Kernels};
 use serde_json::{Value, json};
+use std::path::Path;
 
 /// Rounds that a median is taken over.
 const ROUNDS: usize = 15;
@@ -32,6 +35,12 @@ const PIXELS: usize = 784;
 const CLASSES: usize = 10;
 
 fn main() {
+    let mut arguments = std::env::args_os().skip(1);
+    let file = arguments.next();
+    if file.as_deref() == Some(competitor::SPIN.as_ref()) {
+        competitor::spin();
+    }
+    let wanted: Vec<_> = arguments.collect();
     let kernels = Kernels::select().unwrap_or_else(|error| panic!("{error}"));
     let blas: Vec<Blas> = [Blas::mkl(), Blas::openblas()].into_iter().flatten().collect();
     println!("kernels: {} ({})", kernels.backend(), kernels.backend().arithmetic());
@@ -41,15 +50,13 @@ fn main() {
     if blas.len() < 2 {
         println!("not on this machine: MKL or OpenBLAS (benches/peers/install.sh installs both)");
     }
-    let mut arguments = std::env::args_os().skip(1);
-    let file = arguments.next();
-    let wanted: Vec<_> = arguments.collect();
-    let parts: [(&str, &dyn Fn() -> Value); 5] = [
+    let parts: [(&str, &dyn Fn() -> Value); 6] = [
         ("reading", &read_beside_peers),
         ("products", &|| multiply_beside_peers(kernels, &blas, &SHAPES, 1)),
         ("shared", &|| multiply_beside_peers(kernels, &blas, &SHARED, 2)),
         ("softmax", &|| softmax_beside_peers(kernels)),
         ("training", &|| train_beside_peers(kernels, &blas)),
+        ("competing", &|| train_beside_competitor(kernels, &blas)),
     ];
     if let Some(unknown) = wanted.iter().find(|wanted| parts.iter().all(|(part, _)| wanted != part)) {
         panic!("{}: parts are {}", unknown.display(), parts.map(|(part, _)| part).join(", "));
@@ -142,32 +149,73 @@ fn train_beside_peers(kernels: &'static Kernels, blas: &[Blas]) -> Value {
             "\ntraining on {data}, thousand images/s at batch 100: one thread, two (times ours / theirs)"
         );
         for hidden in [&[][..], &[128], &[512, 512]] {
-            let ours = Trainer::new(kernels, hidden, CLASSES, &images, &labels)
-                .unwrap_or_else(|error| panic!("{error}"));
-            let mut peers: Vec<CTrainer> =
-                blas.iter().map(|blas| CTrainer::new(blas, hidden, CLASSES, &images, &labels)).collect();
-            // Rates of ours, then of each peer, by threads and round.
-            let mut rates = vec![[Vec::new(), Vec::new()]; 1 + peers.len()];
-            for _ in 0..ROUNDS {
-                for threads in [1, 2] {
-                    let rate = ours.images_per_second(threads, STEPS);
-                    rates[0][threads - 1].push(rate.unwrap_or_else(|error| panic!("{error}")));
-                    for (peer, rates) in peers.iter_mut().zip(&mut rates[1..]) {
-                        rates[threads - 1].push(peer.images_per_second(threads, STEPS as usize / 4));
-                    }
-                }
-            }
+            let rates = training_rates(kernels, blas, hidden, (&images, &labels));
             results.extend(print_training(data, hidden, blas, &rates));
         }
     }
     json!(results)
 }
 
+/// Images a second of our trainer, then of each peer, by threads and round.
+fn training_rates(
+    kernels: &'static Kernels,
+    blas: &[Blas],
+    hidden: &[usize],
+    (images, labels): (&[u8], &[u8]),
+) -> Vec<[Vec<f64>; 2]> {
+    let ours =
+        Trainer::new(kernels, hidden, CLASSES, images, labels).unwrap_or_else(|error| panic!("{error}"));
+    let mut peers: Vec<CTrainer> =
+        blas.iter().map(|blas| CTrainer::new(blas, hidden, CLASSES, images, labels)).collect();
+    let mut rates = vec![[Vec::new(), Vec::new()]; 1 + peers.len()];
+    for _ in 0..ROUNDS_OF_FEW {
+        for threads in [1, 2] {
+            std::thread::sleep(THREADS_REST);
+            let rate = ours.images_per_second(threads, STEPS);
+            rates[0][threads - 1].push(rate.unwrap_or_else(|error| panic!("{error}")));
+            for (peer, rates) in peers.iter_mut().zip(&mut rates[1..]) {
+                std::thread::sleep(THREADS_REST);
+                rates[threads - 1].push(peer.images_per_second(threads, STEPS as usize / 4));
+            }
+        }
+    }
+    rates
+}
+
+/// What a second thread gains where a process takes a core that nobody else wants.
+fn train_beside_competitor(kernels: &'static Kernels, blas: &[Blas]) -> Value {
+    println!(
+        "\ntraining on MNIST beside a process that spins, thousand images/s: one thread, two (times one)"
+    );
+    let (images, labels) = mnist();
+    let mut results = Vec::new();
+    for hidden in [&[][..], &[128]] {
+        let competitor = Competitor::start().unwrap_or_else(|error| panic!("a process that spins: {error}"));
+        let rates = training_rates(kernels, blas, hidden, (&images, &labels));
+        drop(competitor);
+        print!("784-{hidden:?}-10:");
+        for (name, [one, two]) in names(blas).zip(rates) {
+            let gain = median(one.iter().zip(&two).map(|(one, two)| two / one).collect());
+            let [one, two] = [median(one), median(two)];
+            print!("  {name} {:.0}, {:.0} (×{gain:.2})", one / 1e3, two / 1e3);
+            results.push(json!({
+                "hidden": hidden, "trainer": name, "images_per_second": [one, two], "two_threads_by_one": gain,
+            }));
+        }
+        println!();
+    }
+    json!(results)
+}
+
+/// The trainers: ours, then the peers.
+fn names(blas: &[Blas]) -> impl Iterator<Item = &'static str> {
+    std::iter::once("muster").chain(blas.iter().map(|blas| blas.name))
+}
+
 fn print_training(data: &str, hidden: &[usize], blas: &[Blas], rates: &[[Vec<f64>; 2]]) -> Vec<Value> {
-    let names = std::iter::once("muster").chain(blas.iter().map(|blas| blas.name));
     let mut results = Vec::new();
     print!("784-{hidden:?}-10:");
-    for (name, rates_of) in names.zip(rates) {
+    for (name, rates_of) in names(blas).zip(rates) {
         let of = |threads: usize| median(rates_of[threads - 1].clone());
         let ratio = |threads: usize| {
             let pairs = rates[0][threads - 1].iter().zip(&rates_of[threads - 1]);
@@ -199,4 +247,24 @@ fn mnist() -> (Vec<u8>, Vec<u8>) {
 
 fn dense() -> (Vec<u8>, Vec<u8>) {
     random_images(IMAGES, PIXELS, CLASSES, 256)
+}
+
+/// The repository, where `benches/peers/install.sh` installs peers under `target`.
+fn root() -> &'static Path {
+    let peers = Path::new(env!("CARGO_MANIFEST_DIR"));
+    peers.ancestors().nth(2).expect("this package is benches/peers")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn peers_are_looked_for_where_they_are_installed() {
+        let script = std::fs::read_to_string(root().join("benches/peers/install.sh")).unwrap();
+        for place in ["target/peers/venv", "target/peers/openblas"] {
+            assert!(script.contains(place), "{place}");
+        }
+        assert!(root().join("benches/peers/read_csv.py").is_file());
+    }
 }

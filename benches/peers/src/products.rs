@@ -12,7 +12,7 @@ use muster_benches::products;
 use crate::blas::Blas;
 
 /// By then the threads of every contender sleep: those of MKL look for work for 0.2 s, and would take a core from the next.
-const THREADS_REST: Duration = Duration::from_millis(250);
+pub const THREADS_REST: Duration = Duration::from_millis(250);
 
 /// What was measured of one shape.
 pub struct Product {

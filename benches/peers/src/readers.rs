@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::hint::black_box;
 use std::io::{self, BufRead, BufReader, Write};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::time::Instant;
 
@@ -38,10 +38,11 @@ impl Drop for Peers {
 impl Peers {
     /// None where they are not installed.
     fn start(file: &Path, rows: usize, columns: usize) -> Option<Peers> {
-        let root = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
-        let python = root.parent()?.join("target/peers/venv/bin/python");
-        let mut command = Command::new(python);
-        command.arg(root.join("peers/read_csv.py")).arg(file).args([rows.to_string(), columns.to_string()]);
+        let mut command = Command::new(crate::root().join("target/peers/venv/bin/python"));
+        command
+            .arg(crate::root().join("benches/peers/read_csv.py"))
+            .arg(file)
+            .args([rows.to_string(), columns.to_string()]);
         let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().ok()?;
         let (ask, answers) = (child.stdin.take()?, BufReader::new(child.stdout.take()?));
         Some(Peers { child, ask, answers })

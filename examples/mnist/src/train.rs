@@ -324,7 +324,7 @@ impl Run<'_> {
             mpi: job.cluster.world.map(|(world, _)| world.library().to_owned()),
             fabric: self.found.name.clone(),
             fabric_counters: Default::default(),
-            kernels: KernelsUsed::of(job.kernels, job.train),
+            kernels: KernelsUsed::of(job.model, job.kernels, job.train),
             records,
             results: Results {
                 model: job.model.widths(),

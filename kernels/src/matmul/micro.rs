@@ -4,7 +4,7 @@
 use std::slice::{from_raw_parts, from_raw_parts_mut};
 
 use super::product::{Output, View};
-use crate::prefetch::{Ahead, prefetch};
+use crate::prefetch::Ahead;
 use crate::simd::{LANES, Simd};
 use crate::tile::{Tile, heights, load, load_block, run_tile, store_block};
 
@@ -27,7 +27,7 @@ pub(crate) struct Panel<'a> {
     /// At most the panel's width.
     pub(super) cols: usize,
     /// What is needed after this panel.
-    pub(super) ahead: Ahead,
+    pub(super) ahead: &'a Ahead,
     pub(super) scratch: &'a std::cell::RefCell<Scratch>,
 }
 
@@ -52,7 +52,8 @@ pub(crate) fn multiply_panel<S: Simd>(s: S, panel: &Panel<'_>, rows: usize) {
                 if !is_direct {
                     gather(s, c, height, panel.cols, scratch);
                 } else {
-                    panel.prefetch(tile.end, rows.min(tile.end + height));
+                    // The next tile's: they come while this one is computed.
+                    c.from(height, 0).prefetch(height.min(rows - tile.end), panel.cols);
                 }
             }
             let (to, ld) =
@@ -67,18 +68,6 @@ pub(crate) fn multiply_panel<S: Simd>(s: S, panel: &Panel<'_>, rows: usize) {
 }
 
 impl Panel<'_> {
-    /// Asks for the rows `first..end` of C, which the next tile begins with: they come while this one is computed.
-    ///
-    /// # Safety
-    /// C must have these rows, and nobody else may touch them.
-    unsafe fn prefetch(&self, first: usize, end: usize) {
-        for i in first..end {
-            let row = self.c.from(i, 0).at.cast_const().cast::<u8>();
-            // SAFETY: the caller vouches for the rows; none of them is written meanwhile.
-            prefetch(unsafe { from_raw_parts(row, self.cols * size_of::<f32>()) });
-        }
-    }
-
     /// The tile of rows `first..first + height`, to `c`.
     ///
     /// # Safety
@@ -118,7 +107,7 @@ impl<S: Simd, const N: usize, const ALONG_K: bool> Tile for Rows<'_, S, N, ALONG
     #[inline(always)]
     unsafe fn run<const MR: usize>(&self, first: usize) {
         let s = self.s;
-        let &Panel { right_ld, k, beta, ref ahead, .. } = self.panel;
+        let &Panel { right_ld, k, beta, ahead, .. } = self.panel;
         // SAFETY: the caller vouches for the rows of C and of the left operand, and the panel is `k` deep and `N` vectors wide.
         unsafe {
             let c = self.c.add(first * self.ldc);

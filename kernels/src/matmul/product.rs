@@ -6,6 +6,7 @@ use std::ops::Range;
 use std::slice::from_raw_parts;
 
 use super::Form;
+use crate::prefetch::prefetch;
 use crate::simd::LANES;
 
 /// An operand: element `(x, p)`, with `x` a row or column of C and `p` along the chain of additions.
@@ -15,28 +16,28 @@ pub(crate) struct View {
     /// Floats from one stored row to the next.
     pub(super) ld: usize,
     /// Whether a stored row goes along the chain: element `(x, p)` lies at `x * ld + p`, else at `p * ld + x`.
-    pub(super) along_k: bool,
+    pub(crate) along_k: bool,
 }
 
 impl View {
-    pub(super) fn new(at: *const f32, ld: usize, along_k: bool) -> View {
+    pub(crate) fn new(at: *const f32, ld: usize, along_k: bool) -> View {
         View { at, ld, along_k }
     }
 
     /// Where element `(x, p)` is.
     #[inline(always)]
-    pub(super) fn element(self, x: usize, p: usize) -> *const f32 {
+    pub(crate) fn element(self, x: usize, p: usize) -> *const f32 {
         let (row, col) = if self.along_k { (x, p) } else { (p, x) };
         self.at.wrapping_add(row.wrapping_mul(self.ld)).wrapping_add(col)
     }
 
     /// The same matrix from element `(x, p)` on.
-    pub(super) fn from(self, x: usize, p: usize) -> View {
+    pub(crate) fn from(self, x: usize, p: usize) -> View {
         View { at: self.element(x, p), ..self }
     }
 
     /// The same numbers with `x` and `p` in each other's place.
-    pub(super) fn turned(self) -> View {
+    pub(crate) fn turned(self) -> View {
         View { along_k: !self.along_k, ..self }
     }
 
@@ -45,7 +46,7 @@ impl View {
     /// # Safety
     /// The view must hold them, for as long as the slice is used.
     #[inline(always)]
-    pub(super) unsafe fn row<'a>(self, x: usize, p: usize, len: usize) -> &'a [f32] {
+    pub(crate) unsafe fn row<'a>(self, x: usize, p: usize, len: usize) -> &'a [f32] {
         // SAFETY: the caller vouches for the elements, which are neighbours.
         unsafe { from_raw_parts(self.element(x, p), len) }
     }
@@ -65,6 +66,19 @@ impl Output {
     pub(super) fn from(self, i: usize, j: usize) -> Output {
         let offset = if self.transposed { j * self.ld + i } else { i * self.ld + j };
         Output { at: self.at.wrapping_add(offset), ..self }
+    }
+
+    /// Asks for `[rows, cols]` of it before they are read or written.
+    ///
+    /// # Safety
+    /// They must be there, and nobody else may write to them meanwhile.
+    pub(super) unsafe fn prefetch(self, rows: usize, cols: usize) {
+        let (rows, cols) = if self.transposed { (cols, rows) } else { (rows, cols) };
+        for i in 0..rows {
+            let row = self.at.cast_const().wrapping_add(i * self.ld).cast::<u8>();
+            // SAFETY: the caller vouches for the elements.
+            prefetch(unsafe { from_raw_parts(row, cols * size_of::<f32>()) });
+        }
     }
 }
 

@@ -7,11 +7,12 @@
 use std::mem;
 
 use super::blocks::{self, Buffers, spans};
-use super::micro::{Scratch, update};
-use super::planes::{self, PLANES, Pair, STRIP, Side, planes};
+use super::micro::update;
 use super::product::{Output, Product};
+use crate::amx::planes::{self, PLANES, Pair, STRIP, Side, planes};
+use crate::amx::planes::{load_left, load_right, multiply_pairs, store_sums, zero_sums};
 use crate::amx::{DEPTH, SIDE, Tiles};
-use crate::simd::{LANES, Simd};
+use crate::simd::Simd;
 use crate::table::Table;
 
 // By the sizes of the caches of a Sapphire Rapids (48 KB and 2 MB); nothing here has run on one yet.
@@ -90,9 +91,11 @@ fn multiply_tiles<S: Simd, T: Tiles>(
             let beta = if pc.start == 0 { product.beta } else { 1.0 };
             let strips = PLANES * pc.len().div_ceil(DEPTH);
             let from = product.right.from(jc.start, pc.start);
+            right.clear();
             planes::pack(table, Side::Right, from, jc.len(), pc.len(), right);
             for ic in spans(product.m, MC, STRIP) {
                 let from = product.left.from(ic.start, pc.start);
+                left.clear();
                 planes::pack(table, Side::Left, from, ic.len(), pc.len(), left);
                 for (right, j) in right.chunks_exact(strips).zip(jc.clone().step_by(STRIP)) {
                     for (left, i) in left.chunks_exact(strips).zip(ic.clone().step_by(STRIP)) {
@@ -111,10 +114,7 @@ fn multiply_tiles<S: Simd, T: Tiles>(
 #[inline(always)]
 fn sum_products<T: Tiles>(tiles: &mut T, left: [&[Pair]; PLANES], right: [&[Pair]; PLANES]) {
     let [[left_1, left_2, left_3], [right_1, right_2, right_3]] = [left, right];
-    tiles.zero::<0>();
-    tiles.zero::<1>();
-    tiles.zero::<2>();
-    tiles.zero::<3>();
+    zero_sums(tiles);
     // Each step loads one operand and keeps the other.
     for step in 0..left_1.len() {
         load_left(tiles, &left_3[step]);
@@ -136,36 +136,10 @@ fn sum_products<T: Tiles>(tiles: &mut T, left: [&[Pair]; PLANES], right: [&[Pair
     }
 }
 
-#[inline(always)]
-fn load_left<T: Tiles>(tiles: &mut T, [upper, lower]: &Pair) {
-    tiles.load::<4>(upper);
-    tiles.load::<5>(lower);
-}
-
-#[inline(always)]
-fn load_right<T: Tiles>(tiles: &mut T, [first, second]: &Pair) {
-    tiles.load::<6>(first);
-    tiles.load::<7>(second);
-}
-
-#[inline(always)]
-fn multiply_pairs<T: Tiles>(tiles: &mut T) {
-    tiles.multiply::<0, 4, 6>();
-    tiles.multiply::<1, 4, 7>();
-    tiles.multiply::<2, 5, 6>();
-    tiles.multiply::<3, 5, 7>();
-}
-
 /// `c = beta * c +` registers 0 to 3, of which `[rows, cols]` are C's.
 #[inline(always)]
 fn add_sums<S: Simd, T: Tiles>(s: S, tiles: &mut T, beta: f32, rows: usize, cols: usize, c: Output) {
-    let mut halves: [Scratch; 2] = [[[0.0; 2 * LANES]; LANES]; 2];
-    let [upper, lower] = &mut halves;
-    tiles.store::<0>(upper, 0);
-    tiles.store::<1>(upper, SIDE);
-    tiles.store::<2>(lower, 0);
-    tiles.store::<3>(lower, SIDE);
-    for (half, sum) in halves.iter_mut().enumerate() {
+    for (half, sum) in store_sums(tiles).iter_mut().enumerate() {
         let first = half * SIDE;
         // SAFETY: C has these rows and columns, and nobody else touches them.
         unsafe { update(s, sum, beta, SIDE.min(rows.saturating_sub(first)), cols, c.from(first, 0)) };

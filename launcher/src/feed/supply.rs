@@ -48,6 +48,7 @@ impl Supply {
                 shape: shape(spec, &storage, stop)?,
                 classes: spec.classes,
                 content: Content { features_sha256: [0; 32], labels_sha256: Some([0; 32]) },
+                is_bytes: spec.is_bytes,
                 is_sparse: spec.is_bytes,
             },
         };

@@ -1,23 +1,26 @@
 //! Floats as three planes of bf16, in tiles: `x = x₁ + x₂ + x₃`, each the bf16 nearest to what is left of x.
 //!
 //! A bf16 has 8 of a float's 24 bits, so that nothing is left after three, as long as the third is no denormal.
-#![allow(unsafe_code)] // Views are pointers; `Product` has checked what lies behind them.
+#![allow(unsafe_code)] // Views are pointers; whoever made them has checked what lies behind them.
 
-use super::product::View;
-use crate::amx::{DEPTH, SIDE, Tile};
+use super::{DEPTH, SIDE, Tile, Tiles};
+use crate::matmul::View;
 use crate::table::Table;
 
 /// Rows of a left operand, or columns of a right one, whose tiles lie together.
-pub(super) const STRIP: usize = 2 * SIDE;
+pub(crate) const STRIP: usize = 2 * SIDE;
 /// Planes of an operand.
-pub(super) const PLANES: usize = 3;
+pub(crate) const PLANES: usize = 3;
 
 /// The two tiles of a strip, of one plane, over [`DEPTH`] steps of the chain.
-pub(super) type Pair = [Tile; 2];
+pub(crate) type Pair = [Tile; 2];
+
+/// `[32, 32]`: 16 rows, and 16 more.
+pub(crate) type Sums = [[[f32; 2 * SIDE]; SIDE]; 2];
 
 /// Which way pairs of bf16 lie in a tile.
 #[derive(Clone, Copy, PartialEq)]
-pub(super) enum Side {
+pub(crate) enum Side {
     Left,
     Right,
 }
@@ -25,7 +28,7 @@ pub(super) enum Side {
 /// The largest absolute value of each of the first `n` rows or columns of C, over `k` steps of the chain, as bits: what is not finite is larger
 /// than all that is.
 #[inline(always)]
-pub(super) fn largest(view: View, n: usize, k: usize, largest: &mut Vec<u32>) {
+pub(crate) fn largest(view: View, n: usize, k: usize, largest: &mut Vec<u32>) {
     let bits = |x: &f32| x.to_bits() & !(1 << 31);
     largest.clear();
     largest.resize(n, 0);
@@ -44,13 +47,13 @@ pub(super) fn largest(view: View, n: usize, k: usize, largest: &mut Vec<u32>) {
     }
 }
 
-/// The planes of `[n, k]` of `view`: strip after strip, in each plane after plane, in each step after step. What lies past `n` and `k` is zero.
+/// Appends the planes of `[n, k]` of `view`: strip after strip, in each plane after plane, in each step after step. What lies past `n` and `k`
+/// is zero.
 #[inline(always)]
-pub(super) fn pack(table: &Table, side: Side, view: View, n: usize, k: usize, to: &mut Vec<Pair>) {
-    let steps = k.div_ceil(DEPTH);
-    to.clear();
-    to.resize(n.div_ceil(STRIP) * PLANES * steps, [Tile::ZERO; 2]);
-    for (s, strip) in to.chunks_exact_mut(PLANES * steps).enumerate() {
+pub(crate) fn pack(table: &Table, side: Side, view: View, n: usize, k: usize, to: &mut Vec<Pair>) {
+    let (steps, before) = (k.div_ceil(DEPTH), to.len());
+    to.resize(before + n.div_ceil(STRIP) * PLANES * steps, [Tile::ZERO; 2]);
+    for (s, strip) in to[before..].chunks_exact_mut((PLANES * steps).max(1)).enumerate() {
         let [first, second, third] = planes_mut(strip);
         for half in [0, 1] {
             let x = s * STRIP + half * SIDE;
@@ -65,7 +68,7 @@ pub(super) fn pack(table: &Table, side: Side, view: View, n: usize, k: usize, to
 }
 
 /// The planes of a packed strip.
-pub(super) fn planes(strip: &[Pair]) -> [&[Pair]; PLANES] {
+pub(crate) fn planes(strip: &[Pair]) -> [&[Pair]; PLANES] {
     let (first, others) = strip.split_at(strip.len() / PLANES);
     let (second, third) = others.split_at(first.len());
     [first, second, third]
@@ -120,6 +123,50 @@ fn split_pairs(even: &[f32; SIDE], odd: &[f32; SIDE], words: [&mut [u32; SIDE]; 
 fn nearest(x: f32) -> f32 {
     let bits = x.to_bits();
     f32::from_bits((bits + 0x7fff + (bits >> 16 & 1)) & 0xffff_0000)
+}
+
+/// Registers 0 to 3 become zero.
+#[inline(always)]
+pub(crate) fn zero_sums<T: Tiles>(tiles: &mut T) {
+    tiles.zero::<0>();
+    tiles.zero::<1>();
+    tiles.zero::<2>();
+    tiles.zero::<3>();
+}
+
+/// Registers 4 and 5 become a pair of tiles of the left operand.
+#[inline(always)]
+pub(crate) fn load_left<T: Tiles>(tiles: &mut T, [upper, lower]: &Pair) {
+    tiles.load::<4>(upper);
+    tiles.load::<5>(lower);
+}
+
+/// Registers 6 and 7 become a pair of tiles of the right operand.
+#[inline(always)]
+pub(crate) fn load_right<T: Tiles>(tiles: &mut T, [first, second]: &Pair) {
+    tiles.load::<6>(first);
+    tiles.load::<7>(second);
+}
+
+/// Adds the product of registers 4, 5 and 6, 7 to registers 0 to 3, `[32, 32]`.
+#[inline(always)]
+pub(crate) fn multiply_pairs<T: Tiles>(tiles: &mut T) {
+    tiles.multiply::<0, 4, 6>();
+    tiles.multiply::<1, 4, 7>();
+    tiles.multiply::<2, 5, 6>();
+    tiles.multiply::<3, 5, 7>();
+}
+
+/// The sums in registers 0 to 3: of the upper 16 rows, and of the lower.
+#[inline(always)]
+pub(crate) fn store_sums<T: Tiles>(tiles: &mut T) -> Sums {
+    let mut sums: Sums = [[[0.0; 2 * SIDE]; SIDE]; 2];
+    let [upper, lower] = &mut sums;
+    tiles.store::<0>(upper, 0);
+    tiles.store::<1>(upper, SIDE);
+    tiles.store::<2>(lower, 0);
+    tiles.store::<3>(lower, SIDE);
+    sums
 }
 
 #[cfg(test)]
