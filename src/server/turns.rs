@@ -23,10 +23,18 @@ const UNTIMED: usize = 4;
 /// a fifth less time than with 64.
 const INTERVAL: u64 = 24;
 const INTERVAL_MAX: u64 = 16_384;
+/// How many times as many they become each time, and where the answer was clear.
+const GROWTH: u64 = 2;
+const GROWTH_IF_CLEAR: u64 = 4;
 /// A way that takes less than this share of the other's time is taken instead.
-const BETTER: f64 = 0.95;
-/// A trial ends early when its steps take so many times what those of the present way take.
+const BETTER: f64 = 0.97;
+/// A trial ends early when its steps take so many times what those of the present way take; or when the first ones, untimed, take so many times that.
 const HOPELESS: f64 = 1.5;
+const HOPELESS_AT_ONCE: f64 = 3.0;
+const FIRST: usize = 2;
+/// A way that takes less than this share of the other's time is clearly better: so many timed steps tell it, and the first trial comes early.
+const CLEARLY: f64 = 0.5;
+const ENOUGH: usize = 4;
 /// A step of rank 0 alone takes this share of what its own share would let one expect at the least: the fewer rows, the more each takes.
 const OPTIMISM: f64 = 0.7;
 
@@ -109,26 +117,34 @@ impl Turns {
         match self.trial {
             None => {
                 self.left = self.left.saturating_sub(1);
-                if self.left == 0 && timed >= TIMED {
+                let is_clear = |usual: f64| expected.is_some_and(|expected| expected < CLEARLY * usual);
+                if self.interval == INTERVAL && timed == ENOUGH && is_clear(self.least(timed)) {
+                    (self.trial, self.begun) = (Some(self.least(timed)), 0);
+                } else if self.left == 0 && timed >= TIMED {
                     let usual = self.median();
                     let has_hope = expected.is_none_or(|expected| OPTIMISM * expected < usual);
                     if has_hope {
                         (self.trial, self.begun) = (Some(usual), 0);
                     } else {
-                        self.keep();
+                        self.keep(GROWTH);
                     }
                 }
             }
             Some(usual) => {
-                let is_hopeless = timed > 0 && timed < TIMED && self.least(timed) > HOPELESS * usual;
+                let is_hopeless = match timed {
+                    0 => self.begun >= FIRST && self.least(self.begun) > HOPELESS_AT_ONCE * usual,
+                    ENOUGH..TIMED => self.least(timed) > HOPELESS * usual,
+                    _ => false,
+                };
                 if is_hopeless {
-                    self.keep();
+                    self.keep(GROWTH_IF_CLEAR);
                 } else if timed >= TIMED {
-                    if self.median() < BETTER * usual {
+                    let took = self.median();
+                    if took < BETTER * usual {
                         self.present = self.now();
                         self.interval = INTERVAL;
                     }
-                    self.keep();
+                    self.keep(if took < CLEARLY * usual { GROWTH_IF_CLEAR } else { GROWTH });
                 }
             }
         }
@@ -143,12 +159,12 @@ impl Turns {
         }
     }
 
-    /// Goes on in the present way, for longer than before.
-    fn keep(&mut self) {
+    /// Goes on in the present way, for so many times as long as before.
+    fn keep(&mut self, growth: u64) {
         self.trial = None;
         self.begun = 0;
+        self.interval = (growth * self.interval).min(INTERVAL_MAX);
         self.left = self.interval;
-        self.interval = (2 * self.interval).min(INTERVAL_MAX);
     }
 
     fn median(&self) -> f64 {
@@ -239,8 +255,15 @@ mod tests {
     }
 
     #[test]
+    fn where_rank_0_is_clearly_faster_it_is_alone_after_a_few_steps_and_stays_so() {
+        let mut turns = turns();
+        let (seconds, by_itself) = train(&mut turns, 600, (4.0, 1.0), 1.2);
+        assert!(by_itself > 580 && seconds < 600.0 * 1.1, "{by_itself} by itself, {seconds}");
+    }
+
+    #[test]
     fn short_jobs_are_computed_by_all() {
         let mut turns = turns();
-        assert_eq!(train(&mut turns, 20, (1.0, 0.1), 0.1).1, 0);
+        assert_eq!(train(&mut turns, 20, (1.0, 0.6), 0.6).1, 0);
     }
 }
