@@ -47,15 +47,8 @@ pub(crate) trait Simd: Copy {
     /// `yes` where `a > b`, else `no`.
     fn if_greater(self, a: Self::V, b: Self::V, yes: Self::V, no: Self::V) -> Self::V;
 
-    /// `2^n` for integral `n` in `-126..=127`.
-    fn pow2(self, n: Self::V) -> Self::V;
     /// `a * 2^n`, rounded once, for `a` in `[½, 2)` and integral `n` in `-151..=129`.
-    #[inline(always)]
-    fn scale(self, a: Self::V, n: Self::V) -> Self::V {
-        // In two factors, of which the first is exact: results below the normal range are rounded once and those above it overflow.
-        let half = self.round(self.mul(n, self.splat(0.5)));
-        self.mul(self.mul(a, self.pow2(half)), self.pow2(self.sub(n, half)))
-    }
+    fn scale(self, a: Self::V, n: Self::V) -> Self::V;
     /// The nearest integer, ties to even, for `a` of at most `2^22`.
     #[inline(always)]
     fn round(self, a: Self::V) -> Self::V {
@@ -96,5 +89,18 @@ pub(crate) trait Simd: Copy {
     #[inline(always)]
     fn store_part(self, x: Self::V, to: &mut [f32]) {
         to.copy_from_slice(&self.to_array(x)[..to.len()]);
+    }
+}
+
+/// A back end without an instruction for [`Simd::scale`].
+pub(crate) trait Powers: Simd {
+    /// `2^n` for integral `n` in `-126..=127`.
+    fn pow2(self, n: Self::V) -> Self::V;
+
+    /// [`Simd::scale`] in two factors, of which the first is exact: results below the normal range are rounded once and those above it overflow.
+    #[inline(always)]
+    fn scale_in_two(self, a: Self::V, n: Self::V) -> Self::V {
+        let half = self.round(self.mul(n, self.splat(0.5)));
+        self.mul(self.mul(a, self.pow2(half)), self.pow2(self.sub(n, half)))
     }
 }

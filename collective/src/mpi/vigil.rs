@@ -16,7 +16,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 /// How long ranks may differ in the time that they take before the first step, when none of them has work that others have not.
-const SETUP_MAX: Duration = Duration::from_secs(1800);
+const SETUP_MAX: Duration = Duration::from_secs(300);
 /// What MPI may take, beyond the limit, for what all ranks do together. On a busy machine that is seconds.
 const TOGETHER: Duration = Duration::from_secs(10);
 
@@ -289,7 +289,7 @@ impl Shared {
     fn late(&self, Wait { what, since, stage }: Wait, missing: &[Missing]) -> Option<String> {
         let (limit, by) = match stage {
             Stage::SetUp => {
-                (SETUP_MAX.max(10 * self.limit), "the longer of half an hour and ten times --step-timeout")
+                (SETUP_MAX.max(5 * self.limit), "the longer of five minutes and five times --step-timeout")
             }
             Stage::Work => return None,
             Stage::Together => (self.limit + TOGETHER, "--step-timeout and ten seconds more"),

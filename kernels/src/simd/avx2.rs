@@ -3,7 +3,7 @@
 
 use std::arch::x86_64::*;
 
-use super::{LANES, Simd};
+use super::{LANES, Powers, Simd};
 
 /// Proof that the CPU has AVX2 and FMA.
 #[derive(Clone, Copy)]
@@ -120,13 +120,8 @@ impl Simd for Avx2 {
     }
 
     #[inline(always)]
-    fn pow2(self, n: Pair) -> Pair {
-        // SAFETY: see above.
-        let half = |n| unsafe {
-            let biased = _mm256_add_epi32(_mm256_cvtps_epi32(n), _mm256_set1_epi32(127));
-            _mm256_castsi256_ps(_mm256_slli_epi32::<23>(biased))
-        };
-        Pair(half(n.0), half(n.1))
+    fn scale(self, a: Pair, n: Pair) -> Pair {
+        self.scale_in_two(a, n)
     }
     #[inline(always)]
     fn split(self, a: Pair) -> (Pair, Pair) {
@@ -158,6 +153,18 @@ impl Simd for Avx2 {
             }
         }
         columns
+    }
+}
+
+impl Powers for Avx2 {
+    #[inline(always)]
+    fn pow2(self, n: Pair) -> Pair {
+        // SAFETY: see above.
+        let half = |n| unsafe {
+            let biased = _mm256_add_epi32(_mm256_cvtps_epi32(n), _mm256_set1_epi32(127));
+            _mm256_castsi256_ps(_mm256_slli_epi32::<23>(biased))
+        };
+        Pair(half(n.0), half(n.1))
     }
 }
 

@@ -136,10 +136,6 @@ impl Simd for Avx512 {
     }
 
     #[inline(always)]
-    fn pow2(self, n: __m512) -> __m512 {
-        self.scale(self.splat(1.0), n)
-    }
-    #[inline(always)]
     fn scale(self, a: __m512, n: __m512) -> __m512 {
         // SAFETY: see above.
         unsafe { _mm512_scalef_ps(a, n) }

@@ -3,7 +3,7 @@
 
 use wide::f32x16;
 
-use super::{LANES, Simd};
+use super::{LANES, Powers, Simd};
 
 /// The instruction set that the build was made for.
 #[derive(Clone, Copy)]
@@ -85,8 +85,8 @@ impl Simd for Wide {
     }
 
     #[inline(always)]
-    fn pow2(self, n: f32x16) -> f32x16 {
-        f32x16::new(n.to_array().map(|n| f32::from_bits(((n as i32 + 127) as u32) << 23)))
+    fn scale(self, a: f32x16, n: f32x16) -> f32x16 {
+        self.scale_in_two(a, n)
     }
     #[inline(always)]
     fn split(self, a: f32x16) -> (f32x16, f32x16) {
@@ -102,5 +102,12 @@ impl Simd for Wide {
     fn transpose(self, rows: [f32x16; LANES]) -> [f32x16; LANES] {
         let rows = rows.map(f32x16::to_array);
         std::array::from_fn(|j| f32x16::new(std::array::from_fn(|i| rows[i][j])))
+    }
+}
+
+impl Powers for Wide {
+    #[inline(always)]
+    fn pow2(self, n: f32x16) -> f32x16 {
+        f32x16::new(n.to_array().map(|n| f32::from_bits(((n as i32 + 127) as u32) << 23)))
     }
 }

@@ -93,6 +93,22 @@ impl<const R: usize> Rows<R> {
     }
 }
 
+/// Does something with all rows, [`TOGETHER`] at a time, and the rest one by one. A macro, for a closure would not be compiled for the back end.
+macro_rules! for_rows {
+    ($m:ident, $classes:ident, |$rows:ident| $work:expr) => {{
+        let mut first = 0;
+        while first + TOGETHER <= $m {
+            let $rows = Rows::<TOGETHER> { m: $m, first, classes: $classes };
+            $work;
+            first += TOGETHER;
+        }
+        for first in first..$m {
+            let $rows = Rows::<1> { m: $m, first, classes: $classes };
+            $work;
+        }
+    }};
+}
+
 /// The vector at `x`; lanes past the last class count as the logit of an impossible one.
 #[inline(always)]
 fn load<S: Simd>(s: S, x: &[f32]) -> S::V {
@@ -122,16 +138,7 @@ pub(super) fn softmax_cross_entropy<S: Simd>(
     loss: &mut [f32],
     predicted: &mut [u32],
 ) {
-    let mut first = 0;
-    while first + TOGETHER <= m {
-        let rows = Rows::<TOGETHER> { m, first, classes };
-        cross_entropy(s, logits, rows, labels, objective, loss, predicted);
-        first += TOGETHER;
-    }
-    for first in first..m {
-        let row = Rows::<1> { m, first, classes };
-        cross_entropy(s, logits, row, labels, objective, loss, predicted);
-    }
+    for_rows!(m, classes, |rows| cross_entropy(s, logits, rows, labels, objective, loss, predicted));
 }
 
 /// Softmax, loss and gradient of some rows.
@@ -162,7 +169,7 @@ fn cross_entropy<S: Simd, const R: usize>(
         scale[r] = of.scale;
         label_gradient[r] = s.to_array(of.label_gradient)[0];
         loss[rows.first + r] = s.to_array(of.loss)[0];
-        predicted[rows.first + r] = if arg == u32::MAX { 0 } else { arg };
+        predicted[rows.first + r] = arg;
     }
     rows.scale(s, logits, inverse, scale);
     for r in 0..R {
@@ -172,18 +179,26 @@ fn cross_entropy<S: Simd, const R: usize>(
 
 #[inline(always)]
 pub(super) fn softmax<S: Simd>(s: S, logits: &mut [f32], m: usize, classes: usize) {
-    for first in 0..m {
-        let row = Rows::<1> { m, first, classes };
-        let best = row.maximum(s, logits);
-        let [sum] = row.exponentials(s, logits, best);
-        row.scale(s, logits, [s.splat(1.0 / sum)], [s.splat(1.0)]);
-    }
+    for_rows!(m, classes, |rows| probabilities(s, logits, rows));
+}
+
+/// Softmax of some rows.
+#[inline(always)]
+fn probabilities<S: Simd, const R: usize>(s: S, logits: &mut [f32], rows: Rows<R>) {
+    let best = rows.maximum(s, logits);
+    let sum = rows.exponentials(s, logits, best);
+    rows.scale(s, logits, std::array::from_fn(|r| s.splat(1.0 / sum[r])), [s.splat(1.0); R]);
 }
 
 #[inline(always)]
 pub(super) fn argmax<S: Simd>(s: S, logits: &[f32], m: usize, classes: usize, predicted: &mut [u32]) {
-    for (first, predicted) in predicted.iter_mut().enumerate() {
-        let [(_, arg)] = Rows::<1> { m, first, classes }.maximum(s, logits);
+    for_rows!(m, classes, |rows| largest(s, logits, rows, predicted));
+}
+
+/// The class of some rows.
+#[inline(always)]
+fn largest<S: Simd, const R: usize>(s: S, logits: &[f32], rows: Rows<R>, predicted: &mut [u32]) {
+    for (predicted, (_, arg)) in predicted[rows.first..].iter_mut().zip(rows.maximum(s, logits)) {
         *predicted = arg;
     }
 }
