@@ -44,7 +44,7 @@ pub struct Identity {
     pub recipe: Recipe,
     /// Digest of the training data. That of the test data is not part of it: evaluation does not change weights.
     pub data_sha256: String,
-    /// In which order and with which rounding sums are made; see [`muster_kernels::Backend::arithmetic`].
+    /// In which order and with which rounding sums are made; see [`crate::pass::Way::arithmetic`].
     pub arithmetic: String,
 }
 

@@ -15,6 +15,8 @@ pub struct Place {
     pub pid_namespace: String,
     /// The cores that it may run on.
     pub cores: Vec<usize>,
+    /// How many of them it may use at once: fewer where a quota of processor time limits it.
+    pub usable: usize,
 }
 
 /// All ranks of a job.
@@ -39,14 +41,21 @@ impl Place {
             pid: std::process::id(),
             pid_namespace: namespace.to_string_lossy().into_owned(),
             cores: cores_of(cores.trim()),
+            usable: std::thread::available_parallelism().map_or(1, usize::from),
         }
+    }
+
+    /// The share of its cores that it may use at once. Where it is less than all, a quota of a group of processes is the reason, to which all
+    /// ranks of the node may belong.
+    fn quota(&self) -> f64 {
+        (self.usable as f64 / self.cores.len().max(1) as f64).min(1.0)
     }
 
     /// As one line.
     pub fn line(&self) -> String {
         let cores: Vec<String> = self.cores.iter().map(usize::to_string).collect();
-        let Place { host, boot, pid, pid_namespace, .. } = self;
-        format!("{host}\t{boot}\t{pid}\t{pid_namespace}\t{}", cores.join(","))
+        let Place { host, boot, pid, pid_namespace, usable, .. } = self;
+        format!("{host}\t{boot}\t{pid}\t{pid_namespace}\t{}\t{usable}", cores.join(","))
     }
 
     /// Of such a line; its node is not known yet.
@@ -60,6 +69,7 @@ impl Place {
             pid: next()?.parse().ok()?,
             pid_namespace: next()?.to_owned(),
             cores: cores_of(next()?),
+            usable: next()?.parse().ok()?,
         })
     }
 }
@@ -106,10 +116,12 @@ impl Roster {
         &self.places
     }
 
-    /// Cores of rank 0's node that one of its ranks may run on.
+    /// Cores that the ranks of rank 0's node may use at once, all of them together.
     pub fn cores(&self) -> usize {
         let near = self.places.iter().filter(|place| place.node == 0);
-        near.flat_map(|place| &place.cores).collect::<std::collections::BTreeSet<_>>().len()
+        let cores = near.clone().flat_map(|place| &place.cores).collect::<std::collections::BTreeSet<_>>();
+        let quota = near.map(Place::quota).fold(1.0, f64::min);
+        (cores.len() as f64 * quota + 1e-9) as usize
     }
 
     /// How messages name a rank.
@@ -175,7 +187,8 @@ mod tests {
 
     fn place(host: usize, cores: &str) -> Place {
         let (host, boot, pid_namespace) = (format!("n{host}"), "1-2".to_owned(), "pid:[1]".to_owned());
-        Place { host, boot, node: 0, pid: 7, pid_namespace, cores: cores_of(cores) }
+        let cores = cores_of(cores);
+        Place { host, boot, node: 0, pid: 7, pid_namespace, usable: cores.len(), cores }
     }
 
     #[test]
@@ -204,6 +217,15 @@ mod tests {
         assert_eq!((0..6).map(|rank| roster.node(rank)).collect::<Vec<_>>(), [0, 1, 2, 3, 2, 0]);
         assert_eq!(roster.nodes(), 4);
         assert_eq!(roster.neighbours(4).map(|(rank, _)| rank).collect::<Vec<_>>(), [2]);
+    }
+
+    #[test]
+    fn cores_of_a_node_are_those_of_its_ranks_within_their_quota() {
+        let cores = |places: Vec<Place>| Roster::of_processes(places).cores();
+        assert_eq!(cores(vec![place(0, "0"), place(0, "1"), place(1, "2-7")]), 2, "each bound to one");
+        assert_eq!(cores(vec![place(0, "0-7"), place(0, "0-7")]), 8);
+        let limited = Place { usable: 2, ..place(0, "0-7") };
+        assert_eq!(cores(vec![limited.clone(), limited]), 2, "a quota of two for both");
     }
 
     #[test]

@@ -106,6 +106,7 @@ impl Kernels {
 }
 
 /// The fastest kernels of this machine without tiles, with a model of tiles: for tests of what is built on them. Not among those that are chosen.
+/// Their back end is called `amx`, whatever they are made of.
 #[doc(hidden)]
 pub fn with_modelled_tiles() -> &'static Kernels {
     static MODELLED: OnceLock<Kernels> = OnceLock::new();

@@ -155,11 +155,11 @@ mod tests {
             check(all(), form, [MC + 8, 33, CROWDED_LEFT], 0, 1.0, 4);
             check(all(), form, [10, CROWDED_RIGHT, 40], 0, 0.0, 4);
             // C is so large that it is computed tile by tile along its rows.
-            check(all(), form, [MUCH / 520 + 1, 520, 3], 1, 1.0, 5);
-            check(all(), form, [MUCH / 1030 + 1, 1030, 2], 0, 0.0, 5);
+            check(all(), form, [MUCH / 520 + 1, 520, KC + 5], 1, 1.0, 5);
+            check(all(), form, [MUCH / 1030 + 1, NC + 6, 2], 0, 0.0, 5);
             // Narrow panels whose last rows alone are copied, or all.
             check(all(), form, [30, 10, 50], 0, 1.0, 5);
-            check(all(), form, [30, 1, 20], 0, 0.0, 5);
+            check(all(), form, [30, 1, 12], 0, 0.0, 5);
             check(tiled(), form, [35, 40, 2 * tiles::KC + 3], 1, -0.5, 5);
             check(tiled(), form, [tiles::MC + 1, 3, 5], 0, 1.0, 6);
             check(tiled(), form, [2, tiles::NC + 33, 3], 1, 0.0, 7);
@@ -168,9 +168,16 @@ mod tests {
 
     #[test]
     fn neither_blocks_nor_threads_change_a_bit() {
-        // Of the last one four threads have few rows each, and other blocks.
-        let sizes =
-            [[100, 128, 400], [784, 10, 100], [100, 784, 10], [60, 40, KC + 8], [70, 70, 70], [230, 96, 700]];
+        // Of one four threads have few rows each, and other blocks; of the last one thread has a large C, and several do not.
+        let sizes = [
+            [100, 128, 400],
+            [784, 10, 100],
+            [100, 784, 10],
+            [60, 40, KC + 8],
+            [70, 70, 70],
+            [230, 96, 700],
+            [520, 515, 40],
+        ];
         for (form, [m, n, k]) in
             [Form::NN, Form::TN, Form::NT].into_iter().flat_map(|form| sizes.map(|size| (form, size)))
         {

@@ -99,11 +99,7 @@ pub(crate) fn matmul_panel<S: Simd>(
 ) {
     let (m, k) = (a.rows(), a.cols());
     assert_eq!(b.len(), k * width, "length of b [{k}][{width}]");
-    match finish {
-        Finish::None => {}
-        Finish::Bias(bias) | Finish::BiasRelu(bias) => assert_eq!(bias.len(), width, "length of the bias"),
-        Finish::Mask(mask) => assert_eq!(mask.len(), m * width, "length of the mask [{m}][{width}]"),
-    }
+    finish.check(1, 0, width, m * width);
     if m == 0 {
         return;
     }
@@ -201,7 +197,7 @@ impl<S: Simd, const WA: usize, const N: usize> Tile for Rows<'_, S, WA, N> {
 }
 
 impl<S: Simd, const WA: usize, const N: usize> Rows<'_, S, WA, N> {
-    /// Applies [`Finish`] to the tile of rows `first..`.
+    /// Applies [`Finish`] to the tile of rows `first..`, as [`Finish::apply`] does, but with one load of the bias for all rows.
     ///
     /// # Safety
     /// The mask must hold these rows.

@@ -60,16 +60,16 @@ fn naive(widths: &[usize], weights: &[Tensors], inputs: &[f32], labels: &[u32]) 
     (loss, gradients)
 }
 
-/// What a team and the tree make of the same batch, for `workers` workers of `threads` threads.
+/// What a team and the tree make of the same batch, in micro-batches of at most `leaf` rows, for `workers` workers of `threads` threads.
 fn computed(
     model: &Model,
     kernels: &Kernels,
     weights: &[Tensors],
     data: &Dataset,
-    workers: usize,
-    threads: usize,
+    leaf: usize,
+    (workers, threads): (usize, usize),
 ) -> (f64, Vec<Tensors>) {
-    let (rows, leaves) = (data.len(), data.len().div_ceil(7));
+    let (rows, leaves) = (data.len(), data.len().div_ceil(leaf));
     let buffer = model.buffer();
     model.import(weights, &buffer);
     let blocks = model.block_lengths();
@@ -154,7 +154,7 @@ proptest! {
         threads in 2usize..4,
         seed: u64,
     ) {
-        are_those_of_the_formulas(Kernels::select().unwrap(), &widths, dataset(rows, &widths, seed), (workers, threads), seed)?;
+        are_those_of_the_formulas(Kernels::select().unwrap(), &widths, dataset(rows, &widths, seed), (7, workers, threads), seed)?;
     }
 
     #[test]
@@ -168,7 +168,7 @@ proptest! {
         let (model, kernels) = (Model::new(&widths), muster_kernels::with_modelled_tiles());
         let (inputs, labels, data) = bytes(rows, &widths, seed);
         prop_assert_eq!(Way::of((&model, kernels), data.kind()), Way::Tiles { scale: SCALE });
-        are_those_of_the_formulas(kernels, &widths, (inputs, labels, data), (workers, threads), seed)?;
+        are_those_of_the_formulas(kernels, &widths, (inputs, labels, data), (7, workers, threads), seed)?;
     }
 }
 
@@ -177,12 +177,12 @@ fn are_those_of_the_formulas(
     kernels: &Kernels,
     widths: &[usize],
     (inputs, labels, data): (Vec<f32>, Vec<u32>, Dataset),
-    (workers, threads): (usize, usize),
+    (leaf, workers, threads): (usize, usize, usize),
     seed: u64,
 ) -> Result<(), TestCaseError> {
     let (rows, model) = (data.len(), Model::new(widths));
     let weights = model.initial(seed);
-    let (loss, gradients) = computed(&model, kernels, &weights, &data, 1, 1);
+    let (loss, gradients) = computed(&model, kernels, &weights, &data, leaf, (1, 1));
     // With one class the loss is nothing but rounding.
     let (naive_loss, naive) = naive(widths, &weights, &inputs, &labels);
     approx::assert_relative_eq!(loss, naive_loss, max_relative = 1e-4, epsilon = 1e-12);
@@ -191,7 +191,7 @@ fn are_those_of_the_formulas(
             approx::assert_abs_diff_eq!(f64::from(*a), *b, epsilon = 2e-4 * rows as f64);
         }
     }
-    let (_, shared) = computed(&model, kernels, &weights, &data, workers, threads);
+    let (_, shared) = computed(&model, kernels, &weights, &data, leaf, (workers, threads));
     for (one, many) in gradients.iter().zip(&shared) {
         let bits = |tensors: &Tensors| {
             tensors.weight.iter().chain(&tensors.bias).map(|x| x.to_bits()).collect::<Vec<_>>()
@@ -199,4 +199,12 @@ fn are_those_of_the_formulas(
         prop_assert_eq!(bits(one), bits(many));
     }
     Ok(())
+}
+
+/// More features than a piece of a gradient has, and more rows of a micro-batch than a tile.
+#[test]
+fn tiles_of_wide_records_and_long_micro_batches() {
+    let kernels = muster_kernels::with_modelled_tiles();
+    let widths = [1100, 40, 3];
+    are_those_of_the_formulas(kernels, &widths, bytes(70, &widths, 1), (35, 2, 2), 1).unwrap();
 }

@@ -23,6 +23,8 @@ const UNTIMED: usize = 4;
 /// a fifth less time than with 64.
 const INTERVAL: u64 = 24;
 const INTERVAL_MAX: u64 = 16_384;
+/// Seconds from one trial to the next one at most, but for the first ones.
+const INTERVAL_SECONDS: f64 = 600.0;
 /// How many times as many they become each time, and where the answer was clear.
 const GROWTH: u64 = 2;
 const GROWTH_IF_CLEAR: u64 = 4;
@@ -126,7 +128,7 @@ impl Turns {
                     if has_hope {
                         (self.trial, self.begun) = (Some(usual), 0);
                     } else {
-                        self.keep(GROWTH);
+                        self.keep(GROWTH, usual);
                     }
                 }
             }
@@ -137,14 +139,14 @@ impl Turns {
                     _ => false,
                 };
                 if is_hopeless {
-                    self.keep(GROWTH_IF_CLEAR);
+                    self.keep(GROWTH, usual);
                 } else if timed >= TIMED {
                     let took = self.median();
                     if took < BETTER * usual {
                         self.present = self.now();
                         self.interval = INTERVAL;
                     }
-                    self.keep(if took < CLEARLY * usual { GROWTH_IF_CLEAR } else { GROWTH });
+                    self.keep(if took < CLEARLY * usual { GROWTH_IF_CLEAR } else { GROWTH }, took.min(usual));
                 }
             }
         }
@@ -159,11 +161,12 @@ impl Turns {
         }
     }
 
-    /// Goes on in the present way, for so many times as long as before.
-    fn keep(&mut self, growth: u64) {
+    /// Goes on in the present way, whose steps take so many seconds, for so many times as long as before.
+    fn keep(&mut self, growth: u64, step: f64) {
         self.trial = None;
         self.begun = 0;
-        self.interval = (growth * self.interval).min(INTERVAL_MAX);
+        let most = ((INTERVAL_SECONDS / step) as u64).clamp(INTERVAL, INTERVAL_MAX);
+        self.interval = (growth * self.interval).min(most);
         self.left = self.interval;
     }
 
@@ -203,10 +206,10 @@ mod tests {
 
     #[test]
     fn the_faster_way_is_found_and_little_is_lost_by_looking() {
-        for (all, alone) in [(1.0, 0.5), (1.0, 3.0), (1.0, 1.2), (1.0, 0.9)] {
+        for (all, alone) in [(0.01, 0.005), (0.01, 0.03), (0.01, 0.012), (0.01, 0.009)] {
             let mut turns = turns();
-            let (seconds, _) = train(&mut turns, 20_000, (all, alone), 1.0);
-            assert!(seconds < 20_000.0 * f64::min(all, alone) * 1.02 + 100.0, "{all} {alone}: {seconds}");
+            let (seconds, _) = train(&mut turns, 20_000, (all, alone), 0.01);
+            assert!(seconds < 20_000.0 * f64::min(all, alone) * 1.02 + 1.0, "{all} {alone}: {seconds}");
         }
     }
 
@@ -259,6 +262,22 @@ mod tests {
         let mut turns = turns();
         let (seconds, by_itself) = train(&mut turns, 600, (4.0, 1.0), 1.2);
         assert!(by_itself > 580 && seconds < 600.0 * 1.1, "{by_itself} by itself, {seconds}");
+    }
+
+    #[test]
+    fn a_hope_that_was_wrong_is_tried_seldom() {
+        let mut turns = turns();
+        let (seconds, by_itself) = train(&mut turns, 5_000, (0.01, 0.012), 0.004);
+        assert!((1..200).contains(&by_itself) && seconds < 50.5, "{by_itself} by itself, {seconds}");
+    }
+
+    #[test]
+    fn long_steps_are_tried_every_ten_minutes() {
+        let mut turns = turns();
+        train(&mut turns, 20_000, (1.0, 1.2), 1.0);
+        assert_eq!(turns.present, Turn::All);
+        train(&mut turns, 700, (1.0, 0.5), 1.0);
+        assert_eq!(turns.present, Turn::Alone);
     }
 
     #[test]

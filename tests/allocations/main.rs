@@ -45,21 +45,31 @@ static ALLOCATOR: Counting = Counting;
 
 #[test]
 fn steps_allocate_nothing() {
-    let features = Features::F32((0..RECORDS * FEATURES).map(|i| (i % 7) as f32 / 7.0).collect());
-    let data = Dataset::from_features(Path::new("cycles"), features, &[FEATURES], CLASSES).unwrap();
-    let labels = (0..RECORDS).map(|i| (i % CLASSES) as u32).collect();
-    let data = data.with_labels(Path::new("cycles"), labels).unwrap().into();
-    // The first training, and what waits for this test beside it, set up what is set up once.
-    allocations(&data, 3, true, 50);
-    for (world_size, server_trains) in [(1, false), (3, false), (3, true)] {
-        let few = allocations(&data, world_size, server_trains, 50);
-        let many = allocations(&data, world_size, server_trains, 150);
-        assert_eq!(few, many, "world of {world_size}, server trains: {server_trains}");
+    let floats = Features::F32((0..RECORDS * FEATURES).map(|i| (i % 7) as f32 / 7.0).collect());
+    let bytes = || (0..RECORDS * FEATURES).map(|i| (i % 3 * (i % 50)) as u8).collect::<Vec<_>>().into();
+    let bytes = || Features::U8 { bytes: bytes(), scale: 1.0 / 255.0 };
+    let (kernels, tiles) = (Kernels::select().unwrap(), muster_kernels::with_modelled_tiles());
+    for (features, kernels) in [(floats, kernels), (bytes(), kernels), (bytes(), tiles)] {
+        let data = Dataset::from_features(Path::new("cycles"), features, &[FEATURES], CLASSES).unwrap();
+        let labels = (0..RECORDS).map(|i| (i % CLASSES) as u32).collect();
+        let data = data.with_labels(Path::new("cycles"), labels).unwrap().into();
+        // The first training, and what waits for this test beside it, set up what is set up once.
+        allocations((&data, kernels), 3, true, 50);
+        for (world_size, server_trains) in [(1, false), (3, false), (3, true)] {
+            let few = allocations((&data, kernels), world_size, server_trains, 50);
+            let many = allocations((&data, kernels), world_size, server_trains, 150);
+            assert_eq!(few, many, "world of {world_size}, server trains: {server_trains}");
+        }
     }
 }
 
 /// How many allocations a training of so many steps makes, all within its first epoch.
-fn allocations(data: &Records, world_size: usize, server_trains: bool, steps: u64) -> u64 {
+fn allocations(
+    (data, kernels): (&Records, &Kernels),
+    world_size: usize,
+    server_trains: bool,
+    steps: u64,
+) -> u64 {
     let model = Model::new(&[FEATURES, 40, CLASSES]);
     let recipe = Recipe {
         seed: 1,
@@ -73,7 +83,7 @@ fn allocations(data: &Records, world_size: usize, server_trains: bool, steps: u6
     };
     let job = Job {
         model: &model,
-        kernels: Kernels::select().unwrap(),
+        kernels,
         train: data,
         test: None,
         recipe: &recipe,

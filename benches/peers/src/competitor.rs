@@ -1,34 +1,40 @@
-//! A process that wants a core, as others on a shared machine do.
+//! Processes that want a core, as others on a shared machine do.
 
 use std::io::{self, Read};
 use std::process::{Child, Command, Stdio};
 
-/// The argument that makes this program one.
+/// The argument that makes this program one of them.
 pub const SPIN: &str = "--spin";
 
-/// It lives as long as this value, and no longer than this process.
-pub struct Competitor(Child);
+/// They live as long as this value, and no longer than this process.
+pub struct Competitors(Vec<Child>);
 
-impl Competitor {
-    /// Starts it.
+impl Competitors {
+    /// Starts so many.
     ///
     /// # Errors
     /// If this program cannot be started once more.
-    pub fn start() -> io::Result<Competitor> {
-        let child = Command::new(std::env::current_exe()?).arg(SPIN).stdin(Stdio::piped()).spawn()?;
-        Ok(Competitor(child))
+    pub fn start(count: usize) -> io::Result<Competitors> {
+        let mut all = Competitors(Vec::new());
+        for _ in 0..count {
+            let child = Command::new(std::env::current_exe()?).arg(SPIN).stdin(Stdio::piped()).spawn()?;
+            all.0.push(child);
+        }
+        Ok(all)
     }
 }
 
-impl Drop for Competitor {
+impl Drop for Competitors {
     fn drop(&mut self) {
-        // It may have ended already.
-        _ = self.0.kill();
-        _ = self.0.wait();
+        for child in &mut self.0 {
+            // It may have ended already.
+            _ = child.kill();
+            _ = child.wait();
+        }
     }
 }
 
-/// What it does: until whoever has started it is gone, and with it the other end of its input.
+/// What each does: until whoever has started it is gone, and with it the other end of its input.
 pub fn spin() -> ! {
     std::thread::spawn(|| {
         loop {

@@ -1,5 +1,6 @@
 //! `muster-peers [FILE [PART…]]`: kernels, training and reading csv beside their peers; a table, and JSON into FILE. Without parts all
-//! of them, in one run: `reading`, `products`, `shared` (products on two threads), `softmax`, `training`.
+//! of them, in one run: `reading`, `products`, `shared` (products on two threads), `softmax`, `training`, `competing` (the same beside
+//! processes that want all cores but one).
 
 mod blas;
 mod c_trainer;
@@ -10,7 +11,7 @@ mod softmax;
 
 use crate::blas::Blas;
 use crate::c_trainer::CTrainer;
-use crate::competitor::Competitor;
+use crate::competitor::Competitors;
 use crate::products::{Product, THREADS_REST, measure};
 use muster_benches::measure::median;
 use muster_benches::products::{SHAPES, SHARED};
@@ -182,17 +183,17 @@ fn training_rates(
     rates
 }
 
-/// What a second thread gains where a process takes a core that nobody else wants.
+/// What a second thread gains where other processes leave one core alone.
 fn train_beside_competitor(kernels: &'static Kernels, blas: &[Blas]) -> Value {
-    println!(
-        "\ntraining on MNIST beside a process that spins, thousand images/s: one thread, two (times one)"
-    );
+    let count = std::thread::available_parallelism().map_or(1, |cores| cores.get() - 1);
+    println!("\ntraining on MNIST beside {count} that spin, thousand images/s: one thread, two (times one)");
     let (images, labels) = mnist();
     let mut results = Vec::new();
     for hidden in [&[][..], &[128]] {
-        let competitor = Competitor::start().unwrap_or_else(|error| panic!("a process that spins: {error}"));
+        let competitors =
+            Competitors::start(count).unwrap_or_else(|error| panic!("a process that spins: {error}"));
         let rates = training_rates(kernels, blas, hidden, (&images, &labels));
-        drop(competitor);
+        drop(competitors);
         print!("784-{hidden:?}-10:");
         for (name, [one, two]) in names(blas).zip(rates) {
             let gain = median(one.iter().zip(&two).map(|(one, two)| two / one).collect());

@@ -118,11 +118,13 @@ fn split_pairs(even: &[f32; SIDE], odd: &[f32; SIDE], words: [&mut [u32; SIDE]; 
     }
 }
 
-/// The bf16 nearest to a finite `x`, of two the even one.
+/// The bf16 nearest to `x`, of two the even one; a NaN stays one.
 #[inline(always)]
 fn nearest(x: f32) -> f32 {
     let bits = x.to_bits();
-    f32::from_bits((bits + 0x7fff + (bits >> 16 & 1)) & 0xffff_0000)
+    let quiet = u32::from(x.is_nan()) << 22;
+    let half = if x.is_finite() { 0x7fff + (bits >> 16 & 1) } else { 0 };
+    f32::from_bits(((bits | quiet) + half) & 0xffff_0000)
 }
 
 /// Registers 0 to 3 become zero.
@@ -185,6 +187,14 @@ mod tests {
             assert!(even == -odd && words == [words[0]; SIDE]);
             even
         })
+    }
+
+    #[test]
+    fn what_is_not_finite_stays_so() {
+        for bits in [0x7f80_0001, 0x7fff_ffff, 0xff80_0001, 0xffff_ffff, 0x7fc0_0000] {
+            assert!(nearest(f32::from_bits(bits)).is_nan(), "{bits:#x}");
+        }
+        assert_eq!([f32::INFINITY, f32::NEG_INFINITY].map(nearest), [f32::INFINITY, f32::NEG_INFINITY]);
     }
 
     proptest! {

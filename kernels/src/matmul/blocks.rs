@@ -22,7 +22,7 @@ pub(super) const NC: usize = 1024;
 /// Longest block of the chain.
 pub(super) const KC: usize = 1024;
 /// Most rows of a block of the left operand; with `KC` 450 KB, which the second-level cache holds beside a panel. Where C has `MUCH` floats it
-/// is one tile, which goes over all panels: they come from further away, but C is written along its rows and asked for ahead. One core of
+/// is `TALLEST`, which go over all panels: they come from further away, but C is written along its rows and asked for ahead. One core of
 /// a Zen 4, times as fast: 3000×3000×100 1.17, 3000×1000×10 1.9, 2000×2000×64 1.3, 1000×784×128 1.09, 512³ to 2048³ 1.01 to 1.02,
 /// TN 1500³ 1.02. Two tiles gain half of that; with less of C, 300×784×10 loses a fifth.
 pub(super) const MC: usize = 112;
@@ -106,7 +106,7 @@ fn block(
             }
         }
     }
-    let is_large = m * n >= MUCH;
+    let is_large = m * product.n >= MUCH;
     // LOOP 3 cuts the rows.
     for ic in heights(m, if is_large { TALLEST } else { MC }) {
         let mut left = left.from(ic.start, pc.start);
