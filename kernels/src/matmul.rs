@@ -124,7 +124,7 @@ mod tests {
             assert!(rows.clone().all(|row| row[n..].iter().all(|&x| x == 7.0)), "between the rows");
             let c: Vec<f32> = rows.flat_map(|row| &row[..n]).copied().collect();
             // A chain's error grows with its length.
-            assert_close(backend, &c, &expected, 2e-5 * (k as f64 / 512.0).max(1.0));
+            assert_close(backend, &c, &expected, 1e-5 * (k as f64 / 512.0).max(1.0));
         }
     }
 
@@ -155,7 +155,7 @@ mod tests {
             check(all(), form, [MC + 8, 33, CROWDED_LEFT], 0, 1.0, 4);
             check(all(), form, [10, CROWDED_RIGHT, 40], 0, 0.0, 4);
             // C is so large that it is computed tile by tile along its rows.
-            check(all(), form, [MUCH / 520 + 1, 520, KC + 5], 1, 1.0, 5);
+            check(all(), form, [MUCH / 520 + 1, 520, 3], 1, 1.0, 5);
             check(all(), form, [MUCH / 1030 + 1, NC + 6, 2], 0, 0.0, 5);
             // Narrow panels whose last rows alone are copied, or all.
             check(all(), form, [30, 10, 50], 0, 1.0, 5);
@@ -176,7 +176,7 @@ mod tests {
             [60, 40, KC + 8],
             [70, 70, 70],
             [230, 96, 700],
-            [520, 515, 40],
+            [520, 515, 9],
         ];
         for (form, [m, n, k]) in
             [Form::NN, Form::TN, Form::NT].into_iter().flat_map(|form| sizes.map(|size| (form, size)))
