@@ -176,7 +176,7 @@ mod tests {
             [60, 40, KC + 8],
             [70, 70, 70],
             [230, 96, 700],
-            [520, 515, 9],
+            [520, 515, 3],
         ];
         for (form, [m, n, k]) in
             [Form::NN, Form::TN, Form::NT].into_iter().flat_map(|form| sizes.map(|size| (form, size)))
