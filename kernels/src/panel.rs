@@ -100,6 +100,9 @@ pub(crate) fn matmul_panel<S: Simd>(
     let (m, k) = (a.rows(), a.cols());
     assert_eq!(b.len(), k * width, "length of b [{k}][{width}]");
     finish.check(1, 0, width, m * width);
+    if let Finish::Bias(bias) | Finish::BiasRelu(bias) = finish {
+        assert_eq!(bias.len(), width, "length of the bias");
+    }
     if m == 0 {
         return;
     }

@@ -174,6 +174,7 @@ fn training_rates(
     let mut rates = vec![[Vec::new(), Vec::new()]; 1 + peers.len()];
     for _ in 0..ROUNDS_OF_FEW {
         for threads in [1, 2] {
+            // Each begins when the threads of the one before have given up their cores.
             std::thread::sleep(THREADS_REST);
             let rate = ours.images_per_second(threads, steps);
             rates[0][threads - 1].push(rate.unwrap_or_else(|error| panic!("{error}")));

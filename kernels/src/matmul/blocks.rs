@@ -24,7 +24,7 @@ pub(super) const KC: usize = 1024;
 /// Most rows of a block of the left operand; with `KC` 450 KB, which the second-level cache holds beside a panel. Where C has `MUCH` floats it
 /// is `TALLEST`, which go over all panels: they come from further away, but C is written along its rows and asked for ahead. One core of
 /// a Zen 4, times as fast: 3000×3000×100 1.17, 3000×1000×10 1.9, 2000×2000×64 1.3, 1000×784×128 1.09, 512³ to 2048³ 1.01 to 1.02,
-/// TN 1500³ 1.02. Two tiles gain half of that; with less of C, 300×784×10 loses a fifth.
+/// TN 1500³ 1.02. Two tiles gain a third to half of that; with less of C, 300×784×10 loses a fifth.
 pub(super) const MC: usize = 112;
 /// Longest block of the chain where there are at most `MC` rows: a block of the right operand is used once, and sooner after it was copied.
 /// 100×3000×3000 reaches 67 % with it, 63 without; 100×1000×784 83 and 82, and 100×128×784, which is not copied, loses nothing.
