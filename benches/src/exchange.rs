@@ -77,12 +77,17 @@ pub fn probe<'a>(way: &str, workers: usize, (floats, work): (usize, Work), sampl
     let bytes = 2 * workers * floats * size_of::<f32>();
     Probe {
         group: Group::Exchange,
-        name: format!("{way}, {:.0} KB{}", floats as f64 * 4e-3, work.mark()),
+        name: format!("{way}, {:.0} KB{}", kilobytes(floats), work.mark()),
         unit: Unit::Micros,
         limit: (work == Work::Touch).then(|| Limit::Over(BETWEEN_CORES.to_owned(), bytes as f64 / 1e3)),
         intensity: None,
         sample,
     }
+}
+
+/// What so many floats take.
+pub fn kilobytes(floats: usize) -> f64 {
+    floats as f64 * size_of::<f32>() as f64 / 1e3
 }
 
 /// What the link has to hold; rank 0 is the server alone, the others work.

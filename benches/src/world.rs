@@ -6,7 +6,9 @@ use std::rc::Rc;
 use muster_collective::{Transport, World};
 
 use crate::Error;
-use crate::exchange::{TRIAL, Work, follow as follow_exchange, loads, probe, serve, shape, steps_of};
+use crate::exchange::{
+    SIZES, TRIAL, Work, follow as follow_exchange, kilobytes, loads, probe, serve, shape, steps_of,
+};
 use crate::kernels::DENSITY;
 use crate::measure::{Limit, Probe, steps};
 use crate::report::{Group, Unit};
@@ -28,6 +30,8 @@ const TRAINING: [(&str, bool); 2] = [("train", false), ("train-too", true)];
 const TRANSPORTS: [Transport; 3] = [Transport::Shared, Transport::Messages, Transport::Rma];
 /// What rank 0 calls push and pull, by what the workers do between; the number of floats follows.
 const EXCHANGE: [(&str, Work); 2] = [("exchange-", Work::Nothing), ("touch-", Work::Touch)];
+/// What rank 0 calls a message there and back; the number of floats follows.
+const BARE: &str = "bare-";
 
 /// Rank 0's probes.
 ///
@@ -43,6 +47,27 @@ pub fn probes<'a>(bench: &Bench, world: &'a World) -> Result<Vec<Probe<'a>>, Err
     };
     let transports = || TRANSPORTS.into_iter().filter(is_there);
     let mut probes = Vec::new();
+    // Of one worker, what its messages cannot beat but by overlapping.
+    let bare = |floats: usize| format!("MPI itself, a message there and back, {:.0} KB", kilobytes(floats));
+    if workers == 1 {
+        let time = bench.sample;
+        let probe = |floats| {
+            let run = move |times| {
+                world.exchange_after_work(&order(&format!("{BARE}{floats}"), Transport::Messages, times))?;
+                Ok(1e6 * world.round_trip(floats, times)?.as_secs_f64())
+            };
+            let sample = steps(TRIAL, move |micros| steps_of(time, micros), run);
+            Probe {
+                group: Group::Exchange,
+                name: bare(floats),
+                unit: Unit::Micros,
+                limit: None,
+                intensity: None,
+                sample,
+            }
+        };
+        probes.extend(SIZES.map(probe));
+    }
     for (transport, (floats, work)) in
         transports().flat_map(|transport| loads().map(move |load| (transport, load)))
     {
@@ -55,7 +80,11 @@ pub fn probes<'a>(bench: &Bench, world: &'a World) -> Result<Vec<Probe<'a>>, Err
         let way = format!("MPI, {}, {}", transport.name(), counted(workers, "worker"));
         let time = bench.sample;
         let sample = steps(TRIAL, move |micros| steps_of(time, micros), run);
-        probes.push(probe(&way, workers, (floats, work), sample));
+        let mut probe = probe(&way, workers, (floats, work), sample);
+        if transport == Transport::Messages && workers == 1 {
+            probe.limit = Some(Limit::Times(bare(floats), 1.0));
+        }
+        probes.push(probe);
     }
     let (alone, time) = (trainer.clone(), bench.sample);
     let fill = move |rate: f64| training::steps_of(time, rate).max(STEPS_MIN);
@@ -97,6 +126,10 @@ pub fn follow(bench: &Bench, world: &World) -> Result<(), Error> {
         match TRAINING.into_iter().find(|(name, _)| *name == what) {
             Some((_, server_trains)) => {
                 trainer.images_per_second_of((world, transport), server_trains, steps)?;
+            }
+            None if what.starts_with(BARE) => {
+                let floats = what[BARE.len()..].parse().expect("the same program gave the order");
+                world.round_trip(floats, steps)?;
             }
             None => {
                 let (floats, work) = load_of(what).expect("the same program gave the order");

@@ -2,8 +2,8 @@
 
 use std::ops::Range;
 
-/// The most floats that travel with words, and the floats of one message between nodes: 60 KiB, with the words just below what Open MPI sends
-/// over TCP without asking first. Twice as much took twice as long there.
+/// The most floats that travel with words between nodes, and the floats of one message there: 60 KiB, with the words just below what Open MPI
+/// sends over TCP without asking first. Twice as much took twice as long there.
 const FAR: usize = 15 * 1024;
 /// The floats of one message within a node, where the other side copies them by a call of the kernel.
 const NEAR: usize = 64 * 1024;
@@ -21,9 +21,9 @@ impl Cut {
         Cut { floats, piece: if is_near { NEAR } else { FAR } }
     }
 
-    /// How many go with words: all or none.
+    /// How many go with words: all or none. Within a node a message costs less than the copies that would make two into one.
     pub fn with_words(self) -> usize {
-        if self.floats <= FAR { self.floats } else { 0 }
+        if self.piece == FAR && self.floats <= FAR { self.floats } else { 0 }
     }
 
     /// The messages of the floats from `first` on.
@@ -99,5 +99,6 @@ mod tests {
         }
         assert_eq!(Cut::new(FAR, false).with_words(), FAR);
         assert_eq!(Cut::new(FAR + 1, false).with_words(), 0);
+        assert_eq!(Cut::new(FAR, true).with_words(), 0);
     }
 }

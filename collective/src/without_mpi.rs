@@ -65,6 +65,14 @@ impl World {
         match self.0 {}
     }
 
+    /// How long a message takes there and back.
+    ///
+    /// # Errors
+    /// If MPI fails.
+    pub fn round_trip(&self, _floats: usize, _times: u64) -> Result<Duration, Error> {
+        match self.0 {}
+    }
+
     /// What carries the messages of each rank.
     ///
     /// # Errors

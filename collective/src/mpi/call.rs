@@ -7,7 +7,7 @@ use crate::Error;
 use mpi::ffi;
 use std::ffi::{c_char, c_int};
 use std::ptr;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// A communicator.
 #[derive(Clone, Copy)]
@@ -175,6 +175,33 @@ impl Comm {
             String::from_utf8_lossy(&bytes[start as usize..][..length as usize]).into_owned()
         };
         Ok(starts.iter().zip(&lengths).map(text).collect())
+    }
+
+    /// How long a message of so many floats takes from rank 0 to rank 1 and back, a mean of so many `times` after a first one. Both call this.
+    pub fn round_trip(self, rank: usize, floats: usize, times: u64) -> Result<Duration, Error> {
+        const TAG: c_int = 1;
+        let (other, mut sent, mut received) = (1 - rank, vec![1.0; floats], vec![0.0; floats]);
+        let mut start = Instant::now();
+        for time in 0..=times {
+            let (mut sending, mut receiving) = (Requests::default(), Requests::default());
+            // SAFETY: both buffers stay as they are until the requests are done.
+            unsafe {
+                receiving.receive_floats(self, &mut received, other, TAG)?;
+                if rank == 0 {
+                    sending.send_floats(self, &sent, other, TAG)?;
+                }
+                receiving.wait()?;
+                if rank == 1 {
+                    std::mem::swap(&mut sent, &mut received);
+                    sending.send_floats(self, &sent, other, TAG)?;
+                }
+            }
+            sending.wait()?;
+            if time == 0 {
+                start = Instant::now();
+            }
+        }
+        Ok(start.elapsed().div_f64(times as f64))
     }
 
     /// Receives a message without content, if one has come.

@@ -7,7 +7,7 @@
 //! worker ─► server   the words of a push, then its gradients, piece by piece
 //! ```
 //!
-//! Of a small model, the weights go with the order and the first gradient with the words, as one message. Receives are posted before the
+//! Between nodes, the weights of a small model go with the order and the first gradient with the words, as one message. Receives are posted before the
 //! other side can send, but for the gradients, whose number the words tell first. With [`Exposed`] memory only order and words are messages; weights and gradients are got when these have come.
 //!
 //! [`Exposed`]: super::exposed::Exposed

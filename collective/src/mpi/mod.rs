@@ -140,6 +140,16 @@ impl World {
         self.vigil.after_work(self.roster.len(), "to be done", || self.comm.exchange(text))
     }
 
+    /// How long a message of so many floats takes from rank 0 to rank 1 and back, a mean of so many `times` after a first one, with nothing done
+    /// between: what MPI itself takes. Both call this together.
+    ///
+    /// # Errors
+    /// If MPI fails.
+    pub fn round_trip(&self, floats: usize, times: u64) -> Result<Duration, Error> {
+        let _calling = self.vigil.calling();
+        self.comm.round_trip(self.rank, floats, times)
+    }
+
     /// What carries the messages of each rank; all ranks call this together.
     ///
     /// # Errors

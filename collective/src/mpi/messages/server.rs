@@ -85,18 +85,21 @@ impl MessageServer {
         is_near: impl Fn(usize) -> bool,
     ) -> MessageServer {
         let words_max = Push::words_max(shape.nodes, shape.leaves);
-        let cut = |rank| Cut::new(shape.floats(), is_near(rank));
-        let with_words = if exposed.is_some() { 0 } else { cut(0).with_words() };
-        let mail = |&rank: &usize| Mail {
-            cut: cut(rank),
-            order: Letter::new(1, with_words),
-            offered: 0,
-            sends: Requests::default(),
-            words: Letter::new(words_max, with_words),
-            words_receive: Requests::default(),
-            nodes: 0,
-            receives: Requests::default(),
-            stage: Stage::Complete,
+        let is_exposed = exposed.is_some();
+        let mail = |&rank: &usize| {
+            let cut = Cut::new(shape.floats(), is_near(rank));
+            let with_words = if is_exposed { 0 } else { cut.with_words() };
+            Mail {
+                cut,
+                order: Letter::new(1, with_words),
+                offered: 0,
+                sends: Requests::default(),
+                words: Letter::new(words_max, with_words),
+                words_receive: Requests::default(),
+                nodes: 0,
+                receives: Requests::default(),
+                stage: Stage::Complete,
+            }
         };
         MessageServer {
             comm,
