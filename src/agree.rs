@@ -19,15 +19,19 @@ pub struct Facts {
     back_ends: Vec<String>,
     /// The one that `MUSTER_KERNELS` names there.
     forced: Option<String>,
+    /// Whether the training pays by tiles; see [`crate::pass::Way::pays_by_tiles`].
+    by_tiles: bool,
 }
 
 impl Facts {
-    /// Those of this process: what it would train, of which its arithmetic is still open, and whatever else has to be the same.
+    /// Those of this process: what it would train, of which its arithmetic is still open, whether that [pays by
+    /// tiles](crate::pass::Way::pays_by_tiles), and whatever else has to be the same.
     ///
     /// # Errors
     /// If `MUSTER_KERNELS` names kernels that do not run here.
     pub fn here(
         identity: &Identity,
+        by_tiles: bool,
         others: impl IntoIterator<Item = (&'static str, String)>,
     ) -> Result<Facts, muster_kernels::Error> {
         let forced = std::env::var_os(FORCE).is_some();
@@ -38,6 +42,7 @@ impl Facts {
             options: options.chain(identity.fields()).collect(),
             back_ends: back_ends.collect(),
             forced: forced.then_some(selected),
+            by_tiles,
         })
     }
 }
@@ -109,7 +114,9 @@ fn kernels(facts: &[Facts]) -> Result<&str, Error> {
     let forced: Vec<(usize, &String)> =
         facts.iter().enumerate().filter_map(|(rank, facts)| Some((rank, facts.forced.as_ref()?))).collect();
     let Some(&(first, name)) = forced.first() else {
-        let is_automatic = |name: &str| name.parse().is_ok_and(Backend::is_automatic);
+        let by_tiles = facts.iter().all(|facts| facts.by_tiles);
+        let is_automatic =
+            |name: &str| name.parse().is_ok_and(|backend: Backend| backend.is_automatic(by_tiles));
         let mut fastest_first = facts[0].back_ends.iter().rev().filter(|name| is_automatic(name));
         let best = fastest_first.find(|name| lacking(facts, name).is_empty());
         return Ok(best.expect("one of them is portable"));
@@ -144,6 +151,7 @@ mod tests {
             options: vec![("seed".into(), "1".into()), ("learning_rate".into(), rate.into())],
             back_ends: back_ends.iter().map(|&name| name.into()).collect(),
             forced: forced.map(Into::into),
+            by_tiles: false,
         }
     }
 
@@ -172,6 +180,16 @@ mod tests {
         let error = kernels(&[facts("", &every, Some("amx")), facts("", &every[..3], None)]).unwrap_err();
         let expected = "MUSTER_KERNELS is amx on rank 0, but these kernels do not run on rank 1";
         assert!(error.to_string().contains(expected), "{error}");
+    }
+
+    #[test]
+    fn tiles_are_taken_unasked_where_they_pay_and_all_have_them() {
+        let every = ["wide", "avx2", "avx512", "amx"];
+        let paying = |back_ends| Facts { by_tiles: true, ..facts("", back_ends, None) };
+        assert_eq!(kernels(&[paying(&every), paying(&every)]).unwrap(), "amx");
+        assert_eq!(kernels(&[paying(&every), paying(&every[..3])]).unwrap(), "avx512");
+        let forced = Facts { by_tiles: true, ..facts("", &every, Some("avx2")) };
+        assert_eq!(kernels(&[paying(&every), forced]).unwrap(), "avx2");
     }
 
     #[test]

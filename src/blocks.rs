@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use rayon::prelude::*;
 
 use crate::batch::BLOCK;
-use crate::dataset::{Content, Dataset, Feature, Hasher, Kind};
+use crate::dataset::{Content, Dataset, Density, Feature, Hasher, Kind};
 use crate::error::{Error, Result};
 use crate::format::{Element, Rows, idx};
 use crate::parts::source::{PartPosition, Source};
@@ -74,8 +74,7 @@ impl Blocks {
         let (path, shelf) = (path.to_owned(), Shelf::default());
         let mut blocks =
             Blocks { path, source, blocks, records, scale, content, kind: Kind::F32, pool, shelf };
-        blocks.kind = blocks.read_range(0..records.min(BLOCK))?.kind();
-        blocks.content = blocks.pool.install(|| blocks.digest())?;
+        (blocks.content, blocks.kind) = blocks.pool.install(|| blocks.survey())?;
         Ok(blocks)
     }
 
@@ -111,7 +110,7 @@ impl Blocks {
         &self.content
     }
 
-    /// As [`Dataset::kind`], by the first records.
+    /// As [`Dataset::kind`].
     pub fn kind(&self) -> Kind {
         self.kind
     }
@@ -185,20 +184,26 @@ impl Blocks {
         Ok(())
     }
 
-    /// Reads everything, the next records while the digest of the last ones is taken.
-    fn digest(&self) -> Result<Content> {
+    /// Reads everything, the next records while the digest of the last ones is taken and their zeros are counted.
+    fn survey(&self) -> Result<(Content, Kind)> {
         let element = if self.scale.is_some() { idx::Element::U8 } else { idx::Element::F32 };
         let mut hasher = Hasher::new(element, self.records, self.shape(), self.classes());
+        let mut density = Density::new(self.records);
+        let mut add = |records: &Dataset| {
+            hasher.add(records);
+            density.add(records);
+        };
         let read = |first: usize| self.read_range(first..self.records.min(first + BLOCKS_AT_ONCE * BLOCK));
         let mut records = read(0)?;
         let mut done = records.len();
         while done < self.records {
-            let (next, ()) = rayon::join(|| read(done), || hasher.add(&records));
+            let (next, ()) = rayon::join(|| read(done), || add(&records));
             records = next?;
             done += records.len();
         }
-        hasher.add(&records);
-        Ok(hasher.finish())
+        add(&records);
+        let kind = self.scale.map_or(Kind::F32, |scale| Kind::U8 { scale, density: density.percent() });
+        Ok((hasher.finish(), kind))
     }
 }
 

@@ -18,20 +18,24 @@ pub struct Facts {
     pub content: Content,
     /// Whether features are bytes.
     pub is_bytes: bool,
-    /// Whether so many of the bytes are 0 that it pays to leave these out.
-    pub is_sparse: bool,
+    /// Per cent of the bytes that are not 0, as [`Kind`] has it; 0 where nobody knows.
+    pub density: u8,
 }
 
 impl Facts {
     /// Those of records that others get step by step.
     pub fn of(records: &Records) -> Facts {
+        let density = match records.kind() {
+            Kind::U8 { density, .. } => Some(density),
+            Kind::F32 => None,
+        };
         Facts {
             records: records.len(),
             shape: records.shape().to_vec(),
             classes: records.classes(),
             content: *records.content(),
-            is_bytes: matches!(records.kind(), Kind::U8 { .. }),
-            is_sparse: matches!(records.kind(), Kind::U8 { is_sparse: true, .. }),
+            is_bytes: density.is_some(),
+            density: density.unwrap_or(0),
         }
     }
 }
@@ -53,4 +57,22 @@ pub trait Feed: Sync {
     /// # Errors
     /// If that cannot be said any more.
     fn finish(&self, worker: usize) -> Result<(), Error>;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::dataset::Features;
+    use std::path::Path;
+
+    #[test]
+    fn records_are_of_the_same_kind_wherever_they_come_from() {
+        let bytes = vec![1; 30].into_iter().chain(vec![0; 70]).collect::<Vec<u8>>();
+        let bytes = Features::U8 { bytes: bytes.into(), scale: 0.5 };
+        for features in [bytes, Features::F32(vec![1.0; 100])] {
+            let data = Dataset::from_features(Path::new("data"), features, &[10], 3).unwrap();
+            let records = Records::from(data.with_labels(Path::new("data"), vec![0; 10]).unwrap());
+            assert_eq!(Records::fed(Path::new("feed"), Facts::of(&records), 0.5).kind(), records.kind());
+        }
+    }
 }

@@ -53,7 +53,7 @@ impl Records {
 
     /// Records that a feed brings, where `facts` are known of all of them. `path` names them in messages; a byte stands for `byte * scale`.
     pub fn fed(path: &Path, facts: Facts, scale: f32) -> Records {
-        let kind = if facts.is_bytes { Kind::U8 { scale, is_sparse: facts.is_sparse } } else { Kind::F32 };
+        let kind = if facts.is_bytes { Kind::U8 { scale, density: facts.density } } else { Kind::F32 };
         Records::Fed { path: path.to_owned(), facts, kind }
     }
 

@@ -8,6 +8,7 @@ mod model;
 #[cfg(target_arch = "x86_64")]
 mod permission;
 pub(crate) mod planes;
+mod trial;
 
 #[cfg(target_arch = "x86_64")]
 pub(crate) use instructions::Amx;

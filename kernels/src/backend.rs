@@ -55,9 +55,10 @@ impl Backend {
         }
     }
 
-    /// Whether it is taken where nobody asks for it. `amx` is not: it has run on an emulated CPU alone.
-    pub fn is_automatic(self) -> bool {
-        self != Backend::Amx
+    /// Whether it is taken where nobody asks for it: `amx`, which has an arithmetic of its own, only for a training to which `bytes` are
+    /// much, on whose kernels all of its ranks agree.
+    pub fn is_automatic(self, bytes: bool) -> bool {
+        bytes || self != Backend::Amx
     }
 
     /// Whether this CPU, operating system and build can run it.
@@ -89,14 +90,22 @@ impl FromStr for Backend {
 }
 
 impl Kernels {
-    /// The process's kernels, chosen at the first call: the fastest back end that runs here and is [automatic](Backend::is_automatic), or the
-    /// one that the environment variable `MUSTER_KERNELS` (`wide`, `avx2`, `avx512`, `amx`) names.
+    /// The process's kernels, chosen at the first call: the fastest back end that runs here and is [automatic](Backend::is_automatic) for
+    /// whatever is computed, or the one that the environment variable `MUSTER_KERNELS` (`wide`, `avx2`, `avx512`, `amx`) names.
     ///
     /// # Errors
     /// If `MUSTER_KERNELS` is no back end's name or names one that this CPU lacks.
     pub fn select() -> Result<&'static Kernels, Error> {
         static SELECTED: OnceLock<Result<&'static Kernels, Error>> = OnceLock::new();
-        SELECTED.get_or_init(|| forced(std::env::var_os(FORCE))).clone()
+        SELECTED.get_or_init(|| forced(std::env::var_os(FORCE), false)).clone()
+    }
+
+    /// The same for a training to which products of bytes are much.
+    ///
+    /// # Errors
+    /// As of [`Kernels::select`].
+    pub fn select_for_bytes() -> Result<&'static Kernels, Error> {
+        forced(std::env::var_os(FORCE), true)
     }
 
     /// The kernels of one back end; `None` where it does not run.
@@ -110,18 +119,18 @@ impl Kernels {
 #[doc(hidden)]
 pub fn with_modelled_tiles() -> &'static Kernels {
     static MODELLED: OnceLock<Kernels> = OnceLock::new();
-    MODELLED.get_or_init(|| table::modelled(best().table))
+    MODELLED.get_or_init(|| table::modelled(best(false).table))
 }
 
 /// The fastest kernels that run here and are automatic.
-fn best() -> &'static Kernels {
-    let best = Backend::ALL.into_iter().rev().filter(|b| b.is_automatic()).find_map(Kernels::of);
+fn best(bytes: bool) -> &'static Kernels {
+    let best = Backend::ALL.into_iter().rev().filter(|b| b.is_automatic(bytes)).find_map(Kernels::of);
     best.expect("wide runs everywhere")
 }
 
 /// The table that `name` asks for; without one the best.
-fn forced(name: Option<std::ffi::OsString>) -> Result<&'static Kernels, Error> {
-    let Some(name) = name else { return Ok(best()) };
+fn forced(name: Option<std::ffi::OsString>, bytes: bool) -> Result<&'static Kernels, Error> {
+    let Some(name) = name else { return Ok(best(bytes)) };
     let backend: Backend = name.to_string_lossy().parse()?;
     table::of(backend).map_err(|missing| Error::Unsupported { backend, missing })
 }
@@ -141,7 +150,7 @@ mod tests {
         for backend in Backend::ALL {
             if let Some(kernels) = Kernels::of(backend) {
                 assert_eq!(kernels.backend(), backend);
-                assert_eq!(forced(Some(backend.name().into())).unwrap().backend(), backend);
+                assert_eq!(forced(Some(backend.name().into()), true).unwrap().backend(), backend);
             }
         }
         assert!(Backend::Wide.is_available());
@@ -149,13 +158,15 @@ mod tests {
 
     #[test]
     fn the_fastest_available_is_the_default() {
-        let best = Backend::ALL.into_iter().rev().find(|b| b.is_available() && b.is_automatic()).unwrap();
-        assert_eq!(forced(None).unwrap().backend(), best);
+        let mut fastest_first = Backend::ALL.into_iter().rev().filter(|b| b.is_available());
+        assert_eq!(forced(None, true).unwrap().backend(), fastest_first.clone().next().unwrap());
+        let without_tiles = fastest_first.find(|&b| b != Backend::Amx).unwrap();
+        assert_eq!(forced(None, false).unwrap().backend(), without_tiles);
     }
 
     #[test]
     fn an_unknown_name_is_answered_with_what_this_cpu_has() {
-        let message = forced(Some("mmx".into())).err().unwrap().to_string();
+        let message = forced(Some("mmx".into()), false).err().unwrap().to_string();
         assert!(
             message.contains("\"mmx\"") && message.contains("wide") && message.contains(FORCE),
             "{message}"
@@ -165,7 +176,7 @@ mod tests {
     #[test]
     fn whoever_forces_what_is_not_there_is_told_what_is_missing() {
         for backend in Backend::ALL.into_iter().filter(|backend| !backend.is_available()) {
-            let message = forced(Some(backend.name().into())).err().unwrap().to_string();
+            let message = forced(Some(backend.name().into()), false).err().unwrap().to_string();
             let begin = format!("kernels \"{backend}\" do not run here: ");
             let missing = message.strip_prefix(&begin).unwrap_or_else(|| panic!("{message}"));
             assert!(

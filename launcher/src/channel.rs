@@ -17,7 +17,7 @@ use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
 /// The protocol's name and version; another version is another magic.
-const MAGIC: [u8; 8] = *b"muster\x00\x03";
+const MAGIC: [u8; 8] = *b"muster\x00\x04";
 /// A handshake takes a round trip or two; who has not finished it by then is dropped.
 pub const HANDSHAKE_MAX: Duration = Duration::from_secs(5);
 /// Room for the first bytes of a frame.

@@ -113,6 +113,7 @@ impl Place {
             }
         }
         assert_eq!(records.content(), self.records_in_memory().content());
+        assert_eq!(records.kind(), self.records_in_memory().kind());
     }
 }
 

@@ -132,7 +132,7 @@ pub(crate) fn sparse_bytes() -> Records {
     let labels = (0..100).map(|i| i % 3).collect();
     let data = Dataset::from_features(Path::new("bytes"), features, &[20], 3).unwrap();
     let data = data.with_labels(Path::new("bytes"), labels).unwrap();
-    assert!(matches!(data.kind(), Kind::U8 { is_sparse: true, .. }));
+    assert!(matches!(data.kind(), Kind::U8 { density: 30..=50, .. }));
     data.into()
 }
 

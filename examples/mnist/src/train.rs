@@ -19,6 +19,7 @@ use muster::conductor::{Conductor, End, Event};
 use muster::evaluator::Evaluator;
 use muster::metrics::{self, REPORT_FILE, Recorder};
 use muster::mistakes::{self, Mistakes};
+use muster::pass::Way;
 use muster::records::Records;
 use muster::report::{KernelsUsed, Report, Results};
 use muster::storage::path::Location;
@@ -147,7 +148,11 @@ fn agree(
     material: &Result<Material>,
     digests: &Digests,
 ) -> Result<&'static Kernels> {
-    let Some(world) = world else { return Ok(Kernels::select()?) };
+    let by_tiles = |material: &Material| Way::pays_by_tiles(&material.model, material.train.kind());
+    let Some(world) = world else {
+        let by_tiles = material.as_ref().is_ok_and(by_tiles);
+        return Ok(if by_tiles { Kernels::select_for_bytes()? } else { Kernels::select()? });
+    };
     let facts = |material: &Material| {
         let identity = Identity {
             widths: material.model.widths(),
@@ -164,7 +169,7 @@ fn agree(
             ("--fabric", format!("{:?}", options.cluster.fabric.required().collect::<Vec<_>>())),
             ("--step-timeout", options.cluster.step_timeout.to_string()),
         ];
-        Facts::here(&identity, others).map_err(|error| error.to_string())
+        Facts::here(&identity, by_tiles(material), others).map_err(|error| error.to_string())
     };
     let own = material.as_ref().map_err(|error| format!("{error:#}")).and_then(facts);
     Ok(muster::agree::agree(world, own)?)

@@ -109,23 +109,8 @@ impl Tiles for Amx {
 mod tests {
     use super::*;
     use crate::amx::Model;
+    use crate::amx::trial::products;
     use crate::{Backend, Kernels};
-
-    /// Two products of `tiles`, added up in register `SUM`.
-    fn products<const SUM: usize, const LEFT: usize, const RIGHT: usize>(
-        mut registers: impl Tiles,
-        tiles: &[Tile; 4],
-    ) -> [[u32; 2 * SIDE]; SIDE] {
-        let mut sums = [[0.0; 2 * SIDE]; SIDE];
-        registers.zero::<SUM>();
-        for [left, right] in tiles.as_chunks().0 {
-            registers.load::<LEFT>(left);
-            registers.load::<RIGHT>(right);
-            registers.multiply::<SUM, LEFT, RIGHT>();
-        }
-        registers.store::<SUM>(&mut sums, SIDE);
-        sums.map(|row| row.map(f32::to_bits))
-    }
 
     /// Listed as not on this machine where it is not.
     #[test]

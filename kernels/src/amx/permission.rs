@@ -1,10 +1,12 @@
-//! Whether this process may use the registers: the CPU, the operating system, and Linux, which has to be asked.
-#![allow(unsafe_code)] // Reads a control register, calls the kernel.
+//! Whether this process may use the registers: the CPU, the operating system, and Linux, which has to be asked; and whether they pass a trial.
+#![allow(unsafe_code)] // Reads a control register, calls the kernel, tries the registers.
 
 use std::arch::x86_64::{__cpuid_count, _xgetbv};
 use std::sync::OnceLock;
 
-/// What is missing for AMX with bf16; nothing where it may be used. The first call asks Linux for permission.
+use super::{Amx, trial};
+
+/// What is missing for AMX with bf16; nothing where it may be used. The first call asks Linux for permission and tries the registers.
 ///
 /// # Safety
 /// The CPU must have AVX, and with it XGETBV.
@@ -25,8 +27,15 @@ pub(crate) unsafe fn missing() -> Option<String> {
     if unsafe { kept_state() } & TILE_STATE != TILE_STATE {
         return Some("the operating system does not keep the tiles of a thread".to_owned());
     }
-    static REFUSED: OnceLock<Option<String>> = OnceLock::new();
-    REFUSED.get_or_init(refused).clone()
+    static UNUSABLE: OnceLock<Option<String>> = OnceLock::new();
+    UNUSABLE.get_or_init(|| refused().or_else(failed)).clone()
+}
+
+/// What the trial has shown, of a CPU that has the instructions in a process that may use them.
+fn failed() -> Option<String> {
+    // SAFETY: so it is where `missing` has come to this.
+    let is_passed = trial::is_passed(unsafe { Amx::new() });
+    (!is_passed).then(|| "the CPU's tiles add up otherwise than the manual of TDPBF16PS says".to_owned())
 }
 
 /// XCR0.

@@ -49,7 +49,7 @@ impl Supply {
                 classes: spec.classes,
                 content: Content { features_sha256: [0; 32], labels_sha256: Some([0; 32]) },
                 is_bytes: spec.is_bytes,
-                is_sparse: spec.is_bytes,
+                density: 0,
             },
         };
         Ok(Supply { spec: spec.clone(), storage, facts, records })
