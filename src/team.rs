@@ -52,6 +52,10 @@ impl Barrier {
             rested: (0..members).map(|_| AtomicBool::new(false)).collect(),
         }
     }
+
+    fn check(&self) {
+        assert!(!self.broken.load(Ordering::Acquire), "another thread of this team has panicked");
+    }
 }
 
 /// One thread of a team.
@@ -137,7 +141,7 @@ impl Member<'_> {
         }
         let mut patience = Patience::default();
         while barrier.generation.get() == generation {
-            self.check();
+            barrier.check();
             patience.pause();
         }
         self.yielded.set(self.yielded.get() + patience.yielded());
@@ -190,7 +194,7 @@ impl Member<'_> {
     fn rest(&self) -> Option<u64> {
         let barrier = self.barrier;
         let is_over = || {
-            self.check();
+            barrier.check();
             barrier.is_over.load(Ordering::Acquire)
         };
         let mut rest = barrier.rest;
@@ -215,10 +219,6 @@ impl Member<'_> {
             patience.pause();
         }
         None
-    }
-
-    fn check(&self) {
-        assert!(!self.barrier.broken.load(Ordering::Acquire), "another thread of this team has panicked");
     }
 }
 

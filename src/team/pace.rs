@@ -2,6 +2,7 @@
 
 use super::Member;
 use std::hint::spin_loop;
+use std::thread;
 use std::time::{Duration, Instant};
 
 /// Time that is lost counts from here on: less than a scheduler lets another process run, more than it takes to serve an interrupt.
@@ -89,9 +90,22 @@ impl Rest {
     #[cfg(test)]
     pub const SHORT: Rest = Rest { sleep: Duration::from_micros(10), look: Duration::ZERO };
 
+    /// Whether there is a core that nobody uses. It stops looking when `is_over`.
+    pub(super) fn finds_core(&self, is_over: impl Fn() -> bool + Send) -> bool {
+        thread::scope(|scope| {
+            // Another thread, since none may take back that it steps behind all others, who lose nothing to it.
+            let look = || {
+                step_back();
+                self.is_alone(is_over)
+            };
+            let Ok(looking) = thread::Builder::new().spawn_scoped(scope, look) else { return false };
+            looking.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        })
+    }
+
     /// Whether this thread has a core for itself: it keeps it busy for a while and looks for gaps in which it did not run. It stops at the
     /// first of them, and when `is_over`.
-    pub(super) fn finds_core(&self, is_over: impl Fn() -> bool) -> bool {
+    fn is_alone(&self, is_over: impl Fn() -> bool) -> bool {
         let begin = Instant::now();
         let mut last = begin;
         while last - begin < self.look && !is_over() {
@@ -108,6 +122,18 @@ impl Rest {
     /// There was no core: the next sleep is twice as long.
     pub(super) fn lengthen(&mut self) {
         self.sleep = (2 * self.sleep).min(SLEEP_MAX);
+    }
+}
+
+/// From now on the calling thread runs where no other wants to.
+fn step_back() {
+    // Elsewhere this would be the priority of all threads.
+    #[cfg(target_os = "linux")]
+    {
+        /// The least of all priorities.
+        const NICEST: i32 = 19;
+        // At worst it looks like any other thread.
+        _ = rustix::process::setpriority_process(None, NICEST);
     }
 }
 
@@ -165,6 +191,19 @@ mod tests {
         assert!(rest.finds_core(|| true), "it is no more to be found");
         (0..9).for_each(|_| rest.lengthen());
         assert_eq!(rest.sleep, SLEEP_MAX);
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn whoever_looks_steps_behind_all_others_and_the_member_does_not() {
+        let priority = || rustix::process::getpriority_process(None).unwrap();
+        let (before, looking) = (priority(), std::sync::Mutex::new(None));
+        let is_over = || {
+            *looking.lock().unwrap() = Some(priority());
+            true
+        };
+        Rest::USUAL.finds_core(is_over);
+        assert_eq!((looking.into_inner().unwrap(), priority()), (Some(19), before));
     }
 
     #[test]
