@@ -13,7 +13,7 @@ mod workspace;
 
 use crate::table::Kernels;
 pub(crate) use blocks::Buffers;
-pub(crate) use micro::{Panel, multiply_panel, tile_width};
+pub(crate) use micro::{Panel, multiply_panel, tile_height, tile_width};
 pub(crate) use pack::pack_panel;
 pub(crate) use product::{Product, View};
 pub(crate) use tiled::{COLUMNS, STEPS, multiply as multiply_by_tiles};
@@ -78,7 +78,10 @@ fn scale_rows(c: &mut [f32], n: usize, ldc: usize, beta: f32) {
 mod tests {
     use proptest::prelude::*;
 
-    use super::blocks::{COPY_MUCH_ROWS, COPY_RIGHT_ROWS, CROWDED_LEFT, CROWDED_RIGHT, KC, MC, MUCH, NC};
+    use super::blocks::{
+        COPY_MUCH_ROWS, COPY_RIGHT_ROWS, CROWDED_LEFT_ACROSS, CROWDED_LEFT_ALONG, CROWDED_RIGHT, KC, MC,
+        MUCH, NC,
+    };
     use super::tiled as tiles;
     use super::*;
     use crate::naive;
@@ -151,14 +154,16 @@ mod tests {
             check(all(), form, [COPY_RIGHT_ROWS, 257, 40], 0, -0.5, 3);
             check(all(), form, [COPY_MUCH_ROWS, MUCH / 300 + 1, 300], 0, 1.0, 3);
             // Of A stored transposed, and as it is.
-            check(all(), form, [CROWDED_LEFT, 32, 40], 0, 0.0, 4);
-            check(all(), form, [MC + 8, 33, CROWDED_LEFT], 0, 1.0, 4);
+            check(all(), form, [CROWDED_LEFT_ACROSS, 32, 40], 0, 0.0, 4);
+            check(all(), form, [MC + 8, 33, CROWDED_LEFT_ALONG], 0, 1.0, 4);
             check(all(), form, [10, CROWDED_RIGHT, 40], 0, 0.0, 4);
             // C is so large that it is computed tile by tile along its rows.
             check(all(), form, [MUCH / 520 + 1, 520, 3], 1, 1.0, 5);
             check(all(), form, [MUCH / 1030 + 1, NC + 6, 2], 0, 0.0, 5);
-            // Narrow panels whose last rows alone are copied, or all.
+            // Narrow panels whose last rows alone are copied, of the last block of the chain, or all.
             check(all(), form, [30, 10, 50], 0, 1.0, 5);
+            check(all(), form, [3, 1, KC + 2], 0, 0.0, 5);
+            check(all(), form, [3, 4, KC + 40], 0, 0.0, 5);
             check(all(), form, [30, 1, 12], 0, 0.0, 5);
             check(tiled(), form, [35, 40, 2 * tiles::KC + 3], 1, -0.5, 5);
             check(tiled(), form, [tiles::MC + 1, 3, 5], 0, 1.0, 6);

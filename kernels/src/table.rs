@@ -227,6 +227,7 @@ table! {
     fn sparse_tn::matmul_tn_by_columns(product: &ByColumns<'_>, c: &mut [f32]);
     fn sparse_tn::matmul_tn_by_rows(product: &ByRows<'_>, width: usize, partial: &mut [f32]);
     fn matmul::tile_width() -> usize;
+    fn matmul::tile_height() -> usize;
     fn matmul::pack_panel(view: matmul::View, n: usize, k: usize, width: usize, to: &mut [f32]);
     fn matmul::multiply_panel(panel: &matmul::Panel<'_>, rows: usize);
     fn sums::bias_gradient(d: &[f32], leaves: &[usize], width: usize, db: &mut [f32]);

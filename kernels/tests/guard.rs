@@ -87,12 +87,14 @@ fn products_with_strides() {
         for form in [Form::NN, Form::TN, Form::NT] {
             for ((m, n), k) in pairs().flat_map(|pair| [(pair, 0), (pair, 1), (pair, 33)]).chain([
                 ((3, 5), 400),
+                // Several blocks of the chain, read where they lie.
+                ((3, 1), 1030),
                 ((200, 257), 33),
                 ((8, 600), 30),
                 ((35, 300), 70),
-                // Rows of A that are copied, because they are 1024 floats apart.
+                // Rows of A that are copied, because they are 1024 floats apart, or 512.
                 ((20, 40), 1023),
-                ((1023, 32), 5),
+                ((511, 32), 5),
             ]) {
                 let (a_rows, a_cols) = if form == Form::TN { (k, m) } else { (m, k) };
                 let (b_rows, b_cols) = if form == Form::NT { (n, k) } else { (k, n) };

@@ -4,9 +4,9 @@
 use std::cell::RefCell;
 use std::ops::Range;
 
-use super::micro::{Panel, Scratch};
-use super::pack::{self, Buffer};
-use super::product::Product;
+use super::micro::{Left, Panel, Part, Scratch};
+use super::pack::Buffer;
+use super::product::{Product, View};
 use super::tiled::TileBuffers;
 use crate::prefetch::Ahead;
 use crate::simd::LANES;
@@ -26,8 +26,9 @@ pub(super) const KC: usize = 1024;
 /// a Zen 4, times as fast: 3000×3000×100 1.17, 3000×1000×10 1.9, 2000×2000×64 1.3, 1000×784×128 1.09, 512³ to 2048³ 1.01 to 1.02,
 /// TN 1500³ 1.02. Two tiles gain a third to half of that; with less of C, 300×784×10 loses a fifth.
 pub(super) const MC: usize = 112;
-/// Longest block of the chain where there are at most `MC` rows: a block of the right operand is used once, and sooner after it was copied.
-/// 100×3000×3000 reaches 67 % with it, 63 without; 100×1000×784 83 and 82, and 100×128×784, which is not copied, loses nothing.
+/// Longest block of the chain where there are at most `MC` rows, and more than one panel: a block of the right operand is used once, and sooner
+/// after it was copied. 100×3000×3000 reaches 67 % with it, 63 without; 100×1000×784 83 and 82, and 100×128×784, which is not copied, loses
+/// nothing. 100×10×784, of which C is written and read again through masks, loses 4 %.
 const KC_OF_FEW: usize = 512;
 /// Rows from which on a panel is worth copying: each of them reads it once. With 100 rows 100×128×784 reaches 88 % with copies, 91 without.
 pub(super) const COPY_RIGHT_ROWS: usize = 192;
@@ -38,9 +39,13 @@ pub(super) const MUCH: usize = 256 << 10;
 /// Rows of the right operand that are copied at a time.
 const BAND: usize = 8;
 /// Rows that are a multiple of so many floats apart all lie in one of the 64 sets of the first-level cache, which holds 8 or 12 lines, but a tile
-/// reads 14 rows of the left operand by turns: without a copy NN 1024³ reaches 76 % instead of 88. With 512 they lie in two sets, and a copy
-/// costs 3. What a copy is used for besides, fewer pages, does not pay: 3000³ in the form NN reaches 82 % with copies, 90 without.
-pub(super) const CROWDED_LEFT: usize = 1024;
+/// reads 14 rows of a left operand that is stored along the chain by turns: without a copy NN 1024³ reaches 76 % instead of 88. With 512 they
+/// lie in two sets, and a copy costs 2. What a copy is used for besides, fewer pages, does not pay: 3000³ in the form NN reaches 82 % with
+/// copies, 90 without.
+pub(super) const CROWDED_LEFT_ALONG: usize = 1024;
+/// The same where it is stored across the chain, and the next tile needs what is left of each line: a copy makes TN 512³ 1.06 times as fast,
+/// 512×64×512 1.2; TN 1000³ loses 7 % by one.
+pub(super) const CROWDED_LEFT_ACROSS: usize = 512;
 /// The same of the right operand, of which a panel lies in the second-level cache.
 pub(super) const CROWDED_RIGHT: usize = 512;
 /// Rows of the tallest tile of all back ends.
@@ -66,7 +71,8 @@ pub(super) fn multiply(table: &Table, product: &Product<'_>, buffers: &mut Buffe
     let width = table.tile_width();
     // LOOP 5 cuts the columns, LOOP 4 the chain.
     for jc in spans(product.n, NC, width) {
-        for pc in spans(product.k, if product.m <= MC { KC_OF_FEW } else { KC }, 1) {
+        let kc = if product.m <= MC && product.n > LANES { KC_OF_FEW } else { KC };
+        for pc in spans(product.k, kc, 1) {
             let beta = if pc.start == 0 { product.beta } else { 1.0 };
             block(table, product, buffers, jc.clone(), pc, beta);
         }
@@ -87,7 +93,8 @@ fn block(
     let right = right.from(jc.start, pc.start);
     let Buffers { left: left_buffer, right: right_buffer, scratch, .. } = buffers;
     let panels = right_buffer.get(n.next_multiple_of(width) * k);
-    let copies_left = left.ld.is_multiple_of(CROWDED_LEFT);
+    let copies_left =
+        left.ld.is_multiple_of(if left.along_k { CROWDED_LEFT_ALONG } else { CROWDED_LEFT_ACROSS });
     let copies_right = right.along_k
         || m >= COPY_RIGHT_ROWS
         || m >= COPY_MUCH_ROWS && n * k >= MUCH
@@ -109,11 +116,14 @@ fn block(
     let is_large = m * product.n >= MUCH;
     // LOOP 3 cuts the rows.
     for ic in heights(m, if is_large { TALLEST } else { MC }) {
-        let mut left = left.from(ic.start, pc.start);
+        let mut left = Left { view: left.from(ic.start, pc.start), next: None };
         if copies_left {
-            let copy = left_buffer.get(pack::copy_len(left.along_k, ic.len(), k));
-            // SAFETY: the block lies within the product.
-            left = unsafe { pack::copy(left, ic.len(), k, copy) };
+            let tiles = heights(ic.len(), table.tile_height());
+            let copy = left_buffer.get(ic.len().div_ceil(table.tile_height()) * k * LANES);
+            for (tile, to) in tiles.zip(copy.chunks_exact_mut(k * LANES)) {
+                table.pack_panel(left.view.from(tile.start, 0), tile.len(), k, LANES, to);
+            }
+            left = Left { view: View::new(copy.as_ptr(), LANES, false), next: Some(k * LANES) };
         }
         // LOOP 2: one panel of the right operand at a time.
         for col in (0..n).step_by(width) {
@@ -132,23 +142,19 @@ fn block(
             }
             // Of a narrow panel whole vectors are read, too: only those of the last rows would go past the operand. With 14 rows 10 columns take
             // two thirds of the time that they take with a copy of all, with 30 rows a tenth less.
-            let in_place = if copies_right { 0 } else { k - (ld - cols).div_ceil(right.ld).min(k) };
+            let past_the_end = (pc.end + (ld - cols).div_ceil(right.ld)).saturating_sub(product.k);
+            let in_place = if copies_right { 0 } else { k.saturating_sub(past_the_end) };
             let copy = &mut panels[col * k..];
             // Just before its first use: then it is in the cache.
             if ic.start == 0 && (right.along_k || !copies_right) && in_place < k {
                 table.pack_panel(right.from(col, in_place), cols, k - in_place, ld, copy);
             }
-            let parts = [(0..in_place, right.element(col, 0), right.ld), (in_place..k, copy.as_ptr(), ld)];
-            for (part, right, right_ld) in parts {
-                if part.is_empty() {
-                    continue;
-                }
-                let beta = if part.start == 0 { beta } else { 1.0 };
-                let (left, k) = (left.from(0, part.start), part.len());
-                let ahead = &ahead;
-                let panel = Panel { left, right, right_ld, k, beta, c, cols, ahead, scratch };
-                table.multiply_panel(&panel, ic.len());
-            }
+            let right = [
+                Part { at: right.element(col, 0), ld: right.ld, k: in_place },
+                Part { at: copy.as_ptr(), ld, k: k - in_place },
+            ];
+            let panel = Panel { left, right, beta, c, cols, ahead: &ahead, scratch };
+            table.multiply_panel(&panel, ic.len());
         }
     }
 }

@@ -16,11 +16,9 @@ pub(super) type Scratch = [[f32; WIDTH_MAX]; LANES];
 
 /// A block of C as wide as one panel of the right operand.
 pub(crate) struct Panel<'a> {
-    pub(super) left: View,
-    /// `[k][ld]`, of which whole vectors are read.
-    pub(super) right: *const f32,
-    pub(super) right_ld: usize,
-    pub(super) k: usize,
+    pub(super) left: Left,
+    /// The right operand, its parts one after another along the chain.
+    pub(super) right: [Part; 2],
     /// Factor of what C holds; with 0 it is not read.
     pub(super) beta: f32,
     pub(super) c: Output,
@@ -31,10 +29,43 @@ pub(crate) struct Panel<'a> {
     pub(super) scratch: &'a std::cell::RefCell<Scratch>,
 }
 
+/// The left operand.
+#[derive(Clone, Copy)]
+pub(super) struct Left {
+    pub(super) view: View,
+    /// Floats from one tile to the next, where each has been copied to a place of its own.
+    pub(super) next: Option<usize>,
+}
+
+impl Left {
+    /// That of tile number `tile`, from row `first` on.
+    #[inline(always)]
+    fn tile(self, tile: usize, first: usize) -> View {
+        match self.next {
+            Some(next) => self.view.from(next * tile, 0),
+            None => self.view.from(first, 0),
+        }
+    }
+}
+
+/// Rows of a panel of the right operand: `[k][ld]`, of which whole vectors are read.
+#[derive(Clone, Copy)]
+pub(super) struct Part {
+    pub(super) at: *const f32,
+    pub(super) ld: usize,
+    pub(super) k: usize,
+}
+
 /// Columns of a tile, and of a panel of the right operand.
 #[inline(always)]
 pub(crate) fn tile_width<S: Simd>(_: S) -> usize {
     S::TILE_VECTORS * LANES
+}
+
+/// Most rows of a tile.
+#[inline(always)]
+pub(crate) fn tile_height<S: Simd>(_: S) -> usize {
+    S::TILE_ROWS
 }
 
 /// LOOP 1: over the tiles of the first `rows` rows of `panel`, of nearly equal heights.
@@ -43,7 +74,8 @@ pub(crate) fn multiply_panel<S: Simd>(s: S, panel: &Panel<'_>, rows: usize) {
     let width = if panel.cols > LANES { WIDTH_MAX } else { LANES };
     let is_direct = !panel.c.transposed && panel.cols == width;
     let scratch = &mut panel.scratch.borrow_mut();
-    for tile in heights(rows, S::TILE_ROWS) {
+    for (number, tile) in heights(rows, S::TILE_ROWS).enumerate() {
+        let left = panel.left.tile(number, tile.start);
         let (first, height) = (tile.start, tile.len());
         let c = panel.c.from(first, 0);
         // SAFETY: a panel has the rows that it is asked for, and the scratch has room for a tile.
@@ -59,7 +91,7 @@ pub(crate) fn multiply_panel<S: Simd>(s: S, panel: &Panel<'_>, rows: usize) {
             let (to, ld) =
                 if is_direct { (c.at, c.ld) } else { (scratch.as_flattened_mut().as_mut_ptr(), WIDTH_MAX) };
             // At one place: it is compiled there for all heights.
-            panel.tile(s, first, height, to, ld);
+            panel.tile(s, left, height, to, ld);
             if !is_direct {
                 scatter(s, scratch, height, panel.cols, c);
             }
@@ -68,13 +100,12 @@ pub(crate) fn multiply_panel<S: Simd>(s: S, panel: &Panel<'_>, rows: usize) {
 }
 
 impl Panel<'_> {
-    /// The tile of rows `first..first + height`, to `c`.
+    /// The tile of the first `height` rows of `left`, to `c`.
     ///
     /// # Safety
     /// The operands must have these rows, and nobody else may touch them in C.
     #[inline(always)]
-    unsafe fn tile<S: Simd>(&self, s: S, first: usize, height: usize, c: *mut f32, ldc: usize) {
-        let left = self.left.from(first, 0);
+    unsafe fn tile<S: Simd>(&self, s: S, left: View, height: usize, c: *mut f32, ldc: usize) {
         // SAFETY: the caller vouches for the rows.
         unsafe {
             if const { S::TILE_VECTORS == 2 } && self.cols > LANES {
@@ -107,8 +138,8 @@ impl<S: Simd, const N: usize, const ALONG_K: bool> Tile for Rows<'_, S, N, ALONG
     #[inline(always)]
     unsafe fn run<const MR: usize>(&self, first: usize) {
         let s = self.s;
-        let &Panel { right_ld, k, beta, ahead, .. } = self.panel;
-        // SAFETY: the caller vouches for the rows of C and of the left operand, and the panel is `k` deep and `N` vectors wide.
+        let &Panel { ref right, beta, ahead, .. } = self.panel;
+        // SAFETY: the caller vouches for the rows of C and of the left operand, and the parts of the panel are `N` vectors wide.
         unsafe {
             let c = self.c.add(first * self.ldc);
             let mut sum = [[s.splat(0.0); N]; MR];
@@ -123,26 +154,28 @@ impl<S: Simd, const N: usize, const ALONG_K: bool> Tile for Rows<'_, S, N, ALONG
             for r in 1..MR {
                 rows[r] = rows[r - 1].wrapping_add(self.left.ld);
             }
-            let mut right = self.panel.right;
             let mut done = 0;
-            while done < k {
-                ahead.ask();
-                let end = k.min(done.saturating_add(ahead.every));
-                for p in done..end {
-                    let mut y = [s.splat(0.0); N];
-                    for (v, y) in y.iter_mut().enumerate() {
-                        *y = load(s, right.add(v * LANES));
-                    }
-                    for (r, sum) in sum.iter_mut().enumerate() {
-                        let x = s.splat(if ALONG_K { *rows[r].add(p) } else { *row.add(r) });
-                        for (sum, &y) in sum.iter_mut().zip(&y) {
-                            *sum = s.mul_add(x, y, *sum);
+            for part in right {
+                let (mut right, last) = (part.at, done + part.k);
+                while done < last {
+                    ahead.ask();
+                    let end = last.min(done.saturating_add(ahead.every));
+                    for p in done..end {
+                        let mut y = [s.splat(0.0); N];
+                        for (v, y) in y.iter_mut().enumerate() {
+                            *y = load(s, right.add(v * LANES));
                         }
+                        for (r, sum) in sum.iter_mut().enumerate() {
+                            let x = s.splat(if ALONG_K { *rows[r].add(p) } else { *row.add(r) });
+                            for (sum, &y) in sum.iter_mut().zip(&y) {
+                                *sum = s.mul_add(x, y, *sum);
+                            }
+                        }
+                        right = right.wrapping_add(part.ld);
+                        row = row.wrapping_add(self.left.ld);
                     }
-                    right = right.wrapping_add(right_ld);
-                    row = row.wrapping_add(self.left.ld);
+                    done = end;
                 }
-                done = end;
             }
             store_block(s, sum, c, self.ldc);
         }

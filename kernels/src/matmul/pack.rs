@@ -2,7 +2,7 @@
 #![allow(unsafe_code)] // Views are pointers; `Product` has checked what lies behind them.
 
 use super::product::View;
-use crate::aligned::{Aligned, LINE};
+use crate::aligned::Aligned;
 use crate::simd::{LANES, Simd};
 
 /// Memory that is kept from product to product.
@@ -24,31 +24,6 @@ impl Buffer {
         }
         &mut self.0[..len]
     }
-}
-
-/// Distance of the rows of a copy: an odd number of cache lines, so that they lie in different sets of the cache.
-pub(super) const fn copy_stride(len: usize) -> usize {
-    ((len / LINE + 1) | 1) * LINE
-}
-
-/// Floats of a copy of `[m, k]`.
-pub(super) fn copy_len(along_k: bool, m: usize, k: usize) -> usize {
-    if along_k { m * copy_stride(k) } else { k * copy_stride(m) }
-}
-
-/// The elements `[m, k]` of `view` in rows that are [`copy_stride`] apart.
-///
-/// # Safety
-/// The view must hold them.
-pub(super) unsafe fn copy(view: View, m: usize, k: usize, to: &mut [f32]) -> View {
-    let (rows, len) = if view.along_k { (m, k) } else { (k, m) };
-    let ld = copy_stride(len);
-    for (i, to) in to.chunks_exact_mut(ld).enumerate().take(rows) {
-        let (x, p) = if view.along_k { (i, 0) } else { (0, i) };
-        // SAFETY: the caller vouches for the elements.
-        to[..len].copy_from_slice(unsafe { view.row(x, p, len) });
-    }
-    View::new(to.as_ptr(), ld, view.along_k)
 }
 
 /// The elements `[n, k]` of `view` as a panel `[k][width]`, `n` at most `width`; lanes past `n` become zero.
