@@ -8,11 +8,13 @@
 //! until it finds that it would have a core for itself.
 
 mod pace;
+mod scout;
 
 pub use pace::{Pace, Rest};
 
 use crate::batch::share;
 use muster_collective::wait::{Counter, Patience};
+use scout::Scout;
 use std::cell::Cell;
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -36,6 +38,7 @@ struct Barrier {
     /// How members rest, and those that have.
     rest: Rest,
     rested: Box<[AtomicBool]>,
+    scout: Scout,
 }
 
 impl Barrier {
@@ -50,7 +53,13 @@ impl Barrier {
             step: AtomicU64::new(0),
             rest,
             rested: (0..members).map(|_| AtomicBool::new(false)).collect(),
+            scout: Scout::default(),
         }
+    }
+
+    /// Whether there are no more steps, for one reason or another.
+    fn has_ended(&self) -> bool {
+        self.is_over.load(Ordering::Acquire) || self.broken.load(Ordering::Acquire)
     }
 
     fn check(&self) {
@@ -87,8 +96,13 @@ pub fn run_resting<T: Send>(threads: usize, rest: Rest, work: impl Fn(&Member) -
                 scope.spawn(move || work(&member))
             })
             .collect();
+        if threads > 1 {
+            let scout = scope.spawn(|| barrier.scout.work(rest.look, || barrier.has_ended()));
+            barrier.scout.is(scout.thread());
+        }
         let first = work(&member(0));
         barrier.is_over.store(true, Ordering::Release);
+        barrier.scout.wake();
         others.iter().for_each(|other| other.thread().unpark());
         let join = |thread: thread::ScopedJoinHandle<T>| {
             thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
@@ -203,7 +217,7 @@ impl Member<'_> {
             while !is_over() && Instant::now() < end {
                 thread::park_timeout(end.saturating_duration_since(Instant::now()));
             }
-            if rest.finds_core(is_over) {
+            if rest.look.is_zero() || barrier.scout.finds_core(is_over) || is_over() {
                 break;
             }
             rest.lengthen();
@@ -226,6 +240,7 @@ impl Drop for Member<'_> {
     fn drop(&mut self) {
         if thread::panicking() {
             self.barrier.broken.store(true, Ordering::Release);
+            self.barrier.scout.wake();
         }
     }
 }

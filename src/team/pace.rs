@@ -1,12 +1,10 @@
 //! When a team is better off smaller, and when it may grow again.
 
 use super::Member;
-use std::hint::spin_loop;
-use std::thread;
 use std::time::{Duration, Instant};
 
 /// Time that is lost counts from here on: less than a scheduler lets another process run, more than it takes to serve an interrupt.
-const LATE: Duration = Duration::from_micros(300);
+pub(super) const LATE: Duration = Duration::from_micros(300);
 /// Losing a larger share of the time than one of so many costs more than a second thread gains.
 const SHARE_OF_LOST: u32 = 4;
 /// By how much what is usual grows with every step, so that it follows what changes slowly.
@@ -77,63 +75,22 @@ impl Pace {
 /// How a member rests that is one too many.
 #[derive(Clone, Copy)]
 pub struct Rest {
-    /// How long it sleeps before it looks for a core.
+    /// How long it sleeps before the team's scout looks for a core.
     pub sleep: Duration,
-    /// How long it looks.
+    /// How long nobody else may want that core. With none it takes any.
     pub look: Duration,
 }
 
 impl Rest {
-    /// It looks for longer than a scheduler lets one of two threads run before the other.
+    /// The scout looks for longer than a scheduler lets it run where others want to.
     pub const USUAL: Rest = Rest { sleep: Duration::from_millis(100), look: Duration::from_millis(12) };
     /// It takes any core for its own.
     #[cfg(test)]
     pub const SHORT: Rest = Rest { sleep: Duration::from_micros(10), look: Duration::ZERO };
 
-    /// Whether there is a core that nobody uses. It stops looking when `is_over`.
-    pub(super) fn finds_core(&self, is_over: impl Fn() -> bool + Send) -> bool {
-        thread::scope(|scope| {
-            // Another thread, since none may take back that it steps behind all others, who lose nothing to it.
-            let look = || {
-                step_back();
-                self.is_alone(is_over)
-            };
-            let Ok(looking) = thread::Builder::new().spawn_scoped(scope, look) else { return false };
-            looking.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
-        })
-    }
-
-    /// Whether this thread has a core for itself: it keeps it busy for a while and looks for gaps in which it did not run. It stops at the
-    /// first of them, and when `is_over`.
-    fn is_alone(&self, is_over: impl Fn() -> bool) -> bool {
-        let begin = Instant::now();
-        let mut last = begin;
-        while last - begin < self.look && !is_over() {
-            spin_loop();
-            let now = Instant::now();
-            if now - last > LATE {
-                return false;
-            }
-            last = now;
-        }
-        true
-    }
-
     /// There was no core: the next sleep is twice as long.
     pub(super) fn lengthen(&mut self) {
         self.sleep = (2 * self.sleep).min(SLEEP_MAX);
-    }
-}
-
-/// From now on the calling thread runs where no other wants to.
-fn step_back() {
-    // Elsewhere this would be the priority of all threads.
-    #[cfg(target_os = "linux")]
-    {
-        /// The least of all priorities.
-        const NICEST: i32 = 19;
-        // At worst it looks like any other thread.
-        _ = rustix::process::setpriority_process(None, NICEST);
     }
 }
 
@@ -181,29 +138,10 @@ mod tests {
     }
 
     #[test]
-    fn who_finds_no_core_sleeps_longer_and_stops_looking_at_the_end() {
-        let mut rest = Rest { look: Duration::from_secs(600), ..Rest::USUAL };
-        let away = || {
-            std::thread::sleep(2 * LATE);
-            false
-        };
-        assert!(!rest.finds_core(away));
-        assert!(rest.finds_core(|| true), "it is no more to be found");
+    fn who_finds_no_core_sleeps_longer() {
+        let mut rest = Rest::USUAL;
         (0..9).for_each(|_| rest.lengthen());
         assert_eq!(rest.sleep, SLEEP_MAX);
-    }
-
-    #[cfg(target_os = "linux")]
-    #[test]
-    fn whoever_looks_steps_behind_all_others_and_the_member_does_not() {
-        let priority = || rustix::process::getpriority_process(None).unwrap();
-        let (before, looking) = (priority(), std::sync::Mutex::new(None));
-        let is_over = || {
-            *looking.lock().unwrap() = Some(priority());
-            true
-        };
-        Rest::USUAL.finds_core(is_over);
-        assert_eq!((looking.into_inner().unwrap(), priority()), (Some(19), before));
     }
 
     #[test]
