@@ -94,7 +94,7 @@ man: ## manual pages of muster and mnist into target/man, and completions for ba
 
 SOAK_MINUTES ?= 30
 SOAK_KILLS ?= 200
-soak: soak-mpi soak-fuzz soak-kills ## Open MPI 5 and srun; fuzzing; SOAK_KILLS (200) kills of ranks; kill and resume for SOAK_MINUTES (30)
+soak: soak-mpi soak-fuzz soak-kills ## Open MPI 5, srun and limits of minutes; fuzzing; SOAK_KILLS (200) kills of ranks; kill and resume for SOAK_MINUTES (30)
 	@end=$$(( $$(date +%s) + 60 * $(SOAK_MINUTES) )); rounds=0; \
 	while [ $$(date +%s) -lt $$end ]; do \
 		MUSTER_SOAK_ROUND=$$rounds $(CARGO) test -q -p muster-tests --test seams -- interruptions model_directory disks; \

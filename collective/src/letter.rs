@@ -12,25 +12,25 @@ const NEAR: usize = 64 * 1024;
 #[derive(Clone, Copy)]
 pub struct Cut {
     floats: usize,
-    piece: usize,
+    is_near: bool,
 }
 
 impl Cut {
     /// Of so many floats, between two ranks of one node or of two.
     pub fn new(floats: usize, is_near: bool) -> Cut {
-        Cut { floats, piece: if is_near { NEAR } else { FAR } }
+        Cut { floats, is_near }
     }
 
     /// How many go with words: all or none. Within a node a message costs less than the copies that would make two into one.
     pub fn with_words(self) -> usize {
-        if self.piece == FAR && self.floats <= FAR { self.floats } else { 0 }
+        if !self.is_near && self.floats <= FAR { self.floats } else { 0 }
     }
 
     /// The messages of the floats from `first` on.
     pub fn pieces(self, first: usize) -> impl ExactSizeIterator<Item = Range<usize>> {
-        let piece =
-            move |index| first + self.piece * index..self.floats.min(first + self.piece * (index + 1));
-        (0..(self.floats - first).div_ceil(self.piece)).map(piece)
+        let most = if self.is_near { NEAR } else { FAR };
+        let piece = move |index| first + most * index..self.floats.min(first + most * (index + 1));
+        (0..(self.floats - first).div_ceil(most)).map(piece)
     }
 }
 
@@ -94,7 +94,7 @@ mod tests {
             for first in [0, cut.with_words()] {
                 let covered: Vec<usize> = cut.pieces(first).flatten().collect();
                 assert_eq!(covered, (first..floats).collect::<Vec<_>>());
-                assert!(cut.pieces(first).all(|piece| piece.len() <= cut.piece));
+                assert!(cut.pieces(first).all(|piece| piece.len() <= if is_near { NEAR } else { FAR }));
             }
         }
         assert_eq!(Cut::new(FAR, false).with_words(), FAR);

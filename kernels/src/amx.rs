@@ -8,6 +8,7 @@ mod model;
 #[cfg(target_arch = "x86_64")]
 mod permission;
 pub(crate) mod planes;
+#[cfg(any(test, target_arch = "x86_64"))]
 mod trial;
 
 #[cfg(target_arch = "x86_64")]

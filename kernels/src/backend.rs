@@ -55,10 +55,10 @@ impl Backend {
         }
     }
 
-    /// Whether it is taken where nobody asks for it: `amx`, which has an arithmetic of its own, only for a training to which `bytes` are
-    /// much, on whose kernels all of its ranks agree.
-    pub fn is_automatic(self, bytes: bool) -> bool {
-        bytes || self != Backend::Amx
+    /// Whether it is taken where nobody asks for it: `amx`, which has an arithmetic of its own, only `for_bytes`, for a training whose first layer of
+    /// bytes pays by tiles and whose ranks agree on their kernels.
+    pub fn is_automatic(self, for_bytes: bool) -> bool {
+        for_bytes || self != Backend::Amx
     }
 
     /// Whether this CPU, operating system and build can run it.
@@ -100,7 +100,7 @@ impl Kernels {
         SELECTED.get_or_init(|| forced(std::env::var_os(FORCE), false)).clone()
     }
 
-    /// The same for a training to which products of bytes are much.
+    /// The same for a training whose first layer of bytes pays by tiles.
     ///
     /// # Errors
     /// As of [`Kernels::select`].

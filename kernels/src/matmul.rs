@@ -178,6 +178,9 @@ mod tests {
             [100, 128, 400],
             [784, 10, 100],
             [100, 784, 10],
+            // A left operand that crowds in the cache, stored across the chain and along it.
+            [512, 40, 30],
+            [20, 40, 1024],
             [60, 40, KC + 8],
             [70, 70, 70],
             [230, 96, 700],

@@ -1,6 +1,6 @@
 //! A thread of a team that looks for a core which nobody uses.
 //!
-//! It steps behind all other threads for good, since no thread may take that back, so that these lose next to nothing to it. It is there from the
+//! It steps behind the other threads of its scheduling group for good, since no thread may take that back, so that these lose next to nothing to it. It is there from the
 //! beginning: steps allocate nothing, whoever rests.
 
 use super::pace::LATE;

@@ -26,13 +26,15 @@ pub struct Mpi {
     pub mnist: PathBuf,
     /// Where ranks run.
     pub sandbox: Sandbox,
+    /// Seconds after which a world hangs.
+    pub seconds: u32,
 }
 
 /// The MPI to test with; none in plain `cargo test`.
 pub fn mpi() -> Option<Mpi> {
     let kind = std::env::var("MUSTER_TEST_MPI").ok()?;
     let mnist = std::env::var_os("MUSTER_TEST_MNIST").expect("MUSTER_TEST_MNIST names the binary").into();
-    Some(Mpi { kind, mnist, sandbox: Sandbox::new() })
+    Some(Mpi { kind, mnist, sandbox: Sandbox::new(), seconds: 100 })
 }
 
 impl Mpi {
@@ -47,7 +49,7 @@ impl Mpi {
             _ => ("mpiexec.mpich", &[]),
         };
         let mut command = Command::new("timeout");
-        command.args(["--kill-after", "5", "100", name]);
+        command.args(["--kill-after", "5", &self.seconds.to_string(), name]);
         command.args(options).current_dir(self.sandbox.path("."));
         // Open MPI's launchers that begin at the same time fail over the directory that each of them makes.
         command.env("TMPDIR", self.sandbox.path("."));

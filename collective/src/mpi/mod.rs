@@ -145,6 +145,9 @@ impl World {
     ///
     /// # Errors
     /// If MPI fails.
+    ///
+    /// # Panics
+    /// If this is another rank, or `times` is 0.
     pub fn round_trip(&self, floats: usize, times: u64) -> Result<Duration, Error> {
         let _calling = self.vigil.calling();
         self.comm.round_trip(self.rank, floats, times)
@@ -357,12 +360,10 @@ fn without_windows(error: Error) -> Error {
     Error::Unavailable { transport: Transport::Rma, reason }
 }
 
-/// The size of a communicator handle tells what the program was built with: a pointer in Open MPI, a number in MPICH and
-/// everything that shares its binary interface.
+/// Whether the library found is the one built with.
 fn check_library(found: &str) -> Result<(), Error> {
-    let built = if size_of::<mpi::ffi::MPI_Comm>() == size_of::<usize>() { "Open MPI" } else { "MPICH" };
-    if found.starts_with("Open MPI") == (built == "Open MPI") {
+    if found.starts_with("Open MPI") == (call::BUILT_WITH == "Open MPI") {
         return Ok(());
     }
-    Err(Error::OtherLibrary { built, found: found.to_owned() })
+    Err(Error::OtherLibrary { built: call::BUILT_WITH, found: found.to_owned() })
 }

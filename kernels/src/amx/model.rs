@@ -1,4 +1,5 @@
-//! The registers as Intel's manual describes them (SDM volume 2, TDPBF16PS), for tests on machines without them.
+//! The registers as Intel's manual describes them (SDM volume 2, TDPBF16PS): for tests on machines without them, and what those of a CPU are tried
+//! against.
 
 use super::{SIDE, Tile, Tiles};
 

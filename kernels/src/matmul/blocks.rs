@@ -26,7 +26,7 @@ pub(super) const KC: usize = 1024;
 /// a Zen 4, times as fast: 3000×3000×100 1.17, 3000×1000×10 1.9, 2000×2000×64 1.3, 1000×784×128 1.09, 512³ to 2048³ 1.01 to 1.02,
 /// TN 1500³ 1.02. Two tiles gain a third to half of that; with less of C, 300×784×10 loses a fifth.
 pub(super) const MC: usize = 112;
-/// Longest block of the chain where there are at most `MC` rows, and more than one panel: a block of the right operand is used once, and sooner
+/// Longest block of the chain where there are at most `MC` rows, and more columns than one vector: a block of the right operand is used once, and sooner
 /// after it was copied. 100×3000×3000 reaches 67 % with it, 63 without; 100×1000×784 83 and 82, and 100×128×784, which is not copied, loses
 /// nothing. 100×10×784, of which C is written and read again through masks, loses 4 %.
 const KC_OF_FEW: usize = 512;
@@ -40,10 +40,10 @@ pub(super) const MUCH: usize = 256 << 10;
 const BAND: usize = 8;
 /// Rows that are a multiple of so many floats apart all lie in one of the 64 sets of the first-level cache, which holds 8 or 12 lines, but a tile
 /// reads 14 rows of a left operand that is stored along the chain by turns: without a copy NN 1024³ reaches 76 % instead of 88. With 512 they
-/// lie in two sets, and a copy costs 2. What a copy is used for besides, fewer pages, does not pay: 3000³ in the form NN reaches 82 % with
+/// lie in two sets, and a copy costs 2 % of the time. What a copy is used for besides, fewer pages, does not pay: 3000³ in the form NN reaches 82 % with
 /// copies, 90 without.
 pub(super) const CROWDED_LEFT_ALONG: usize = 1024;
-/// The same where it is stored across the chain, and the next tile needs what is left of each line: a copy makes TN 512³ 1.06 times as fast,
+/// The same where it is stored across the chain, and the next tile needs what is left of each line: a copy makes TN 512³ 1.05 times as fast,
 /// 512×64×512 1.2; TN 1000³ loses 7 % by one.
 pub(super) const CROWDED_LEFT_ACROSS: usize = 512;
 /// The same of the right operand, of which a panel lies in the second-level cache.

@@ -42,6 +42,7 @@ impl Left {
     #[inline(always)]
     fn tile(self, tile: usize, first: usize) -> View {
         match self.next {
+            // Copies lie across the chain: neighbours in memory are rows.
             Some(next) => self.view.from(next * tile, 0),
             None => self.view.from(first, 0),
         }

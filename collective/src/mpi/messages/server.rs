@@ -38,7 +38,7 @@ struct Mail {
     /// Pieces of the weights of the next order that have been sent before it.
     offered: usize,
     sends: Requests,
-    /// The words of a push, with its first gradient if that is small.
+    /// The words of a push, with its first gradient if that is small and the worker on another node.
     words: Letter,
     words_receive: Requests,
     /// The gradients that these words tell of, and the rest of their pieces.

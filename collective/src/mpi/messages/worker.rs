@@ -32,7 +32,7 @@ pub struct MessageWorker {
 
 /// What is under way between a worker and the server.
 struct Mail {
-    /// The order, with its weights if they are small.
+    /// The order, with its weights if they are small and the server is on another node.
     order: Letter,
     order_receive: Requests,
     /// The weights otherwise.
