@@ -116,14 +116,18 @@ fn block(
     let is_large = m * product.n >= MUCH;
     // LOOP 3 cuts the rows.
     for ic in heights(m, if is_large { TALLEST } else { MC }) {
-        let mut left = Left { view: left.from(ic.start, pc.start), next: None };
+        let mut left = Left { view: left.from(ic.start, pc.start), copied: None };
         if copies_left {
-            let tiles = heights(ic.len(), table.tile_height());
-            let copy = left_buffer.get(ic.len().div_ceil(table.tile_height()) * k * LANES);
-            for (tile, to) in tiles.zip(copy.chunks_exact_mut(k * LANES)) {
-                table.pack_panel(left.view.from(tile.start, 0), tile.len(), k, LANES, to);
+            // As many tiles side by side as there are lanes for.
+            let (height, tiles) = (table.tile_height(), LANES / table.tile_height());
+            let copy = left_buffer.get(ic.len().div_ceil(height).div_ceil(tiles) * k * LANES);
+            let mut rest = heights(ic.len(), height);
+            for to in copy.chunks_exact_mut(k * LANES) {
+                let first = rest.next().expect("as many as there are rows for");
+                let end = rest.by_ref().take(tiles - 1).last().map_or(first.end, |last| last.end);
+                table.pack_panel(left.view.from(first.start, 0), end - first.start, k, LANES, to);
             }
-            left = Left { view: View::new(copy.as_ptr(), LANES, false), next: Some(k * LANES) };
+            left = Left { view: View::new(copy.as_ptr(), LANES, false), copied: Some((tiles, k * LANES)) };
         }
         // LOOP 2: one panel of the right operand at a time.
         for col in (0..n).step_by(width) {

@@ -33,20 +33,8 @@ pub(crate) struct Panel<'a> {
 #[derive(Clone, Copy)]
 pub(super) struct Left {
     pub(super) view: View,
-    /// Floats from one tile to the next, where each has been copied to a place of its own.
-    pub(super) next: Option<usize>,
-}
-
-impl Left {
-    /// That of tile number `tile`, from row `first` on.
-    #[inline(always)]
-    fn tile(self, tile: usize, first: usize) -> View {
-        match self.next {
-            // Copies lie across the chain: neighbours in memory are rows.
-            Some(next) => self.view.from(next * tile, 0),
-            None => self.view.from(first, 0),
-        }
-    }
+    /// Tiles that have been copied side by side, and floats from there to the next ones.
+    pub(super) copied: Option<(usize, usize)>,
 }
 
 /// Rows of a panel of the right operand: `[k][ld]`, of which whole vectors are read.
@@ -75,8 +63,18 @@ pub(crate) fn multiply_panel<S: Simd>(s: S, panel: &Panel<'_>, rows: usize) {
     let width = if panel.cols > LANES { WIDTH_MAX } else { LANES };
     let is_direct = !panel.c.transposed && panel.cols == width;
     let scratch = &mut panel.scratch.borrow_mut();
+    let mut beside = 0;
     for (number, tile) in heights(rows, S::TILE_ROWS).enumerate() {
-        let left = panel.left.tile(number, tile.start);
+        let left = match panel.left.copied {
+            Some((tiles, next)) => {
+                if number % tiles == 0 {
+                    beside = tile.start;
+                }
+                // Copies lie across the chain: neighbours in memory are rows.
+                panel.left.view.from(next * (number / tiles) + tile.start - beside, 0)
+            }
+            None => panel.left.view.from(tile.start, 0),
+        };
         let (first, height) = (tile.start, tile.len());
         let c = panel.c.from(first, 0);
         // SAFETY: a panel has the rows that it is asked for, and the scratch has room for a tile.
