@@ -25,23 +25,6 @@ pub(crate) struct Pair(__m256, __m256);
 /// `√½` as bits: where the fraction's binade is cut, see [`Simd::split`].
 const SQRT_HALF: i32 = 0x3f35_04f3;
 
-/// Masks of the first `count` lanes, at most all.
-#[inline(always)]
-fn first(count: usize) -> [__m256i; 2] {
-    const ONES: [i32; 2 * LANES] = {
-        let mut ones = [0; 2 * LANES];
-        let mut lane = 0;
-        while lane < LANES {
-            ones[lane] = -1;
-            lane += 1;
-        }
-        ones
-    };
-    let ones = &ONES[LANES - count..][..LANES];
-    // SAFETY: two halves of 16 numbers; who asks has the CPU's AVX2.
-    unsafe { [_mm256_loadu_si256(ones.as_ptr().cast()), _mm256_loadu_si256(ones.as_ptr().add(8).cast())] }
-}
-
 // SAFETY of every block below: a value of `Avx2` exists only where the CPU has AVX2 and FMA, and pointers come from
 // references to arrays of the length that is read.
 impl Simd for Avx2 {
@@ -63,26 +46,6 @@ impl Simd for Avx2 {
     fn load(self, x: &[f32; LANES]) -> Pair {
         // SAFETY: see above.
         unsafe { Pair(_mm256_loadu_ps(x.as_ptr()), _mm256_loadu_ps(x.as_ptr().add(8))) }
-    }
-    #[inline(always)]
-    fn load_part(self, x: &[f32], fill: f32) -> Pair {
-        let [low, high] = first(x.len());
-        // SAFETY: see above; lanes past the slice's end are not read.
-        unsafe {
-            let fill = _mm256_set1_ps(fill);
-            let part =
-                |at, mask| _mm256_blendv_ps(fill, _mm256_maskload_ps(at, mask), _mm256_castsi256_ps(mask));
-            Pair(part(x.as_ptr(), low), part(x.as_ptr().wrapping_add(8), high))
-        }
-    }
-    #[inline(always)]
-    fn store_part(self, x: Pair, to: &mut [f32]) {
-        let [low, high] = first(to.len());
-        // SAFETY: see above; nothing past the slice's end is written.
-        unsafe {
-            _mm256_maskstore_ps(to.as_mut_ptr(), low, x.0);
-            _mm256_maskstore_ps(to.as_mut_ptr().wrapping_add(8), high, x.1);
-        }
     }
     #[inline(always)]
     fn to_array(self, x: Pair) -> [f32; LANES] {
