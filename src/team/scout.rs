@@ -133,6 +133,7 @@ mod tests {
 
     #[test]
     fn a_gap_is_no_core() {
+        // As long as one in which others run.
         let away = || {
             thread::sleep(2 * LATE);
             false

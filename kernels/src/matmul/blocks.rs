@@ -21,7 +21,7 @@ use crate::tile::heights;
 pub(super) const NC: usize = 1024;
 /// Longest block of the chain.
 pub(super) const KC: usize = 1024;
-/// Most rows of a block of the left operand; with `KC` 450 KB, which the second-level cache holds beside a panel. Where C has `MUCH` floats it
+/// Most rows of a block of the left operand; with `KC` 450 KB, as a copy 512 to 640, which the second-level cache holds beside a panel. Where C has `MUCH` floats it
 /// is `TALLEST`, which go over all panels: they come from further away, but C is written along its rows and asked for ahead. One core of
 /// a Zen 4, times as fast: 3000×3000×100 1.17, 3000×1000×10 1.9, 2000×2000×64 1.3, 1000×784×128 1.09, 512³ to 2048³ 1.01 to 1.02,
 /// TN 1500³ 1.02. Two tiles gain a third to half of that; with less of C, 300×784×10 loses a fifth.
