@@ -4,6 +4,8 @@
 //! contiguous and row-major; columns past `cols` are zero. Weights `[in, out]` are thereby packed right operands
 //! of a product already, and a row of activations is one or two cache lines a panel.
 
+use std::array::from_fn;
+
 use crate::simd::{LANES, Simd};
 use crate::table::Kernels;
 
@@ -191,16 +193,10 @@ pub(crate) fn transpose_block<S: Simd>(
         let first = q * width + lane;
         for col in (0..cols).step_by(LANES) {
             let panel = &w[col / w_width * rows * w_width..];
-            let mut block = [s.splat(0.0); LANES];
-            for (j, row) in block.iter_mut().enumerate() {
+            let block = s.load_columns(from_fn(|j| {
                 let at = (first + j) * w_width + col % w_width;
-                *row = s.load(if first + j < rows {
-                    panel[at..].first_chunk().expect("a whole row")
-                } else {
-                    &zero
-                });
-            }
-            let block = s.transpose(block);
+                if first + j < rows { panel[at..].first_chunk().expect("a whole row") } else { &zero }
+            }));
             for (j, &row) in block.iter().enumerate().take(cols - col) {
                 let to = &mut out[(col + j) * width + lane..];
                 *to.first_chunk_mut().expect("a whole row") = s.to_array(row);

@@ -60,6 +60,11 @@ pub(crate) trait Simd: Copy {
     fn split(self, a: Self::V) -> (Self::V, Self::V);
     /// Columns become rows.
     fn transpose(self, rows: [Self::V; LANES]) -> [Self::V; LANES];
+    /// The columns of 16 rows in memory.
+    #[inline(always)]
+    fn load_columns(self, rows: [&[f32; LANES]; LANES]) -> [Self::V; LANES] {
+        self.transpose(rows.map(|row| self.load(row)))
+    }
 
     /// Writes `place << 8 | byte` for the bytes that are not 0, whose places count from `first`, to the front of `entries`, and returns how many
     /// there are. What the list holds after them is left open.

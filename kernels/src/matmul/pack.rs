@@ -1,6 +1,8 @@
 //! Copies of blocks of the operands, as the micro-kernel reads them fastest.
 #![allow(unsafe_code)] // Views are pointers; `Product` has checked what lies behind them.
 
+use std::array::from_fn;
+
 use super::product::View;
 use crate::aligned::Aligned;
 use crate::simd::{LANES, Simd};
@@ -60,29 +62,23 @@ unsafe fn transposed<S: Simd>(s: S, view: View, n: usize, k: usize, width: usize
         let rows = LANES.min(n.saturating_sub(lane));
         for p in (0..k).step_by(LANES) {
             let depth = LANES.min(k - p);
-            let mut block = [s.splat(0.0); LANES];
+            let (to, _) = to[p * width + lane..].as_chunks_mut::<LANES>();
             // SAFETY: the caller vouches for `n` elements of `k`.
             unsafe {
+                // Loops of constant length keep the block in registers.
                 if rows == LANES && depth == LANES {
-                    // Loops of constant length keep the block in registers.
-                    for (j, row) in block.iter_mut().enumerate() {
-                        *row = s.load(&*view.element(lane + j, p).cast());
+                    let columns = s.load_columns(from_fn(|j| &*view.element(lane + j, p).cast()));
+                    for (j, &column) in columns.iter().enumerate() {
+                        to[j * width / LANES] = s.to_array(column);
                     }
                 } else {
-                    for (j, row) in block.iter_mut().enumerate().take(rows) {
-                        *row = s.load_part(view.row(lane + j, p, depth), 0.0);
+                    let part = |j| {
+                        if j < rows { s.load_part(view.row(lane + j, p, depth), 0.0) } else { s.splat(0.0) }
+                    };
+                    let columns = s.transpose(from_fn(part));
+                    for (j, &column) in columns.iter().enumerate().take(depth) {
+                        to[j * width / LANES] = s.to_array(column);
                     }
-                }
-            }
-            let block = s.transpose(block);
-            let (to, _) = to[p * width + lane..].as_chunks_mut::<LANES>();
-            if depth == LANES {
-                for (j, &row) in block.iter().enumerate() {
-                    to[j * width / LANES] = s.to_array(row);
-                }
-            } else {
-                for (j, &row) in block.iter().enumerate().take(depth) {
-                    to[j * width / LANES] = s.to_array(row);
                 }
             }
         }

@@ -192,4 +192,38 @@ impl Simd for Avx512 {
             columns
         }
     }
+    #[inline(always)]
+    fn load_columns(self, rows: [&[f32; LANES]; LANES]) -> [__m512; LANES] {
+        // SAFETY: see above; four floats from one of the first 12 on are within a row.
+        unsafe {
+            let mut columns = [_mm512_setzero_ps(); LANES];
+            for (b, columns) in columns.as_chunks_mut::<4>().0.iter_mut().enumerate() {
+                // Four columns: quarter q of a vector is of row 4 q + i. Quarters are put together on their way from memory, which leaves half
+                // of the shuffles.
+                let quarter = |row: usize| _mm_loadu_ps(rows[row].as_ptr().add(4 * b));
+                let [mut r0, mut r1, mut r2, mut r3] =
+                    [0, 1, 2, 3].map(|i| _mm512_castps128_ps512(quarter(i)));
+                for (i, row) in [&mut r0, &mut r1, &mut r2, &mut r3].into_iter().enumerate() {
+                    *row = _mm512_mask_broadcast_f32x4(*row, 0x00f0, quarter(4 + i));
+                    *row = _mm512_mask_broadcast_f32x4(*row, 0x0f00, quarter(8 + i));
+                    *row = _mm512_mask_broadcast_f32x4(*row, 0xf000, quarter(12 + i));
+                }
+                let pairs = [
+                    _mm512_unpacklo_ps(r0, r1),
+                    _mm512_unpackhi_ps(r0, r1),
+                    _mm512_unpacklo_ps(r2, r3),
+                    _mm512_unpackhi_ps(r2, r3),
+                ]
+                .map(|pair| _mm512_castps_pd(pair));
+                let doubles = [
+                    _mm512_unpacklo_pd(pairs[0], pairs[2]),
+                    _mm512_unpackhi_pd(pairs[0], pairs[2]),
+                    _mm512_unpacklo_pd(pairs[1], pairs[3]),
+                    _mm512_unpackhi_pd(pairs[1], pairs[3]),
+                ];
+                *columns = doubles.map(|column| _mm512_castpd_ps(column));
+            }
+            columns
+        }
+    }
 }
