@@ -193,14 +193,16 @@ pub(crate) fn transpose_block<S: Simd>(
         let first = q * width + lane;
         for col in (0..cols).step_by(LANES) {
             let panel = &w[col / w_width * rows * w_width..];
-            let block = s.load_columns(from_fn(|j| {
+            let block: [&[f32; LANES]; LANES] = from_fn(|j| {
                 let at = (first + j) * w_width + col % w_width;
                 if first + j < rows { panel[at..].first_chunk().expect("a whole row") } else { &zero }
-            }));
-            for (j, &row) in block.iter().enumerate().take(cols - col) {
-                let to = &mut out[(col + j) * width + lane..];
-                *to.first_chunk_mut().expect("a whole row") = s.to_array(row);
-            }
+            });
+            s.for_each_column(block, |j, column| {
+                if col + j < cols {
+                    let to = &mut out[(col + j) * width + lane..];
+                    *to.first_chunk_mut().expect("a whole row") = s.to_array(column);
+                }
+            });
         }
     }
 }

@@ -60,11 +60,9 @@ pub(crate) trait Simd: Copy {
     fn split(self, a: Self::V) -> (Self::V, Self::V);
     /// Columns become rows.
     fn transpose(self, rows: [Self::V; LANES]) -> [Self::V; LANES];
-    /// The columns of 16 rows in memory.
-    #[inline(always)]
-    fn load_columns(self, rows: [&[f32; LANES]; LANES]) -> [Self::V; LANES] {
-        self.transpose(rows.map(|row| self.load(row)))
-    }
+    /// Calls `to` with each column of 16 rows in memory and its number. It has half of the shuffles of [`Simd::transpose`], and where there are
+    /// few registers, not all columns are in them at once.
+    fn for_each_column(self, rows: [&[f32; LANES]; LANES], to: impl FnMut(usize, Self::V));
 
     /// Writes `place << 8 | byte` for the bytes that are not 0, whose places count from `first`, to the front of `entries`, and returns how many
     /// there are. What the list holds after them is left open.

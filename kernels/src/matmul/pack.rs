@@ -7,6 +7,9 @@ use super::product::View;
 use crate::aligned::Aligned;
 use crate::simd::{LANES, Simd};
 
+/// Rows that are not there.
+static ZEROS: [f32; LANES] = [0.0; LANES];
+
 /// Memory that is kept from product to product.
 pub(super) struct Buffer(Aligned);
 
@@ -66,11 +69,10 @@ unsafe fn transposed<S: Simd>(s: S, view: View, n: usize, k: usize, width: usize
             // SAFETY: the caller vouches for `n` elements of `k`.
             unsafe {
                 // Loops of constant length keep the block in registers.
-                if rows == LANES && depth == LANES {
-                    let columns = s.load_columns(from_fn(|j| &*view.element(lane + j, p).cast()));
-                    for (j, &column) in columns.iter().enumerate() {
-                        to[j * width / LANES] = s.to_array(column);
-                    }
+                if depth == LANES {
+                    let rows =
+                        from_fn(|j| if j < rows { &*view.element(lane + j, p).cast() } else { &ZEROS });
+                    s.for_each_column(rows, |j, column| to[j * width / LANES] = s.to_array(column));
                 } else {
                     let part = |j| {
                         if j < rows { s.load_part(view.row(lane + j, p, depth), 0.0) } else { s.splat(0.0) }

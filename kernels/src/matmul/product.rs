@@ -99,8 +99,11 @@ pub(crate) struct Product<'a> {
 // element of C in common, as `block` demands.
 unsafe impl Sync for Product<'_> {}
 
-/// Lanes that must be in use for one that is, before the transpose of C pays: it is stored through registers.
+/// What the product must take for one of its transpose, before that pays: its C is stored through registers.
 const TURNED_GAIN: f64 = 1.2;
+/// Columns of C that take as long as it takes to transpose a left operand whose rows go along the chain, so that they lie across lanes. On a Zen 4
+/// 100×1×784 takes 0.65 of the time so, 100×4×784 0.75; 100×10×784 would take 1.07 and 20×1×784 1.08.
+const TRANSPOSING: f64 = 9.0;
 
 impl<'a> Product<'a> {
     /// Of row-major matrices: `op(a)` `[m, k]`, `op(b)` `[k, n]`, `c` `[m, n]`, with the distances of rows as they are stored.
@@ -128,8 +131,10 @@ impl<'a> Product<'a> {
         let right = View::new(b.as_ptr(), ldb, form == Form::NT);
         let c = Output { at: c.as_mut_ptr(), ld: ldc, transposed: false };
         let product = Product { m, n, k, left, right, beta, c, operands: PhantomData };
-        // With 10 columns, 6 of 16 lanes would idle. Where A's rows go along the chain, all of A would have to be transposed into panels.
-        let gains = !left.along_k && lanes_used(m) > TURNED_GAIN * lanes_used(n);
+        // In vectors for a step of the chain. With 10 columns, 6 of 16 lanes would idle.
+        let transposing = if left.along_k { TRANSPOSING } else { 0.0 };
+        let turned = (TURNED_GAIN * n as f64 + transposing) * m.div_ceil(LANES) as f64;
+        let gains = (m * n.div_ceil(LANES)) as f64 > turned;
         if gains { product.turned() } else { product }
     }
 
@@ -159,11 +164,6 @@ impl<'a> Product<'a> {
     pub(super) fn flops(&self) -> usize {
         2 * self.m * self.n * self.k
     }
-}
-
-/// The share of lanes that `cols` columns use.
-fn lanes_used(cols: usize) -> f64 {
-    cols as f64 / cols.next_multiple_of(LANES).max(1) as f64
 }
 
 fn check_strided(name: &str, len: usize, rows: usize, cols: usize, ld: usize) {

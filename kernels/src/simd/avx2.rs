@@ -154,6 +154,28 @@ impl Simd for Avx2 {
         }
         columns
     }
+    #[inline(always)]
+    fn for_each_column(self, rows: [&[f32; LANES]; LANES], mut to: impl FnMut(usize, Pair)) {
+        // Four columns at a time fit the registers.
+        for b in 0..LANES / 4 {
+            let quarters = rows.map(|row| row.as_chunks::<4>().0[b].as_ptr());
+            // SAFETY: see above.
+            let (low, high) = unsafe {
+                let mut rows = [_mm256_setzero_ps(); 8];
+                for (i, row) in rows.iter_mut().enumerate() {
+                    // Halves are put together as they are loaded: rows i and i + 4, then those of the other eight.
+                    let first = 8 * (i / 4) + i % 4;
+                    let low = _mm256_castps128_ps256(_mm_loadu_ps(quarters[first]));
+                    *row = _mm256_insertf128_ps::<1>(low, _mm_loadu_ps(quarters[first + 4]));
+                }
+                let [r0, r1, r2, r3, r4, r5, r6, r7] = rows;
+                (transpose4([r0, r1, r2, r3]), transpose4([r4, r5, r6, r7]))
+            };
+            for (c, (low, high)) in low.into_iter().zip(high).enumerate() {
+                to(4 * b + c, Pair(low, high));
+            }
+        }
+    }
 }
 
 impl Powers for Avx2 {
@@ -180,12 +202,7 @@ unsafe fn transpose8(rows: [__m256; 8]) -> [__m256; 8] {
         let mut quads = [zero; 8];
         for i in 0..2 {
             let [r0, r1, r2, r3] = [rows[4 * i], rows[4 * i + 1], rows[4 * i + 2], rows[4 * i + 3]];
-            let (low01, high01) = (_mm256_unpacklo_ps(r0, r1), _mm256_unpackhi_ps(r0, r1));
-            let (low23, high23) = (_mm256_unpacklo_ps(r2, r3), _mm256_unpackhi_ps(r2, r3));
-            quads[4 * i] = _mm256_shuffle_ps::<0b01_00_01_00>(low01, low23);
-            quads[4 * i + 1] = _mm256_shuffle_ps::<0b11_10_11_10>(low01, low23);
-            quads[4 * i + 2] = _mm256_shuffle_ps::<0b01_00_01_00>(high01, high23);
-            quads[4 * i + 3] = _mm256_shuffle_ps::<0b11_10_11_10>(high01, high23);
+            quads[4 * i..4 * i + 4].copy_from_slice(&transpose4([r0, r1, r2, r3]));
         }
         let mut columns = [zero; 8];
         for c in 0..4 {
@@ -193,5 +210,24 @@ unsafe fn transpose8(rows: [__m256; 8]) -> [__m256; 8] {
             columns[4 + c] = _mm256_permute2f128_ps::<0x31>(quads[c], quads[4 + c]);
         }
         columns
+    }
+}
+
+/// Columns become rows in both halves.
+///
+/// # Safety
+/// The CPU must have AVX.
+#[inline(always)]
+unsafe fn transpose4([r0, r1, r2, r3]: [__m256; 4]) -> [__m256; 4] {
+    // SAFETY: the caller has AVX.
+    unsafe {
+        let (low01, high01) = (_mm256_unpacklo_ps(r0, r1), _mm256_unpackhi_ps(r0, r1));
+        let (low23, high23) = (_mm256_unpacklo_ps(r2, r3), _mm256_unpackhi_ps(r2, r3));
+        [
+            _mm256_shuffle_ps::<0b01_00_01_00>(low01, low23),
+            _mm256_shuffle_ps::<0b11_10_11_10>(low01, low23),
+            _mm256_shuffle_ps::<0b01_00_01_00>(high01, high23),
+            _mm256_shuffle_ps::<0b11_10_11_10>(high01, high23),
+        ]
     }
 }

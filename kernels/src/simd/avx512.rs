@@ -193,37 +193,33 @@ impl Simd for Avx512 {
         }
     }
     #[inline(always)]
-    fn load_columns(self, rows: [&[f32; LANES]; LANES]) -> [__m512; LANES] {
-        // SAFETY: see above; four floats from one of the first 12 on are within a row.
-        unsafe {
-            let mut columns = [_mm512_setzero_ps(); LANES];
-            for (b, columns) in columns.as_chunks_mut::<4>().0.iter_mut().enumerate() {
-                // Four columns: quarter q of a vector is of row 4 q + i. Quarters are put together on their way from memory, which leaves half
-                // of the shuffles.
-                let quarter = |row: usize| _mm_loadu_ps(rows[row].as_ptr().add(4 * b));
-                let [mut r0, mut r1, mut r2, mut r3] =
-                    [0, 1, 2, 3].map(|i| _mm512_castps128_ps512(quarter(i)));
-                for (i, row) in [&mut r0, &mut r1, &mut r2, &mut r3].into_iter().enumerate() {
-                    *row = _mm512_mask_broadcast_f32x4(*row, 0x00f0, quarter(4 + i));
-                    *row = _mm512_mask_broadcast_f32x4(*row, 0x0f00, quarter(8 + i));
-                    *row = _mm512_mask_broadcast_f32x4(*row, 0xf000, quarter(12 + i));
+    fn for_each_column(self, rows: [&[f32; LANES]; LANES], mut to: impl FnMut(usize, __m512)) {
+        let mut columns = [self.splat(0.0); LANES];
+        for (b, columns) in columns.as_chunks_mut::<4>().0.iter_mut().enumerate() {
+            let quarters = rows.map(|row| row.as_chunks::<4>().0[b].as_ptr());
+            // SAFETY: see above.
+            unsafe {
+                let mut rows = [_mm512_setzero_ps(); 4];
+                for (i, row) in rows.iter_mut().enumerate() {
+                    // Quarter q is of row 4 q + i: quarters are put together as they are loaded.
+                    *row = _mm512_castps128_ps512(_mm_loadu_ps(quarters[i]));
+                    *row = _mm512_mask_broadcast_f32x4(*row, 0x00f0, _mm_loadu_ps(quarters[4 + i]));
+                    *row = _mm512_mask_broadcast_f32x4(*row, 0x0f00, _mm_loadu_ps(quarters[8 + i]));
+                    *row = _mm512_mask_broadcast_f32x4(*row, 0xf000, _mm_loadu_ps(quarters[12 + i]));
                 }
-                let pairs = [
-                    _mm512_unpacklo_ps(r0, r1),
-                    _mm512_unpackhi_ps(r0, r1),
-                    _mm512_unpacklo_ps(r2, r3),
-                    _mm512_unpackhi_ps(r2, r3),
-                ]
-                .map(|pair| _mm512_castps_pd(pair));
-                let doubles = [
-                    _mm512_unpacklo_pd(pairs[0], pairs[2]),
-                    _mm512_unpackhi_pd(pairs[0], pairs[2]),
-                    _mm512_unpacklo_pd(pairs[1], pairs[3]),
-                    _mm512_unpackhi_pd(pairs[1], pairs[3]),
+                let [r0, r1, r2, r3] = rows;
+                let (low01, high01) = (_mm512_unpacklo_ps(r0, r1), _mm512_unpackhi_ps(r0, r1));
+                let (low23, high23) = (_mm512_unpacklo_ps(r2, r3), _mm512_unpackhi_ps(r2, r3));
+                *columns = [
+                    _mm512_shuffle_ps::<0b01_00_01_00>(low01, low23),
+                    _mm512_shuffle_ps::<0b11_10_11_10>(low01, low23),
+                    _mm512_shuffle_ps::<0b01_00_01_00>(high01, high23),
+                    _mm512_shuffle_ps::<0b11_10_11_10>(high01, high23),
                 ];
-                *columns = doubles.map(|column| _mm512_castpd_ps(column));
             }
-            columns
+        }
+        for (j, column) in columns.into_iter().enumerate() {
+            to(j, column);
         }
     }
 }

@@ -1,7 +1,7 @@
 //! The portable back end and reference: the crate `wide` on whatever the build's target has.
 #![allow(unsafe_code)] // Only the signature of `new`, which it shares with the other back ends.
 
-use wide::f32x16;
+use wide::{f32x4, f32x16};
 
 use super::{LANES, Powers, Simd};
 
@@ -102,6 +102,22 @@ impl Simd for Wide {
     fn transpose(self, rows: [f32x16; LANES]) -> [f32x16; LANES] {
         let rows = rows.map(f32x16::to_array);
         std::array::from_fn(|j| f32x16::new(std::array::from_fn(|i| rows[i][j])))
+    }
+    #[inline(always)]
+    fn for_each_column(self, rows: [&[f32; LANES]; LANES], mut to: impl FnMut(usize, f32x16)) {
+        for b in 0..LANES / 4 {
+            let mut quarters = [[f32x4::ZERO; 4]; LANES / 4];
+            for (quarter, rows) in quarters.iter_mut().zip(rows.as_chunks::<4>().0) {
+                *quarter = f32x4::transpose(rows.map(|row| f32x4::new(row.as_chunks().0[b])));
+            }
+            for c in 0..4 {
+                let mut column = [0.0; LANES];
+                for (to, quarter) in column.as_chunks_mut().0.iter_mut().zip(&quarters) {
+                    *to = quarter[c].to_array();
+                }
+                to(4 * b + c, f32x16::new(column));
+            }
+        }
     }
 }
 
